@@ -1,0 +1,193 @@
+"""Talk with a tuned model: the prompt of tuning, an answer that streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from zhuzi.tokenizer import Tokenizer
+
+from zhuzi.errors import InputError, MismatchError
+from zhuzi.prompt import format_prompt
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A model and its tokenizer, to be asked one thing at a time (the published tuning is single-turn)."""
+
+    model: Any  # a causal language model of transformers
+    tokenizer: Tokenizer
+
+    @classmethod
+    def from_dir(cls, path: str | Path, *, device: str | None = None) -> Chat:
+        """Load a model folder: in fp32 on a CPU, as stored on a GPU (taken if there is one).
+
+        Raises:
+            InputError: no model in the folder. MismatchError: its tokenizer has ids without a row.
+        """
+        from transformers import AutoModelForCausalLM
+
+        from zhuzi.model.folder import ModelFolder
+
+        folder = ModelFolder.open(path)
+        if folder.tokenizer.vocab_size > folder.rows:
+            raise MismatchError(
+                f"{folder.path}: its tokenizer has {folder.tokenizer.vocab_size} ids, its embedding {folder.rows} "
+                "rows; put the tokenizer the model was trained with beside it"
+            )
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.float32 if device == "cpu" else folder.dtype
+        model = AutoModelForCausalLM.from_pretrained(folder.path, dtype=dtype, device_map={"": device})
+        return cls(model.eval(), folder.tokenizer)
+
+    def reply(
+        self,
+        instruction: str,
+        *,
+        input: str = "",
+        max_new_tokens: int = 256,
+        temperature: float = 0.2,
+        top_p: float = 0.9,
+        top_k: int = 40,
+        repetition_penalty: float = 1.1,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """The answer, piece by piece; never half a character. Ends at EOS or after `max_new_tokens`.
+
+        The prompt's ids are those of tuning. The defaults are the published inference settings; a temperature
+        of 0 always takes the likeliest token, a seed repeats a draw.
+        """
+        if self.tokenizer.bos_id is None:
+            raise InputError("the tokenizer has no BOS id, with which every prompt of tuning begins")
+        prompt = [self.tokenizer.bos_id, *self.tokenizer.encode(format_prompt(instruction, input))]
+        ids = generate(
+            self.model,
+            prompt,
+            eos_id=self.tokenizer.eos_id,
+            limit=self.tokenizer.vocab_size,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+        )
+        return stream_text(self.tokenizer, ids)
+
+
+def complete(
+    model: Any,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    seed: int | None = None,
+) -> str:
+    """`text` carried on by a model that was not tuned: what it would write next, without `text` itself."""
+    prompt = tokenizer.encode(text, add_bos=True)
+    ids = generate(
+        model,
+        prompt,
+        eos_id=tokenizer.eos_id,
+        limit=tokenizer.vocab_size,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    # Decoded behind the prompt: alone, the first token would lose the space it begins with.
+    return tokenizer.decode([*prompt, *ids])[len(tokenizer.decode(prompt)) :]
+
+
+def generate(
+    model: Any,
+    prompt: list[int],
+    *,
+    eos_id: int | None,
+    limit: int,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    repetition_penalty: float = 1.0,
+    seed: int | None = None,
+) -> Iterator[int]:
+    """Sample ids after `prompt` (one forward a token, with a key-value cache), EOS not among them.
+
+    `limit` keeps to the tokenizer's ids where the model has padding rows. Penalty, temperature, top-k and
+    top-p act in transformers' order.
+    """
+    draw = torch.Generator()
+    draw.manual_seed(seed) if seed is not None else draw.seed()
+    device = next(model.parameters()).device
+    seen, step, cache = list(prompt), torch.tensor([prompt], device=device), None
+    for _ in range(max_new_tokens):
+        with _evaluating(model):
+            output = model(input_ids=step, past_key_values=cache, use_cache=True)
+        logits, cache = output.logits[0, -1, :limit].float().cpu(), output.past_key_values
+        chosen = _choose(logits, seen, temperature, top_p, top_k, repetition_penalty, draw)
+        if chosen == eos_id:
+            return
+        yield chosen
+        seen.append(chosen)
+        step = torch.tensor([[chosen]], device=device)
+
+
+def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """The text of ids as they come.
+
+    A character without a piece of its own comes as up to four byte tokens, and decodes to U+FFFD until the last
+    is there: such a tail is held back.
+    """
+    held: list[int] = []
+    sent = 0
+    for i in ids:
+        held.append(i)
+        text = tokenizer.decode(held).rstrip("\ufffd")
+        if len(text) > sent:
+            yield text[sent:]
+            sent = len(text)
+    rest = tokenizer.decode(held)[sent:] if held else ""
+    if rest:
+        yield rest
+
+
+def _choose(
+    logits: torch.Tensor,
+    seen: list[int],
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    repetition_penalty: float,
+    draw: torch.Generator,
+) -> int:
+    """One id from [vocabulary] logits. Penalty: Keskar et al. 1909.05858; top-p: Holtzman et al. 1904.09751."""
+    if repetition_penalty != 1.0:
+        used = torch.tensor(sorted(set(seen)))
+        scores = logits[used]
+        logits[used] = torch.where(scores > 0, scores / repetition_penalty, scores * repetition_penalty)
+    if temperature <= 0:
+        return int(logits.argmax())
+    logits, order = (logits / temperature).sort(descending=True, stable=True)
+    if top_k > 0:
+        logits, order = logits[:top_k], order[:top_k]
+    probabilities = logits.softmax(-1)
+    # Keep the likeliest ids up to the one that fills top_p, that one included.
+    probabilities[probabilities.cumsum(-1) - probabilities >= top_p] = 0
+    return int(order[torch.multinomial(probabilities, 1, generator=draw)])
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """No gradient and no dropout for one forward; between two, the caller finds the model as it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

@@ -1,0 +1,36 @@
+"""What can go wrong, by meaning. Each message says what is wrong, where, and what mends it.
+
+`ZhuziError` is the common base; the command line turns any of them into one line and exit code 1. Plain
+input/output failures stay `OSError`, wrong arguments `ValueError`.
+"""
+
+from __future__ import annotations
+
+from zhuzi._core import InputError, ModelFileError, ZhuziError
+
+
+class OutputExistsError(ZhuziError):
+    """The output folder already holds something that this command must not mix with."""
+
+
+class MismatchError(ZhuziError):
+    """Base model, tokenizer, corpus or adapter do not belong together."""
+
+
+class RecipeError(ZhuziError):
+    """A recipe holds an unknown key or a value that cannot be."""
+
+
+class TrainingError(ZhuziError):
+    """Training cannot start or go on (a loss that is no number, nothing to learn from)."""
+
+
+__all__ = [
+    "InputError",
+    "MismatchError",
+    "ModelFileError",
+    "OutputExistsError",
+    "RecipeError",
+    "TrainingError",
+    "ZhuziError",
+]

@@ -1,0 +1,20 @@
+"""The published prompt of Chinese Alpaca: a wire format, equal to the byte wherever the models are served.
+
+Cui, Yang, Yao 2023 (arXiv 2304.08177). It has no input field: an input follows the instruction after a newline.
+"""
+
+from __future__ import annotations
+
+PROMPT = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response: "
+)
+
+
+def format_prompt(instruction: str, input: str = "") -> str:
+    """The prompt for an instruction; a non-empty `input` is appended to it after a newline."""
+    if input:
+        instruction = f"{instruction}\n{input}"
+    # No str.format: an instruction may hold braces of its own, and is text, not a template.
+    return PROMPT.replace("{instruction}", instruction)

@@ -1,0 +1,247 @@
+"""`Tokenizer`: SentencePiece BPE, the ids of `sentencepiece` to the last one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zhuzi import _core
+from zhuzi.errors import ModelFileError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MODEL_FILE = "tokenizer.model"
+ADDED_TOKENS_FILE = "added_tokens.json"
+CONFIG_FILE = "tokenizer_config.json"
+TOKENIZER_FILES = (MODEL_FILE, ADDED_TOKENS_FILE, CONFIG_FILE)
+
+
+class Tokenizer:
+    """An exact SentencePiece BPE tokenizer, with the tokens added beside its model (`[PAD]`).
+
+    Added tokens have the ids behind the model's and are never made from text. Neither begin- nor
+    end-of-sequence ids are added unless asked for. Instances may be shared between threads.
+    """
+
+    def __init__(self, model: bytes, *, added_tokens: Sequence[str] = (), origin: str = "model") -> None:
+        self._model = model
+        self._added = tuple(added_tokens)
+        self._core = _core.Tokenizer(model, self._added, origin)
+        self.unk_id, self.bos_id, self.eos_id, self.pad_id = self._core.special_ids
+
+    @classmethod
+    def from_sentencepiece(cls, model: str | os.PathLike[str] | bytes) -> Tokenizer:
+        """Load a SentencePiece model from its path, or from its bytes.
+
+        Raises `OSError` if it cannot be read and `ModelFileError` if it is damaged, no SentencePiece model,
+        or not BPE.
+        """
+        if isinstance(model, bytes):
+            return cls(model)
+        return cls(read_model(model), origin=os.fspath(model))
+
+    @classmethod
+    def from_dir(cls, folder: str | os.PathLike[str]) -> Tokenizer:
+        """Load `tokenizer.model` and the tokens of `added_tokens.json` from a tokenizer or model folder."""
+        folder = Path(folder)
+        path = folder / MODEL_FILE
+        if not path.exists():
+            if not folder.is_dir():
+                raise FileNotFoundError(f"{folder}: there is no such folder")
+            if (folder / "tokenizer.json").exists():
+                raise ModelFileError(
+                    f"{folder}: holds a tokenizer.json but no {MODEL_FILE}; this model's tokenizer is no "
+                    "SentencePiece model (LLaMA 3 and Qwen have none), take a base that comes with one"
+                )
+            raise ModelFileError(f"{folder}: holds no {MODEL_FILE}; copy the base model's there")
+        tokenizer = cls(read_model(path), origin=str(path))
+        added = read_added_tokens(folder / ADDED_TOKENS_FILE, first_id=tokenizer.vocab_size)
+        return cls(tokenizer._model, added_tokens=added, origin=str(path)) if added else tokenizer
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write `tokenizer.model`, `added_tokens.json` and `tokenizer_config.json` into `folder`.
+
+        The configuration names transformers' SentencePiece backend, which gives these ids; the default
+        `LlamaTokenizer` of transformers 5 breaks ties between scores in another way.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL_FILE).write_bytes(self._model)
+        first = self.vocab_size - len(self._added)
+        added = {token: first + i for i, token in enumerate(self._added)}
+        if added:
+            _write_json(folder / ADDED_TOKENS_FILE, added)
+        else:
+            (folder / ADDED_TOKENS_FILE).unlink(missing_ok=True)
+        _write_json(folder / CONFIG_FILE, self._config(added))
+
+    def _config(self, added: dict[str, int]) -> dict[str, object]:
+        # Named explicitly, also where they are the library's defaults: a default that changes with a
+        # version would change ids without a word.
+        config: dict[str, object] = {
+            "tokenizer_class": "SentencePieceBackend",
+            "add_bos_token": False,
+            "add_eos_token": False,
+            "add_prefix_space": None,
+            "clean_up_tokenization_spaces": False,
+            "legacy": False,
+            "split_special_tokens": True,
+        }
+        ids = {"unk": self.unk_id, "bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id}
+        tokens = {f"{name}_token": self.id_to_token(id) for name, id in ids.items() if id is not None}
+        special = {id: self.id_to_token(id) for id in [*ids.values(), *added.values()] if id is not None}
+        flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+        return {
+            **config,
+            **tokens,
+            "added_tokens_decoder": {
+                str(id): {"content": token, **flags} for id, token in sorted(special.items())
+            },
+        }
+
+    def encode(self, text: str | bytes, *, add_bos: bool = False, add_eos: bool = False) -> list[int]:
+        """Ids of one text. In `bytes`, what is no UTF-8 counts as U+FFFD, byte by byte."""
+        ids = self._core.encode(text)
+        if add_bos:
+            ids.insert(0, self._required("bos", self.bos_id))
+        if add_eos:
+            ids.append(self._required("eos", self.eos_id))
+        return ids
+
+    def encode_batch(self, docs: Sequence[str | bytes], num_threads: int | None = None) -> EncodedBatch:
+        """Ids of many texts, encoded on `num_threads` threads (every core by default) without the GIL."""
+        if isinstance(docs, str | bytes):
+            raise TypeError("encode_batch wants a list of texts; for one text there is encode")
+        threads = num_threads if num_threads is not None else available_cores()
+        if threads < 1:
+            raise ValueError(f"num_threads must be at least 1, not {threads}")
+        return EncodedBatch(*self._core.encode_batch(docs, threads))
+
+    def encode_piece(self, piece: str) -> list[int]:
+        """Ids of a piece's own text, taken as already normalised: `▁` is a space, no dummy one in front."""
+        return self._core.encode_piece(piece)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, as SentencePiece decodes it; control and added tokens are invisible."""
+        return self._core.decode(ids)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, added tokens included."""
+        return self._core.vocab_size
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a piece or added token, or `None`."""
+        return self._core.token_to_id(token)
+
+    def id_to_token(self, id: int) -> str:
+        """Piece or added token of an id; `IndexError` outside the vocabulary."""
+        token = self._core.id_to_token(id) if id >= 0 else None
+        if token is None:
+            raise IndexError(f"id {id} is outside the vocabulary of {self.vocab_size} ids")
+        return token
+
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        """Tokens beside the model, in the order of their ids."""
+        return self._added
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the model file and the added tokens: equal for equal tokenizers only."""
+        digest = hashlib.sha256(hashlib.sha256(self._model).digest())
+        digest.update(json.dumps(self._added, ensure_ascii=False).encode())
+        return digest.hexdigest()
+
+    def _required(self, name: str, id: int | None) -> int:
+        if id is None:
+            raise ValueError(f"this model has no {name} piece")
+        return id
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self._model, self._added)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocab_size={self.vocab_size}, added_tokens={list(self._added)})"
+
+
+class EncodedBatch(Sequence["NDArray[np.uint32]"]):
+    """Ids of many documents over one buffer; `batch[i]` is document `i`, a view without a copy."""
+
+    def __init__(self, ids: _core.Buffer, offsets: _core.Buffer) -> None:
+        import numpy as np
+
+        self.ids: NDArray[np.uint32] = np.frombuffer(ids, dtype=np.uint32)
+        """All ids, one document after the other."""
+        self.offsets: NDArray[np.int64] = np.frombuffer(offsets, dtype=np.int64)
+        """Where each document starts in `ids`, and the end of the last: documents + 1 numbers."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # int or slice, as in Sequence
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
+
+    def __iter__(self) -> Iterator[NDArray[np.uint32]]:
+        ends = self.offsets.tolist()
+        return (self.ids[a:b] for a, b in zip(ends, ends[1:], strict=False))
+
+    def tolist(self) -> list[list[int]]:
+        """The ids as plain lists, one a document."""
+        ids, ends = self.ids.tolist(), self.offsets.tolist()
+        return [ids[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+
+    def __repr__(self) -> str:
+        return f"EncodedBatch({len(self)} documents, {len(self.ids)} ids)"
+
+
+def read_model(path: str | os.PathLike[str]) -> bytes:
+    """Bytes of a model file, bounded: a wrong path (weights, a disk image) must not fill the memory."""
+    limit = 256 << 20
+    with Path(path).open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ModelFileError(f"{path}: too large for a SentencePiece model; give the {MODEL_FILE} file")
+    return data
+
+
+def read_added_tokens(path: Path, *, first_id: int) -> list[str]:
+    """Tokens of an `added_tokens.json` in the order of their ids, which must go on from `first_id`.
+
+    Entries below `first_id` name pieces of the model itself and count for nothing.
+    """
+    if not path.exists():
+        return []
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+        behind = sorted((int(id), str(token)) for token, id in entries.items() if int(id) >= first_id)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ModelFileError(f"{path}: no table of token to id ({error})") from None
+    if [id for id, _ in behind] != list(range(first_id, first_id + len(behind))):
+        raise ModelFileError(
+            f"{path}: the ids of added tokens must go on from {first_id}, where the model's end; "
+            f"they are {[id for id, _ in behind]}"
+        )
+    return [token for _, token in behind]
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _rebuild(model: bytes, added: Sequence[str]) -> Tokenizer:
+    return Tokenizer(model, added_tokens=added)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")

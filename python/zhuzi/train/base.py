@@ -1,0 +1,165 @@
+"""The model to train: loaded, adapted, and asserted to train what the recipe says and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from zhuzi.errors import RecipeError, TrainingError
+from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
+from zhuzi.train.recipe import Recipe
+
+_STORED_AS = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
+# PEFT keeps the untrained matrix beside the one it trains (`modules_to_save`): no part of the model that runs.
+_FROZEN_COPY = ".original_module."
+
+
+def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
+    """The recipe's model on this process's device, ready to train.
+
+    The frozen part is held in int8 (`base_bits: 8`) or in the compute type (fp32 on a CPU, where bf16 is ten
+    times slower without its instructions; bf16, else fp16, on a GPU); what trains is fp32 and starts from the
+    stored values exactly.
+    """
+    quantised = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "embed_tokens"])
+    model = AutoModelForCausalLM.from_pretrained(
+        folder.path,
+        dtype=compute_dtype(),
+        device_map={"": device()},
+        quantization_config=quantised if recipe.base_bits == 8 else None,
+    )
+    model = adapt(model, recipe, tied=folder.tied)
+    for name, parameter in trainable(model):
+        parameter.data = parameter.data.float()
+        stored = _STORED_AS.get(_module(name))
+        if stored is not None:
+            # Not from the loaded copy: rounding to the compute type would reach rows that training never sees.
+            stored = EMBEDDING if folder.tied else stored
+            parameter.data.copy_(folder.read(stored))
+    if recipe.gradient_checkpointing:
+        _checkpoint_activations(model)
+    _require_intended(model, recipe, tied=folder.tied)
+    return model
+
+
+def device() -> torch.device:
+    """This process's GPU (torchrun's LOCAL_RANK), or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def compute_dtype() -> torch.dtype:
+    """bf16 where the GPU has it, else fp16; fp32 on a CPU."""
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def adapt(model: Any, recipe: Recipe, *, tied: bool) -> Any:
+    """Freeze the model but for what the recipe trains; with `lora`, wrap it by PEFT."""
+    # A tied head is the embedding: naming both would make two matrices of it.
+    whole = ["embed_tokens"] if tied and recipe.modules_to_save else list(recipe.modules_to_save)
+    if recipe.lora is None:
+        model.requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(_module(name) in whole)
+        return model
+    present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    for target in recipe.lora.targets:
+        if target not in present:  # PEFT passes over a name that matches nothing as long as another matches
+            raise RecipeError(
+                f"lora.targets: the model has no module {target!r}; LLaMA's are q_proj, k_proj, ..."
+            )
+    config = LoraConfig(
+        r=recipe.lora.rank,
+        lora_alpha=recipe.lora.alpha,
+        lora_dropout=recipe.lora.dropout,
+        target_modules=list(recipe.lora.targets),
+        modules_to_save=whole or None,
+        ensure_weight_tying=tied and bool(whole),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    """Name and tensor of every parameter that takes a gradient."""
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """Trainable parameters, and all of them: LoRA's included, PEFT's frozen copies not."""
+    live = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if _FROZEN_COPY not in name]
+    return sum(n for n, trains in live if trains), sum(n for n, _ in live)
+
+
+def digest_tensors(model: Any) -> dict[str, str]:
+    """sha256 of every tensor of the model by name: parameters, buffers, int8 weights and their scales."""
+    return {name: _digest(tensor) for name, tensor in _tensors(model)}
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+    for name, module in model.named_modules():
+        # bitsandbytes holds the scales of an int8 weight beside it, and moves them at the first forward.
+        weight = getattr(module, "weight", None)
+        scales = getattr(weight, "SCB", None)
+        if scales is None:
+            scales = getattr(getattr(module, "state", None), "SCB", None)
+        if isinstance(scales, torch.Tensor):
+            yield f"{name}.weight.SCB", scales
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(raw.numpy()).hexdigest()
+
+
+def _require_intended(model: Any, recipe: Recipe, *, tied: bool) -> None:
+    """Raise unless exactly the intended parameters train, each in fp32.
+
+    fp16 trainables fail under mixed precision ("Attempting to unscale FP16 gradients"), and an embedding that
+    PEFT left frozen, or whose frozen copy trains in its stead, is only noticed in the finished model.
+    """
+    found = {name for name, _ in trainable(model)}
+    if recipe.lora is None:
+        wanted = {name for name, _ in model.named_parameters() if _module(name) in recipe.modules_to_save}
+    else:
+        wanted = {name for name, _ in model.named_parameters() if ".lora_A." in name or ".lora_B." in name}
+        for module in {"embed_tokens"} if tied and recipe.modules_to_save else set(recipe.modules_to_save):
+            wanted |= {
+                n
+                for n, _ in model.named_parameters()
+                if n.endswith(f"{module}.modules_to_save.default.weight")
+            }
+    if found != wanted or not wanted:
+        raise TrainingError(
+            f"other parameters train than the recipe says: {', '.join(sorted(found ^ wanted))}"
+        )
+    low = [name for name, parameter in trainable(model) if parameter.dtype != torch.float32]
+    if low:
+        raise TrainingError(f"trainable parameters that are not fp32: {', '.join(low)}")
+
+
+def _module(name: str) -> str:
+    """The module a parameter belongs to, without PEFT's wrapping: `embed_tokens`, `q_proj`, ..."""
+    if _FROZEN_COPY in name or ".lora_" in name:
+        return ""
+    return name.removesuffix(".weight").removesuffix(".modules_to_save.default").rpartition(".")[2]
+
+
+def _checkpoint_activations(model: Any) -> None:
+    options = {"use_reentrant": False}  # the reentrant kind needs inputs that take a gradient
+    if hasattr(model, "activation_checkpointing_enable"):  # its name since transformers 5.20 or so
+        model.activation_checkpointing_enable(options)
+    else:
+        model.gradient_checkpointing_enable(options)

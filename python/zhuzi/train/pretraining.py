@@ -1,0 +1,48 @@
+"""Pre-training on an encoded corpus: stage 1 (embedding alone) and stage 2 (LoRA, embedding and head)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zhuzi.errors import MismatchError
+from zhuzi.model.folder import ModelFolder
+from zhuzi.shards import Corpus
+from zhuzi.train.data import Blocks, collate_blocks
+from zhuzi.train.recipe import PretrainRecipe, resolve_recipe
+from zhuzi.train.run import Run, TrainReport
+from zhuzi.train.stage import require_rows, train_stage
+
+
+def pretrain(
+    recipe: PretrainRecipe | str | Path, *, overwrite: bool = False, callbacks: Sequence[Any] = ()
+) -> TrainReport:
+    """Train a model on the blocks of a corpus, as the recipe says; go on where a killed run stopped.
+
+    Which parameters train, and the published figures, are in the recipes; the method is that of Cui, Yang,
+    Yao 2023 (arXiv 2304.08177).
+
+    Args:
+        recipe: a recipe, or the path of its YAML file.
+        overwrite: remove what the output folder holds and start anew.
+        callbacks: more `transformers.TrainerCallback`s.
+
+    Raises:
+        RecipeError: the recipe cannot be.
+        MismatchError: the corpus was encoded by another tokenizer than the model's, or ids exceed its rows.
+        OutputExistsError: the output folder holds something else.
+        TrainingError: too few tokens, or a loss that is no number.
+    """
+    recipe = resolve_recipe(recipe, PretrainRecipe)
+    folder = ModelFolder.open(recipe.model)
+    corpus = Corpus(recipe.corpus)
+    require_rows(folder)
+    if corpus.tokenizer_fingerprint != folder.tokenizer.fingerprint:
+        raise MismatchError(
+            f"{corpus.path}: encoded by another tokenizer ({corpus.vocab_size} ids) than that of {folder.path} "
+            f"({folder.tokenizer.vocab_size} ids); encode it with --tokenizer {folder.path}"
+        )
+    blocks = Blocks(corpus, recipe.sequence_length, folder.rows)
+    run = Run.open(recipe, folder, corpus.fingerprint(), overwrite=overwrite)
+    return run.finished() or train_stage(recipe, folder, run, blocks, collate_blocks, callbacks=callbacks)

@@ -1,0 +1,147 @@
+"""Recipes: what a training run does, as data. Frozen, typed, checked where they are read."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from zhuzi.errors import RecipeError
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class LoraRecipe(_Frozen):
+    """Low-rank adapters (Hu et al. 2106.09685), with the published settings as defaults."""
+
+    rank: int = Field(8, gt=0)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(ATTENTION, min_length=1)
+
+
+class Recipe(_Frozen):
+    """What pre-training and tuning share. Paths are taken from the current folder."""
+
+    task: Literal["pretrain", "sft"]
+    model: str  # a model folder, or a hub id
+    output: Path
+    # Matrices trained whole. All else is frozen, or adapted by LoRA.
+    modules_to_save: tuple[Literal["embed_tokens", "lm_head"], ...] = ("embed_tokens", "lm_head")
+    lora: LoraRecipe | None = None
+    base_bits: Literal[8, 16] = 16  # 8: the frozen weights in int8 (LLM.int8(), Dettmers et al. 2208.07339)
+    sequence_length: int = Field(512, ge=2)  # tokens
+    steps: int = Field(gt=0)  # optimiser steps
+    batch_size: int = Field(gt=0)  # sequences an optimiser step, over all devices
+    micro_batch_size: int | None = Field(None, gt=0)  # sequences a forward on one device; none: all at once
+    learning_rate: float = Field(gt=0)  # peak; cosine down to zero
+    warmup: float = Field(0.05, ge=0, lt=1)  # share of the steps
+    weight_decay: float = Field(0.0, ge=0)
+    seed: int = Field(42, ge=0)
+    gradient_checkpointing: bool = False
+    log_every: int = Field(10, gt=0)  # steps
+    save_every: int = Field(500, gt=0)  # steps
+    keep_checkpoints: int = Field(2, gt=0)
+    verify_frozen: bool = False  # digest every tensor before and after: what is frozen must not have moved
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Recipe:
+        if self.lora is None and self.base_bits == 8:
+            raise ValueError(
+                "base_bits: 8 needs lora (transformers' Trainer refuses an 8-bit base without adapters); "
+                "write base_bits: 16"
+            )
+        if self.lora is None and not self.modules_to_save:
+            raise ValueError("nothing to train: give lora, or name embed_tokens in modules_to_save")
+        if self.lora is not None and set(self.lora.targets) & set(self.modules_to_save):
+            raise ValueError("a matrix cannot be in lora.targets and in modules_to_save at once")
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}"
+            )
+        return self
+
+
+class PretrainRecipe(Recipe):
+    """Causal language modelling on an encoded corpus."""
+
+    task: Literal["pretrain"]
+    corpus: Path  # the folder `zhuzi corpus encode` wrote
+
+
+class SftRecipe(Recipe):
+    """Instruction tuning on Alpaca records."""
+
+    task: Literal["sft"]
+    instructions: tuple[Path, ...] = Field(min_length=1)  # json or jsonl files
+
+    @field_validator("instructions", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+
+_TASKS: dict[str, type[PretrainRecipe] | type[SftRecipe]] = {"pretrain": PretrainRecipe, "sft": SftRecipe}
+
+AnyRecipe = TypeVar("AnyRecipe", PretrainRecipe, SftRecipe)
+
+
+def load_recipe(path: str | Path) -> PretrainRecipe | SftRecipe:
+    """Read a YAML recipe.
+
+    Raises:
+        RecipeError: no such file, no YAML, an unknown key (the near name is offered), a value that cannot be.
+    """
+    try:
+        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: cannot be read ({error.strerror}); name a recipe, as in recipes/"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(read, dict):
+        raise RecipeError(f"{path}: want `key: value` lines, as in recipes/")
+    task = read.get("task")
+    if task not in _TASKS:
+        raise RecipeError(f"{path}: task is {task!r}; want `task: pretrain` or `task: sft`")
+    try:
+        return _TASKS[task].model_validate(read)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_reasons(error, _TASKS[task])}") from error
+
+
+def resolve_recipe(recipe: AnyRecipe | str | Path, kind: type[AnyRecipe]) -> AnyRecipe:
+    """A recipe of the wanted kind, from itself or from its file."""
+    given = recipe if isinstance(recipe, BaseModel) else load_recipe(recipe)
+    if isinstance(given, kind):
+        return given
+    where = "the recipe" if isinstance(recipe, BaseModel) else recipe
+    other = "sft" if kind is PretrainRecipe else "pretrain"
+    raise RecipeError(f"{where}: its task is {other}; run it with `zhuzi {other}`")
+
+
+def _reasons(error: ValidationError, kind: type[BaseModel]) -> str:
+    return "; ".join(_reason(detail, kind) for detail in error.errors())
+
+
+def _reason(detail: Any, kind: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        fields = LoraRecipe.model_fields if detail["loc"][0] == "lora" else kind.model_fields
+        near = difflib.get_close_matches(str(detail["loc"][-1]), fields, n=1)
+        return f"unknown key {key!r}; " + (
+            f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
+        )
+    if detail["type"] == "missing":
+        return f"{key} is missing"
+    reason = detail["msg"].removeprefix("Value error, ")
+    return f"{key}: {reason} (it is {detail['input']!r})" if key else reason

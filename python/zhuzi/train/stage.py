@@ -1,0 +1,159 @@
+"""One stage of training, from the loaded folder to the finished output: what pretrain and sft share."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments, set_seed
+
+from zhuzi._output import new_folder
+from zhuzi.errors import MismatchError, RecipeError, TrainingError
+from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder, write_record
+from zhuzi.train.base import compute_dtype, count_parameters, digest_tensors, load_for_training, trainable
+from zhuzi.train.recipe import Recipe
+from zhuzi.train.run import Run, TrainReport, is_main
+from zhuzi.train.trainer import LogLosses, StageTrainer, checkpoints, losses, remove_partial
+
+
+def require_rows(folder: ModelFolder) -> None:
+    """Raise `MismatchError` if the tokenizer has ids without a row. More rows than ids is padding, and fine."""
+    if folder.tokenizer.vocab_size > folder.rows:
+        raise MismatchError(
+            f"{folder.path}: its tokenizer has {folder.tokenizer.vocab_size} ids, its embedding {folder.rows} rows; "
+            "extend the model first: zhuzi model extend"
+        )
+
+
+def train_stage(
+    recipe: Recipe,
+    folder: ModelFolder,
+    run: Run,
+    dataset: Any,
+    collate: Callable[[Any], dict[str, torch.Tensor]],
+    *,
+    callbacks: Sequence[Any],
+    left_out: int = 0,
+) -> TrainReport:
+    """Train, go on from the last checkpoint if there is one, save the result, report."""
+    arguments = _arguments(recipe, run)
+    set_seed(recipe.seed)  # LoRA's first values are drawn from here
+    model = load_for_training(folder, recipe)
+    names = [name for name, _ in trainable(model)]
+    counts = count_parameters(model)
+    before = digest_tensors(model) if recipe.verify_frozen else None
+
+    trainer = StageTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collate,
+        callbacks=[LogLosses(run.path / "log.jsonl"), *callbacks],
+        keep_checkpoints=recipe.keep_checkpoints,
+    )
+    if is_main():
+        remove_partial(run.checkpoints)
+    trainer.accelerator.wait_for_everyone()
+    last = checkpoints(run.checkpoints)[-1:]
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+    seconds = time.monotonic() - started
+
+    checked = None if before is None else _require_frozen(before, digest_tensors(model), names)
+    history = losses(trainer.state)
+    report = TrainReport(
+        task=recipe.task,
+        output=run.path,
+        result=run.path / ("model" if recipe.lora is None else "adapter"),
+        steps=trainer.state.global_step,
+        losses=[(entry["step"], entry["loss"]) for entry in history],
+        learning_rates=[(entry["step"], entry["learning_rate"]) for entry in history],
+        tokens=trainer.state.num_input_tokens_seen,
+        seconds=seconds,
+        trainable=counts[0],
+        parameters=counts[1],
+        trainable_names=names,
+        resumed_from=int(last[0].name.rpartition("-")[2]) if last else None,
+        frozen_checked=checked,
+        left_out=left_out,
+    )
+    if is_main():
+        _save(model, recipe, folder, report.result)
+        run.finish(report)
+    return report
+
+
+def _arguments(recipe: Recipe, run: Run) -> Any:
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    micro = recipe.micro_batch_size or recipe.batch_size // devices
+    if micro == 0 or recipe.batch_size % (micro * devices):
+        raise RecipeError(
+            f"batch_size {recipe.batch_size} is no multiple of micro_batch_size {micro} x {devices} devices"
+        )
+    compute = compute_dtype()
+    arguments = TrainingArguments(
+        output_dir=str(run.checkpoints),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=recipe.batch_size // (micro * devices),
+        optim="adamw_torch",  # betas 0.9 and 0.999, as published; they are the defaults
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(recipe.warmup * recipe.steps),
+        weight_decay=recipe.weight_decay,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        bf16=compute == torch.bfloat16,
+        fp16=compute == torch.float16,
+        use_cpu=compute == torch.float32,
+        logging_steps=recipe.log_every,
+        logging_nan_inf_filter=False,  # it would hide them; StageTrainer stops
+        save_strategy="steps",
+        save_steps=recipe.save_every,
+        include_num_input_tokens_seen="non_padding" if recipe.task == "sft" else "all",
+        remove_unused_columns=False,
+        dataloader_pin_memory=compute != torch.float32,
+        ddp_find_unused_parameters=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    # One process, one device: torchrun gives more. Left alone, the Trainer would spread over every GPU it sees.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def _require_frozen(before: dict[str, str], after: dict[str, str], trained: Sequence[str]) -> int:
+    """Raise `TrainingError` if a tensor changed that is not among the trained; the number of those compared."""
+    frozen = (set(before) | set(after)) - set(trained)
+    changed = sorted(name for name in frozen if before.get(name) != after.get(name))
+    if changed:
+        raise TrainingError(f"training changed tensors that are frozen: {', '.join(changed)}")
+    return len(frozen)
+
+
+def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
+    facts = {
+        "base": folder.describe(),
+        "tokenizer": folder.tokenizer.fingerprint,
+        "rows": folder.rows,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    # A run killed between this and its report saves its result again.
+    with new_folder(out, overwrite=True) as made:
+        if recipe.lora is None:
+            trained = {n: p.detach().cpu().to(folder.dtype) for n, p in trainable(model)}
+            if folder.tied and HEAD in folder.tensors:
+                trained[HEAD] = trained[EMBEDDING].clone()
+            folder.copy(made, trained)
+            folder.tokenizer.save(made)
+            write_record(made, "trained model", **facts)
+        else:
+            # The matrices trained whole are saved as modules_to_save; "auto" would ask the hub about the base.
+            model.save_pretrained(made, save_embedding_layers=False)
+            (made / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+            write_record(made, "adapter", **facts)

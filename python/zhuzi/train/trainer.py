@@ -1,0 +1,168 @@
+"""transformers' Trainer with checkpoints that are whole or absent, and losses that are numbers.
+
+The stock Trainer writes a checkpoint in place: killed while saving, it resumed silently with other losses (no
+optimizer or RNG file) or crashed (half an adapter).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from zhuzi._output import replace_folder
+from zhuzi.errors import TrainingError
+from zhuzi.train.base import trainable
+
+_WEIGHTS = "trainable.safetensors"
+
+_log = logging.getLogger(__name__)
+
+
+class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
+    """Trains one stage. A checkpoint holds what trains, not the frozen base, and is renamed into place."""
+
+    def __init__(self, *args: Any, keep_checkpoints: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)  # it prints dicts; ours logs a line
+        self._keep = keep_checkpoints
+        self._writing: Path | None = None
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: {self._not_a_number('loss', loss.item())}"
+            )
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        # Under fp16 the gradient scaler expects infinities, passes over the step and lowers its scale.
+        if norm is not None and self.accelerator.scaler is None and not torch.isfinite(torch.as_tensor(norm)):
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: {self._not_a_number('gradient', float(norm))}"
+            )
+        return norm
+
+    @staticmethod
+    def _not_a_number(what: str, value: float) -> str:
+        return (
+            f"the {what} is {value}; nothing was updated by this step. Lower learning_rate or raise warmup, then "
+            "run again: it goes on from the last checkpoint if there is one and the recipe is the same"
+        )
+
+    # A checkpoint is written under another name and renamed, so that a kill leaves the one before it.
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._writing or self.args.output_dir)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        final = folder / f"checkpoint-{self.state.global_step}"
+        self._writing = folder / f".{final.name}.partial"
+        if self.args.should_save:
+            remove_partial(folder)
+            self._writing.mkdir()
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                replace_folder(self._writing / final.name, final)
+                self._writing.rmdir()
+                for old in checkpoints(folder)[: -self._keep]:
+                    shutil.rmtree(old)
+        finally:
+            self._writing = None
+
+    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        model = self.accelerator.unwrap_model(self.model)
+        save_file({name: p.detach().contiguous() for name, p in trainable(model)}, folder / _WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        parameters = dict(trainable(self.model if model is None else model))
+        saved = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
+        if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in saved.items()}:
+            raise TrainingError(f"{resume_from_checkpoint}: holds other parameters than the recipe trains")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(saved[name])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first."""
+    found = [
+        (int(m[1]), p)
+        for p in folder.glob("checkpoint-*")
+        if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a kill left while a checkpoint was written or replaced."""
+    for path in folder.glob(".checkpoint-*"):
+        shutil.rmtree(path)
+
+
+class LogLosses(TrainerCallback):  # type: ignore[misc]
+    """Writes OUT/log.jsonl and tells how it goes: a bar on a terminal, log lines elsewhere."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        # A killed run may have logged steps beyond its last checkpoint: those are trained again.
+        self.path.write_text("".join(_line(entry) for entry in losses(state)), encoding="utf-8")
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, unit="step", disable=not sys.stderr.isatty()
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The sum since the last log line is not in a checkpoint. Closing it here, always, makes the lines of a
+        # resumed run those of one that was never stopped.
+        if control.should_save:
+            control.should_log = True
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        entry = state.log_history[-1]
+        if self.bar is None or "loss" not in entry:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(entry))
+        self.bar.set_postfix(loss=f"{entry['loss']:.4f}")
+        if self.bar.disable:
+            _log.info("step %d of %d: loss %.4f", entry["step"], state.max_steps, entry["loss"])
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def losses(state: Any) -> list[dict[str, Any]]:
+    """The log entries that hold a loss (the mean of the steps since the one before)."""
+    return [entry for entry in state.log_history if "loss" in entry]
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    return json.dumps({key: entry[key] for key in ("step", "loss", "learning_rate")}) + "\n"

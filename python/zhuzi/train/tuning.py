@@ -1,0 +1,43 @@
+"""Instruction tuning on Alpaca records, with the published prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zhuzi.model.folder import ModelFolder
+from zhuzi.train.data import PadRecords, Records, digest_files
+from zhuzi.train.recipe import SftRecipe, resolve_recipe
+from zhuzi.train.run import Run, TrainReport
+from zhuzi.train.stage import require_rows, train_stage
+
+
+def sft(
+    recipe: SftRecipe | str | Path, *, overwrite: bool = False, callbacks: Sequence[Any] = ()
+) -> TrainReport:
+    """Tune a model on instructions, as the recipe says; go on where a killed run stopped.
+
+    The loss is on the output and its EOS only (`zhuzi.train.data.Records`). Arguments as for `pretrain`.
+
+    Raises:
+        RecipeError: the recipe cannot be.
+        InputError: a record that cannot be read (file and place named).
+        MismatchError: the tokenizer's ids exceed the model's rows.
+        OutputExistsError: the output folder holds something else.
+        TrainingError: no record is left, or a loss that is no number.
+    """
+    recipe = resolve_recipe(recipe, SftRecipe)
+    folder = ModelFolder.open(recipe.model)
+    require_rows(folder)
+    records = Records(recipe.instructions, folder.tokenizer, recipe.sequence_length)
+    run = Run.open(recipe, folder, digest_files(recipe.instructions), overwrite=overwrite)
+    return run.finished() or train_stage(
+        recipe,
+        folder,
+        run,
+        records,
+        PadRecords(folder.tokenizer),
+        callbacks=callbacks,
+        left_out=records.left_out,
+    )

@@ -1,0 +1,266 @@
+//! Text to ids and back: normaliser, encoder and decoder of one model, with the tokens added beside it.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+use std::thread;
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    Error, Result,
+    bpe::{self, Encoder},
+    normalize::{Normalizer, PrefixMatcher},
+    spm::{NormalizerOptions, Piece, PieceKind, SpecialIds, SpmModel, byte_of_piece},
+};
+
+/// Bytes of text that one thread takes at a time in a batch.
+const BATCH_BYTES: usize = 1 << 18;
+
+/// An exact tokenizer: the ids of `sentencepiece`, every one.
+#[derive(Debug)]
+pub struct Tokenizer {
+    pieces: Vec<Piece>,
+    by_text: FxHashMap<String, u32>,
+    special: SpecialIds,
+    unk_surface: String,
+    options: NormalizerOptions,
+    normalizer: Normalizer,
+    denormalizer: Option<Normalizer>,
+    encoder: Encoder,
+    /// Scratches not in use. Taken with `try_lock`: a child forked while the lock was held makes its own.
+    spare: Mutex<Vec<Scratch>>,
+}
+
+/// What one thread keeps between texts.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    normalized: Vec<u8>,
+    bpe: bpe::Scratch,
+}
+
+/// The ids of many documents in one buffer: those of document `i` are `ids[offsets[i]..offsets[i + 1]]`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct EncodedBatch {
+    /// The ids of all documents.
+    pub ids: Vec<u32>,
+    /// Where each document starts, and the end of the last.
+    pub offsets: Vec<i64>,
+}
+
+impl Tokenizer {
+    /// Builds the tokenizer. `added` are tokens beside the model (`[PAD]`), which text never makes; their ids
+    /// must go on where the model's end.
+    pub fn new(model: &SpmModel, added: &[String]) -> Result<Self> {
+        let mut pieces = model.pieces().to_vec();
+        let mut by_text = FxHashMap::default();
+        for (id, piece) in (0u32..).zip(&pieces) {
+            // Reserved pieces win over others of the same text, as in SentencePiece.
+            if !piece.kind.matches_text() || !by_text.contains_key(&piece.text) {
+                by_text.insert(piece.text.clone(), id);
+            }
+        }
+        for text in added {
+            if text.is_empty() || by_text.contains_key(text) {
+                return Err(Error::Argument(format!(
+                    "added token `{text}`: {} already has it; choose another name",
+                    model.origin()
+                )));
+            }
+            by_text.insert(text.clone(), pieces.len() as u32);
+            pieces.push(Piece { text: text.clone(), score: 0.0, kind: PieceKind::Control });
+        }
+        let user_defined = || {
+            let of_kind = model.pieces().iter().filter(|p| p.kind == PieceKind::UserDefined);
+            PrefixMatcher::new(of_kind.map(|p| p.text.as_bytes()))
+        };
+        let mut special = model.special_ids();
+        special.pad = special.pad.or_else(|| by_text.get("[PAD]").copied());
+        let denormalizer = model
+            .denormalizer()
+            .map(|options| Normalizer::new(options, PrefixMatcher::default(), model.origin()))
+            .transpose()?;
+        Ok(Self {
+            pieces,
+            by_text,
+            special,
+            unk_surface: model.unk_surface().into(),
+            options: NormalizerOptions { charsmap: Vec::new(), ..model.normalizer() },
+            normalizer: Normalizer::new(model.normalizer(), user_defined(), model.origin())?,
+            denormalizer,
+            encoder: Encoder::new(model)?,
+            spare: Mutex::default(),
+        })
+    }
+
+    /// Number of ids, added tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The piece of an id.
+    pub fn piece(&self, id: u32) -> Option<&Piece> {
+        self.pieces.get(id as usize)
+    }
+
+    /// The id of a piece.
+    pub fn id_of(&self, text: &str) -> Option<u32> {
+        self.by_text.get(text).copied()
+    }
+
+    /// Ids of the unknown, begin, end and padding tokens.
+    pub fn special_ids(&self) -> SpecialIds {
+        self.special
+    }
+
+    /// Appends the ids of `text` to `out`. Any bytes are a text: an invalid one counts as U+FFFD.
+    pub fn encode_into(&self, text: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        scratch.normalized.clear();
+        self.normalizer.normalize(text, &mut scratch.normalized);
+        // The normaliser only writes valid UTF-8; the check costs little beside what follows.
+        let text = String::from_utf8_lossy(&scratch.normalized);
+        self.encoder.encode(&text, &mut scratch.bpe, out);
+    }
+
+    /// Ids of one text.
+    pub fn encode(&self, text: &[u8]) -> Vec<u32> {
+        let mut out = Vec::new();
+        self.with_scratch(|scratch| self.encode_into(text, scratch, &mut out));
+        out
+    }
+
+    /// Ids of a piece's own text, taken as already normalised: no dummy `▁` in front.
+    pub fn encode_piece(&self, text: &str) -> Vec<u32> {
+        let mut out = Vec::new();
+        self.with_scratch(|scratch| self.encoder.encode(text, &mut scratch.bpe, &mut out));
+        out
+    }
+
+    /// Ids of many texts, encoded by `threads` threads; the result does not depend on their number.
+    pub fn encode_batch<T: AsRef<[u8]> + Sync>(&self, texts: &[T], threads: usize) -> EncodedBatch {
+        let tasks = cut_batch(texts);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            self.with_scratch(|scratch| {
+                let mut done = Vec::new();
+                loop {
+                    let task = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(range) = tasks.get(task) else { return done };
+                    let (mut ids, mut ends) = (Vec::new(), Vec::new());
+                    for text in &texts[range.clone()] {
+                        self.encode_into(text.as_ref(), scratch, &mut ids);
+                        ends.push(ids.len());
+                    }
+                    done.push((task, ids, ends));
+                }
+            })
+        };
+        let mut parts: Vec<(usize, Vec<u32>, Vec<usize>)> = thread::scope(|scope| {
+            let others: Vec<_> = (1..threads.min(tasks.len())).map(|_| scope.spawn(work)).collect();
+            let mut parts = work();
+            for other in others {
+                match other.join() {
+                    Ok(more) => parts.extend(more),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            parts
+        });
+        parts.sort_unstable_by_key(|(task, _, _)| *task);
+        let mut batch = EncodedBatch { ids: Vec::new(), offsets: Vec::with_capacity(texts.len() + 1) };
+        batch.ids.reserve_exact(parts.iter().map(|(_, ids, _)| ids.len()).sum());
+        batch.offsets.push(0);
+        for (_, ids, ends) in parts {
+            let start = batch.ids.len();
+            batch.offsets.extend(ends.iter().map(|end| (start + end) as i64));
+            batch.ids.extend_from_slice(&ids);
+        }
+        batch
+    }
+
+    /// The text of ids, as SentencePiece decodes it: control and added tokens are invisible, bytes that
+    /// form no character become U+FFFD one by one.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an id outside the vocabulary.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let strips = self.options.add_dummy_prefix || self.options.remove_extra_whitespaces;
+        let mut text = String::new();
+        let mut bytes = Vec::new();
+        let (mut at_start, mut space_taken) = (true, false);
+        for &id in ids {
+            let piece = self.piece(id).ok_or_else(|| {
+                let size = self.vocab_size();
+                Error::Argument(format!("id {id} is outside the vocabulary of {size} ids"))
+            })?;
+            if let (PieceKind::Byte, Some(byte)) = (piece.kind, byte_of_piece(&piece.text)) {
+                bytes.push(byte);
+                continue;
+            }
+            flush_bytes(&mut bytes, &mut text);
+            if space_taken || !text.is_empty() {
+                at_start = false;
+            }
+            space_taken = false;
+            match piece.kind {
+                PieceKind::Control => {}
+                PieceKind::Unknown => text.push_str(&self.unk_surface),
+                _ => {
+                    let mut rest = piece.text.as_str();
+                    if at_start
+                        && strips
+                        && let Some(stripped) = rest.strip_prefix('\u{2581}')
+                    {
+                        rest = stripped;
+                        // Where extra spaces are removed, every leading one goes.
+                        space_taken = !self.options.remove_extra_whitespaces;
+                    }
+                    text.extend(rest.chars().map(|c| if c == '\u{2581}' { ' ' } else { c }));
+                }
+            }
+        }
+        flush_bytes(&mut bytes, &mut text);
+        Ok(match &self.denormalizer {
+            Some(denormalizer) => {
+                let mut out = Vec::new();
+                denormalizer.normalize(text.as_bytes(), &mut out);
+                String::from_utf8_lossy(&out).into_owned()
+            }
+            None => text,
+        })
+    }
+
+    fn with_scratch<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
+        let spare = self.spare.try_lock().ok().and_then(|mut spare| spare.pop());
+        let mut scratch = spare.unwrap_or_default();
+        let result = work(&mut scratch);
+        if let Ok(mut spare) = self.spare.try_lock() {
+            spare.push(scratch);
+        }
+        result
+    }
+}
+
+/// Ranges of documents of about [`BATCH_BYTES`] each.
+fn cut_batch<T: AsRef<[u8]>>(texts: &[T]) -> Vec<std::ops::Range<usize>> {
+    let mut tasks = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (i, text) in texts.iter().enumerate() {
+        bytes += text.as_ref().len();
+        if bytes >= BATCH_BYTES {
+            tasks.push(start..i + 1);
+            (start, bytes) = (i + 1, 0);
+        }
+    }
+    tasks.push(start..texts.len());
+    tasks
+}
+
+fn flush_bytes(bytes: &mut Vec<u8>, text: &mut String) {
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    bytes.clear();
+}

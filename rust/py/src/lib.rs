@@ -1,0 +1,23 @@
+//! Python bindings of `zhuzi-core`. They convert, release the GIL and map errors; no algorithm lives here.
+
+mod convert;
+mod corpus;
+mod errors;
+mod tokenizer;
+mod vocab;
+
+use pyo3::prelude::*;
+
+/// The compiled core of Zhuzi.
+#[pymodule]
+fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add("ZhuziError", m.py().get_type::<errors::ZhuziError>())?;
+    m.add("ModelFileError", m.py().get_type::<errors::ModelFileError>())?;
+    m.add("InputError", m.py().get_type::<errors::InputError>())?;
+    m.add_class::<tokenizer::Tokenizer>()?;
+    m.add_class::<tokenizer::Buffer>()?;
+    m.add_function(wrap_pyfunction!(vocab::merge_vocab, m)?)?;
+    m.add_function(wrap_pyfunction!(corpus::encode_corpus, m)?)?;
+    Ok(())
+}

@@ -1,0 +1,111 @@
+"""Blocks and records: ids and labels by hand, and bad files named."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from tiny import write_corpus
+
+from zhuzi import Tokenizer
+from zhuzi.errors import InputError, TrainingError
+from zhuzi.prompt import format_prompt
+from zhuzi.shards import Corpus
+from zhuzi.train.data import Blocks, PadRecords, Records, collate_blocks, read_records
+
+
+def test_prompt_to_the_byte() -> None:
+    assert format_prompt("{a}", "b") == (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\n{a}\nb\n\n### Response: "
+    )
+
+
+def test_blocks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_corpus(tmp_path, [[[1, 2, 3], [4, 5]], [[6, 7, 8]]], fingerprint="f", vocab_size=9)
+    caplog.set_level(logging.INFO)
+    blocks = Blocks(Corpus(tmp_path), 3, rows=9)
+    assert [block.tolist() for block in (blocks[0], blocks[1])] == [[1, 2, 3], [4, 5, 6]]
+    assert len(blocks) == 2 and "the last 2 tokens are dropped" in caplog.text
+    batch = collate_blocks([blocks[0], blocks[1]])
+    assert batch["labels"].tolist() == batch["input_ids"].tolist() == [[1, 2, 3], [4, 5, 6]]
+    with pytest.raises(TrainingError, match="8 tokens do not fill one block of 9"):
+        Blocks(Corpus(tmp_path), 9, rows=9)
+    with pytest.raises(InputError, match="outside the model's 6 rows"):
+        Blocks(Corpus(tmp_path), 3, rows=6)[1]
+
+
+def test_ids_and_labels_by_hand(model: Path, instructions: Path) -> None:
+    tokenizer = Tokenizer.from_dir(model)
+    records = Records([instructions], tokenizer, 512)
+    ids, labels = records[1]
+    prompt = [1, *tokenizer.encode(format_prompt("Say {it}.", "bread"))]
+    output = tokenizer.encode("bread")
+    assert ids == [*prompt, *output, 2]
+    assert labels == [-100] * len(prompt) + [*output, 2]
+    assert len(records) == 4 and records.left_out == 0
+
+    batch = PadRecords(tokenizer)([records[0], records[1]])
+    longest, short = len(ids), len(records[0][0])
+    assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape == (2, longest)
+    assert batch["input_ids"][0, short:].tolist() == [409] * (longest - short)
+    assert batch["labels"][0, short:].tolist() == [-100] * (longest - short)
+    assert batch["attention_mask"].sum(1).tolist() == [short, longest]
+
+
+def test_truncation(model: Path, instructions: Path) -> None:
+    tokenizer = Tokenizer.from_dir(model)
+    whole = Records([instructions], tokenizer, 512)
+    prompts = sorted(labels.count(-100) for _, labels in (whole[i] for i in range(4)))
+    longest = prompts[-1]
+    cut = Records([instructions], tokenizer, longest)  # the longest prompt leaves no room
+    assert cut.left_out == prompts.count(longest) and len(cut) == 4 - cut.left_out
+    assert max(len(ids) for ids, _ in cut) <= longest
+    with pytest.raises(TrainingError, match="no record with room"):
+        Records([instructions], tokenizer, prompts[0])
+
+
+def test_pad_is_eos_where_there_is_none(old_tokenizer: Path) -> None:
+    batch = PadRecords(Tokenizer.from_dir(old_tokenizer))([([1, 5], [-100, 5]), ([1, 5, 2], [-100, 5, 2])])
+    assert batch["input_ids"].tolist() == [[1, 5, 2], [1, 5, 2]]
+    assert batch["labels"].tolist() == [[-100, 5, -100], [-100, 5, 2]]
+
+
+GOOD = json.dumps({"instruction": "a", "output": "b"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{GOOD}\n{{oops\n", "line 2: no JSON"),
+        (f'{GOOD}\n\n{{"instruction": "a"}}\n', "line 3: has no 'output'"),
+        (f'[{GOOD}, {{"output": "b"}}]', "record 2: has no 'instruction'"),
+        (f"[{GOOD}, 3]", "record 2: want an object"),
+        ('[{"instruction": 1, "output": "b"}]', "record 1: 'instruction' is no text"),
+        ("[", "no JSON"),
+    ],
+)
+def test_bad_records_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as raised:
+        list(read_records(path))
+    assert str(path) in str(raised.value)
+
+
+def test_bad_bytes_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(GOOD.encode() + b"\n\xff")
+    with pytest.raises(InputError, match="not UTF-8 at byte"):
+        list(read_records(path))
+    with pytest.raises(InputError, match="no such file"):
+        list(read_records(tmp_path / "absent.json"))
+
+
+def test_lines_and_lists_are_the_same(tmp_path: Path) -> None:
+    lines, listed = tmp_path / "a.jsonl", tmp_path / "a.json"
+    lines.write_text(f"{GOOD}\r\n\n{GOOD}")
+    listed.write_text(f" [{GOOD},{GOOD}]")
+    assert list(read_records(lines)) == list(read_records(listed)) == [json.loads(GOOD)] * 2

@@ -1,0 +1,168 @@
+"""Extending a model: rows by hand, old rows untouched, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import CHINESE, append_pieces
+from transformers import AutoModelForCausalLM
+
+from zhuzi import Tokenizer
+from zhuzi.errors import InputError, MismatchError, OutputExistsError, ZhuziError
+from zhuzi.model.extend import extend_model
+from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
+
+MATRICES = [EMBEDDING, HEAD]
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_three_rows_by_hand(base_model: Path, model: Path, old_tokenizer: Path, name: str) -> None:
+    old, new = ModelFolder.open(base_model).read(name), ModelFolder.open(model).read(name)
+    ids = Tokenizer.from_dir(old_tokenizer).token_to_id
+    for piece, parts in {
+        "天": [f"<0x{b:02X}>" for b in "天".encode()],
+        "你好": [f"<0x{b:02X}>" for b in "你好".encode()],
+        "▁好": ["▁", *(f"<0x{b:02X}>" for b in "好".encode())],
+    }.items():
+        rows = torch.stack([old[ids(part)] for part in parts]).double()
+        row = new[400 + CHINESE.index(piece)]
+        assert torch.equal(row, rows.mean(0).to(torch.float16)), piece
+
+
+def test_added_token_starts_as_the_mean_of_its_text(
+    base_model: Path, model: Path, old_tokenizer: Path
+) -> None:
+    old, new = ModelFolder.open(base_model).read(EMBEDDING), ModelFolder.open(model).read(EMBEDDING)
+    ids = Tokenizer.from_dir(old_tokenizer).encode_piece("[PAD]")
+    assert len(ids) > 1
+    assert torch.equal(new[-1], old[ids].double().mean(0).half())
+
+
+def test_all_else_is_bit_identical(base_model: Path, model: Path) -> None:
+    base, extended = ModelFolder.open(base_model), ModelFolder.open(model)
+    assert base.tensors.keys() == extended.tensors.keys()
+    for name in base.tensors:
+        assert torch.equal(base.read(name), extended.read(name)[: base.tensors[name].shape[0]]), name
+        assert extended.tensors[name].shape[0] == base.tensors[name].shape[0] + 10 * (name in MATRICES)
+
+
+def test_folder_loads_in_plain_transformers(model: Path) -> None:
+    loaded = AutoModelForCausalLM.from_pretrained(model)
+    assert loaded.config.vocab_size == loaded.get_input_embeddings().weight.shape[0] == 410
+    assert loaded.dtype == torch.float16
+    assert (loaded.config.bos_token_id, loaded.config.pad_token_id) == (1, 409)
+    assert loaded.generation_config.pad_token_id == 409
+    assert json.loads((model / "zhuzi.json").read_text())["rows"] == 410
+    assert Tokenizer.from_dir(model).vocab_size == 410
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_files_and_tied_heads(
+    make_model: Callable[..., Path], new_tokenizer: Path, tmp_path: Path, tied: bool
+) -> None:
+    """Weights over several files, and a head that is the embedding."""
+    base = ModelFolder.open(make_model(tmp_path / "base", tie_word_embeddings=tied, dtype="bfloat16"))
+    assert len({info.file for info in base.tensors.values()}) > 1
+    report = extend_model(base.path, new_tokenizer, tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert report.tied == tied == (loaded.lm_head.weight is loaded.model.embed_tokens.weight)
+    assert torch.equal(loaded.model.embed_tokens.weight[:400], base.read(EMBEDDING))
+    assert loaded.lm_head.weight.shape[0] == 410
+
+
+def test_padding_rows_become_pieces(
+    make_model: Callable[..., Path], new_tokenizer: Path, tmp_path: Path
+) -> None:
+    """A base with 404 rows and 400 ids: rows 400 to 403 start like new ones."""
+    base = ModelFolder.open(make_model(tmp_path / "base", rows=404))
+    report = extend_model(base.path, new_tokenizer, tmp_path / "out")
+    old, new = base.read(EMBEDDING), ModelFolder.open(tmp_path / "out").read(EMBEDDING)
+    assert (report.old_rows, report.new_rows, report.initialised) == (404, 410, 10)
+    assert torch.equal(old[:400], new[:400])
+    assert torch.equal(new[400], old[base.tokenizer.encode_piece(CHINESE[0])].double().mean(0).half())
+
+
+def test_fp32_base_is_rounded_first(
+    make_model: Callable[..., Path], new_tokenizer: Path, tmp_path: Path
+) -> None:
+    base = ModelFolder.open(make_model(tmp_path / "base", dtype="float32"))
+    for dtype in ("bfloat16", "float16"):
+        report = extend_model(base.path, new_tokenizer, tmp_path / dtype, dtype=dtype)
+        made = ModelFolder.open(tmp_path / dtype)
+        assert report.dtype == dtype == made.config["dtype"]
+        assert {info.dtype for info in made.tensors.values()} == {"BF16" if dtype == "bfloat16" else "F16"}
+        old = base.read(EMBEDDING).to(made.dtype)
+        assert torch.equal(made.read(EMBEDDING)[:400], old)
+        ids = base.tokenizer.encode_piece(CHINESE[0])
+        assert torch.equal(made.read(EMBEDDING)[400], old[ids].double().mean(0).to(made.dtype))
+
+
+def test_refused(
+    base_model: Path, model: Path, old_tokenizer: Path, new_tokenizer: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(MismatchError, match="never taken away"):
+        extend_model(model, old_tokenizer, out)
+    with pytest.raises(InputError, match="would change its old rows"):
+        extend_model(base_model, new_tokenizer, out, dtype="bfloat16")
+
+    other = tmp_path / "other"
+    other.mkdir()
+    changed = (new_tokenizer / "tokenizer.model").read_bytes().replace("▁the".encode(), "▁tha".encode())
+    (other / "tokenizer.model").write_bytes(append_pieces(changed, ["山"]))
+    first = Tokenizer.from_dir(old_tokenizer).token_to_id("▁the")
+    with pytest.raises(MismatchError, match=rf"id {first} is '▁the'"):
+        extend_model(base_model, other, out)
+
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(OutputExistsError):
+        extend_model(base_model, new_tokenizer, out)
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    extend_model(base_model, new_tokenizer, out, overwrite=True)
+    assert not (out / "mine.txt").exists()
+
+
+def test_bad_folders(base_model: Path, new_tokenizer: Path, tmp_path: Path) -> None:
+    def damaged(name: str) -> Path:
+        return Path(shutil.copytree(base_model, tmp_path / name))
+
+    def refused(folder: Path, message: str) -> None:
+        with pytest.raises(ZhuziError, match=message):
+            extend_model(folder, new_tokenizer, tmp_path / "out")
+
+    refused(tmp_path / "absent", "no such folder")
+    refused(new_tokenizer, "no config.json")
+    truncated = damaged("truncated") / "model.safetensors"
+    truncated.write_bytes(truncated.read_bytes()[:-1])
+    refused(truncated.parent, "header promises")
+    truncated.write_bytes(b"\xff" * 100)
+    refused(truncated.parent, "no safetensors file")
+    truncated.rename(truncated.with_name("pytorch_model.bin"))
+    refused(truncated.parent, "runs code")
+    other = damaged("json-only")
+    (other / "tokenizer.model").rename(other / "tokenizer.json")
+    refused(other, "tokenizer")
+    quantised = damaged("quantised") / "config.json"
+    quantised.write_text(json.dumps({**json.loads(quantised.read_text()), "quantization_config": {}}))
+    refused(quantised.parent, "quantised")
+
+
+def test_fingerprint_is_of_the_tensors(
+    make_model: Callable[..., Path], base_model: Path, tmp_path: Path
+) -> None:
+    """Equal over another split into files; other when a bit changes."""
+    split = ModelFolder.open(make_model(tmp_path / "split", tie_word_embeddings=False))
+    assert len({info.file for info in split.tensors.values()}) > 1
+    assert split.fingerprint == ModelFolder.open(base_model).fingerprint
+    changed = Path(shutil.copytree(base_model, tmp_path / "changed")) / "model.safetensors"
+    data = bytearray(changed.read_bytes())
+    data[-1] ^= 1
+    changed.write_bytes(data)
+    assert ModelFolder.open(changed.parent).fingerprint != split.fingerprint
