@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
-from conftest import HARD_TEXTS, reference_corpora
 
+from conftest import HARD_TEXTS, reference_corpora
 from zhuzi import Tokenizer
 from zhuzi.errors import ModelFileError
 
@@ -169,7 +169,7 @@ def test_bad_models_are_refused(base_model_file: Path, donor: Path, tmp_path: Pa
             pytest.fail(name)
     with pytest.raises(FileNotFoundError, match=r"missing\.model"):
         Tokenizer.from_sentencepiece(tmp_path / "missing.model")
-    with pytest.raises(ModelFileError, match="unigram.*donor"):
+    with pytest.raises(ModelFileError, match=r"unigram.*donor"):
         Tokenizer.from_sentencepiece(donor)
 
 

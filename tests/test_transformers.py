@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import HARD_TEXTS, reference_corpora
 
+from conftest import HARD_TEXTS, reference_corpora
 from zhuzi import Tokenizer
 
 transformers = pytest.importorskip("transformers")

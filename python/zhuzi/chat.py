@@ -41,7 +41,7 @@ class Chat:
         self,
         instruction: str,
         *,
-        input: str = "",  # noqa: A002  # the records' own name for it
+        input: str = "",  # the records' own name for it
         max_new_tokens: int = 256,
         temperature: float = 0.2,
         top_p: float = 0.9,

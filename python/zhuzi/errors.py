@@ -26,7 +26,7 @@ class TrainingError(ZhuziError):
 
 
 class VocabSizeError(ZhuziError):
-    """The text does not give a vocabulary of the size asked for; `limit` is the size it can give, if known."""
+    """The text gives no vocabulary of the size asked for; `limit` is the size it can give, if known."""
 
     def __init__(self, message: str, limit: int | None = None) -> None:
         super().__init__(message)

@@ -13,7 +13,7 @@ PROMPT = (
 )
 
 
-def format_prompt(instruction: str, input: str = "") -> str:  # noqa: A002  # the records' own name for it
+def format_prompt(instruction: str, input: str = "") -> str:  # the records' own name for it
     """The prompt for an instruction; a non-empty `input` is appended to it after a newline."""
     if input:
         instruction = f"{instruction}\n{input}"

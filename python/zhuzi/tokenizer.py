@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ TOKENIZER_FILES = (MODEL_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, GUARD_FILE)
 # The `tokenizers` library turns scores into unique ranks, which gives other ids wherever scores tie (88 % of
 # documents on the merged vocabulary). It reads this file first and refuses it with the version's text, so
 # that whoever asks for `LlamaTokenizer` or `TokenizersBackend` gets a clear failure, never other ids.
-_GUARD = {
+_GUARD: dict[str, object] = {
     "version": "none. No tokenizer.json can hold this vocabulary exactly: load the folder with AutoTokenizer "
     "(its SentencePiece backend) or with zhuzi.Tokenizer",
     "added_tokens": [],
@@ -211,12 +212,12 @@ class EncodedBatch(Sequence["NDArray[np.uint32]"]):
 
     def __iter__(self) -> Iterator[NDArray[np.uint32]]:
         ends = self.offsets.tolist()
-        return (self.ids[a:b] for a, b in zip(ends, ends[1:], strict=False))
+        return (self.ids[a:b] for a, b in pairwise(ends))
 
     def tolist(self) -> list[list[int]]:
         """The ids as plain lists, one a document."""
         ids, ends = self.ids.tolist(), self.offsets.tolist()
-        return [ids[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        return [ids[a:b] for a, b in pairwise(ends)]
 
     def __repr__(self) -> str:
         return f"EncodedBatch({len(self)} documents, {len(self.ids)} ids)"

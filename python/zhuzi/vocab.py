@@ -118,7 +118,8 @@ def _explain(message: str, vocab_size: int, counts: dict[str, int]) -> ZhuziErro
     if too_high := re.search(r"size too high .*<= (\d+)", message):
         limit = int(too_high[1])
         return VocabSizeError(
-            f"{corpus} do not give {vocab_size:,} pieces; ask for --vocab-size {limit} at most, or give more text",
+            f"{corpus} do not give {vocab_size:,} pieces; ask for --vocab-size {limit} at most, or give "
+            "more text",
             limit,
         )
     if too_low := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):

@@ -44,7 +44,7 @@ def chat(
     from zhuzi.chat import Chat
 
     interactive = sys.stdin.isatty()
-    asked = None if interactive else click.get_text_stream("stdin", encoding="utf-8").read().strip()
+    asked = None if interactive else sys.stdin.buffer.read().decode("utf-8", "replace").strip()
     if asked == "":
         raise click.UsageError("standard input holds no text; write a question to it")
     talk = Chat.from_dir(model, device=device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import click
@@ -37,6 +38,9 @@ def demo(
 
     Every step is the real one on small data; OUT/report.html shows what each did.
     """
+    # Where cores are shared, threads that wait by spinning make small models several times slower. Read when
+    # torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from zhuzi.demo import run_demo
 
     logging.getLogger("zhuzi.train").setLevel(logging.WARNING)  # the report shows each step's loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -26,7 +27,9 @@ def model() -> None:
 )
 @options.out
 @options.overwrite
-def extend(base: str, tokenizer: Path, dtype: str | None, out: Path, overwrite: bool) -> None:
+def extend(
+    base: str, tokenizer: Path, dtype: Literal["bfloat16", "float16"] | None, out: Path, overwrite: bool
+) -> None:
     """Append rows for the new ids to the embedding and the LM head.
 
     Old rows stay bit-identical. A new row is the mean of the old rows of the piece's tokens under the old

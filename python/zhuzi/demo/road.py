@@ -205,9 +205,7 @@ def run_demo(
     )
     measure("stage 1", stage1.result)
 
-    say(
-        f"7/9  pre-training, stage 2: LoRA, embedding and head over 8 bits, {_STAGES['stage2']['steps']} steps"
-    )
+    say(f"7/9  pre-training, stage 2: LoRA, embedding, head over 8 bits, {_STAGES['stage2']['steps']} steps")
     stage2 = train(
         "stage2",
         pretrain,

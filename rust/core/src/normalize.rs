@@ -171,7 +171,7 @@ impl CharsMap {
         let broken = || Error::model(origin, "the compiled character map is broken; copy the model again");
         let (size, rest) = blob.split_first_chunk::<4>().ok_or_else(broken)?;
         let size = u32::from_le_bytes(*size) as usize;
-        if size >= blob.len() || size > rest.len() || size % 4 != 0 || size == 0 {
+        if size >= blob.len() || size > rest.len() || !size.is_multiple_of(4) || size == 0 {
             return Err(broken());
         }
         let (trie, replacements) = rest.split_at(size);
