@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from zhuzi._output import new_folder
+from zhuzi.model.folder import quiet
 from zhuzi.tokenizer import Tokenizer
 
 SEQUENCE_LENGTH = 256  # tokens
@@ -49,7 +50,7 @@ def make_base(
         schedule.step()
         optimizer.zero_grad()
         losses.append((step, loss.item()))
-    with new_folder(out) as folder:
+    with new_folder(out) as folder, quiet():
         model.to(torch.float16).save_pretrained(folder)
         tokenizer.save(folder)
     return losses

@@ -38,8 +38,8 @@ QUESTION = "请介绍一下春天。"
 _BASE = {"steps": 80, "learning_rate": 3e-3}
 _STAGES: dict[str, dict[str, Any]] = {
     "stage1": {"steps": 50, "learning_rate": 5e-3, "weight_decay": 0.01},
-    "stage2": {"steps": 60, "learning_rate": 3e-3, "weight_decay": 0.01},
-    "sft": {"steps": 40, "learning_rate": 1e-3, "warmup": 0.03},
+    "stage2": {"steps": 100, "learning_rate": 3e-3, "weight_decay": 0.01},
+    "sft": {"steps": 80, "learning_rate": 1e-3, "warmup": 0.03},
 }
 
 
@@ -249,8 +249,8 @@ def run_demo(
 
 
 def _train_donor(text: Path, out: Path, characters: int, say: Callable[[str], object]) -> Path:
-    """A donor with a piece for every twelve characters, 4,000 at most, or what the text can give."""
-    size = min(4000, max(500, characters // 12))
+    """A donor with a piece for every ten characters, 4,000 at most, or what the text can give."""
+    size = min(4000, max(500, characters // 10))
     try:
         return train_vocab([text], out, vocab_size=size).path
     except VocabSizeError as error:

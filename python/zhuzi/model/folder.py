@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -109,18 +110,11 @@ class ModelFolder:
     def load(self, dtype: torch.dtype, device: str | torch.device = "cpu", **options: Any) -> Any:
         """The model as transformers' `LlamaForCausalLM` (or its like), on a device, in evaluation mode."""
         from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
 
-        shown = logging.is_progress_bar_enabled()
-        if not sys.stderr.isatty():
-            logging.disable_progress_bar()
-        try:
+        with quiet():
             return AutoModelForCausalLM.from_pretrained(
                 self.path, dtype=dtype, device_map={"": device}, **options
             ).eval()
-        finally:
-            if shown:
-                logging.enable_progress_bar()
 
     def copy(
         self,
@@ -157,6 +151,21 @@ class ModelFolder:
     def describe(self) -> dict[str, Any]:
         """What a record says about this model, so that a later step can tell whether it is the same one."""
         return {"path": str(self.path), "fingerprint": self.fingerprint, "rows": self.rows}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers where nobody looks: in a log they are noise."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def write_record(folder: Path, kind: str, **facts: Any) -> None:
