@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +24,12 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Runs `zhuzi` in this process."""
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Outcome]]:
+    """Runs `zhuzi` in this process, and undoes what it sets for the whole of it."""
+    loggers = [logging.getLogger(name) for name in ("zhuzi", "zhuzi.train", "bitsandbytes")]
+    levels = [logger.level for logger in loggers]
 
     def call(*args: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["zhuzi", *map(str, args)])
@@ -34,7 +40,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             code = int(stop.code or 0)
         return Outcome(code, *capsys.readouterr())
 
-    return call
+    with warnings.catch_warnings():
+        yield call
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def test_help_names_every_command(run: Callable[..., Outcome]) -> None:

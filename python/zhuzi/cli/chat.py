@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -66,6 +67,8 @@ def chat(
 
     if asked is not None:
         return answer(asked)
+    with suppress(ImportError):
+        import readline  # noqa: F401  # arrow keys and history for input()
     while True:
         try:
             question = input("> ").strip()
