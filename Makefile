@@ -4,6 +4,7 @@
 # TORCH_INDEX  another package index to take torch from (a CPU build is ten times smaller than the default)
 # SYSTEM_TORCH set to 1 to use a torch that is already installed for PYTHON
 # DEMO_ARGS    more arguments for `zhuzi demo`
+# BENCH        arguments of benches/bench_encode.py
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -63,8 +64,8 @@ format: setup ## Format all code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: setup ## Measure beside the peers that are installed
-	$(BIN)/pytest -q -s -m bench benches
+bench: setup ## Measure encoding beside the peers that are installed: make bench BENCH="--model M FILE..."
+	$(BIN)/python benches/bench_encode.py $(BENCH)
 
 wheel: setup ## Build the wheel into dist/
 	$(BIN)/maturin build --release --out dist
