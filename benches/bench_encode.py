@@ -1,9 +1,10 @@
 """Encoding speed beside every peer that is installed: python benches/bench_encode.py --model M FILE...
 
-FILEs are .jsonl (field `text`) or .txt (a document a line), plain or .zst. Every measurement runs in a process
-of its own with empty caches; engines take turns, the median of the rounds counts, and only ratios within one
-run mean anything on a shared machine. Tables: all text, by file, by document length, by threads. The number of
-tokens of an engine that claims to be exact is compared with sentencepiece's; a difference fails the run.
+FILEs are .jsonl (field `text`) or .txt (a document a line), plain or .zst. Every measurement runs in a
+process of its own with empty caches; engines take turns, the median of the rounds counts, and only ratios
+within one run mean anything on a shared machine. Tables: all text, by file, by document length, by threads.
+The number of tokens of an engine that claims to be exact is compared with sentencepiece's; a difference fails
+the run.
 
 Bias: we chose the files and the model; peers run through their Python interface with its usual result type
 (lists of ids for sentencepiece, objects for tokenizers), and so do we (one buffer of ids).
