@@ -66,7 +66,7 @@ def base_model_file(mistral: Path) -> Path:
 @pytest.fixture(scope="session")
 def chinese_texts() -> list[str]:
     """Original Chinese documents of many registers (the demo's sample)."""
-    sample = files("zhuzi.demo") / "sample" / "zh.jsonl"
+    sample = files("zhuzi.demo") / "data" / "zh.jsonl"
     return [json.loads(line)["text"] for line in sample.read_text("utf-8").splitlines()]
 
 

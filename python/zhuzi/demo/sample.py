@@ -55,7 +55,7 @@ def english() -> Split:
 
 def instructions(path: Path | None) -> tuple[str, list[dict[str, str]], list[dict[str, str]]]:
     """Alpaca records: where from, to learn from, held out."""
-    with as_file(files(__package__) / "sample" / "instructions.json") as built_in:
+    with as_file(files(__package__) / "data" / "instructions.json") as built_in:
         records = list(read_records(path or built_in))
     return str(path or "built-in sample"), *_hold_out(records, path or Path("the sample"))
 
@@ -73,7 +73,7 @@ def write_jsonl(path: Path, texts: Sequence[str]) -> Path:
 
 
 def _documents(path: Path | None, built_in: str) -> Split:
-    with as_file(files(__package__) / "sample" / built_in) as sample:
+    with as_file(files(__package__) / "data" / built_in) as sample:
         texts = [text for text in read_documents([path or sample]) if text.strip()]
     return Split(str(path or "built-in sample"), *_hold_out(texts, path or Path(built_in)))
 
