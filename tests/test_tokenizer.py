@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +199,75 @@ def test_bad_folders_are_refused(merged: Path, tmp_path: Path) -> None:
         (tmp_path / "added_tokens.json").write_text(json.dumps(added))
         with pytest.raises((ModelFileError, ValueError), match=r"added|tokenizer\.model"):
             Tokenizer.from_dir(tmp_path)
+
+
+def test_arrow_arrays_are_read_in_place(merged: Path, chinese_texts: list[str]) -> None:
+    pa = pytest.importorskip("pyarrow")
+    tokenizer = Tokenizer.from_dir(merged)
+    texts: list[str | None] = [*chinese_texts[:20], None, "", *HARD_TEXTS]
+    wanted = [tokenizer.encode(text or "") for text in texts]
+    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()):
+        array = pa.array(texts, type=pa.string()).cast(kind)
+        assert tokenizer.encode_batch(array).tolist() == wanted, kind
+        assert tokenizer.encode_batch(array[3:25]).tolist() == wanted[3:25], kind
+        chunked = pa.chunked_array([array[:7], array[7:7], array[7:]])
+        assert tokenizer.encode_batch(chunked, num_threads=2).tolist() == wanted, kind
+    assert tokenizer.encode_batch(pa.nulls(3)).tolist() == [[], [], []]
+    assert tokenizer.encode_batch(pa.chunked_array([], pa.string())).tolist() == []
+    for wrong in (pa.array([1, 2]), pa.table({"text": ["a"]}), pa.array(["a"]).dictionary_encode()):
+        with pytest.raises(TypeError, match="an Arrow array of strings or bytes is wanted"):
+            tokenizer.encode_batch(wrong)
+
+
+def test_decoding_batches(merged: Path, chinese_texts: list[str]) -> None:
+    tokenizer = Tokenizer.from_dir(merged)
+    batch = tokenizer.encode_batch(chinese_texts)
+    assert tokenizer.decode_batch(batch) == chinese_texts
+    assert tokenizer.decode_batch(batch.tolist()) == chinese_texts
+    assert tokenizer.decode_batch([]) == []
+
+
+def test_pieces_are_sentencepieces(mistral: Path) -> None:
+    path = mistral / "mistral_instruct_tokenizer_240323.model.v3"
+    peer = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    pieces = Tokenizer.from_sentencepiece(path).pieces()
+    assert len(pieces) == peer.get_piece_size()
+    for i, piece in enumerate(pieces):
+        assert (piece.text, piece.score) == (peer.id_to_piece(i), peer.get_score(i))
+        assert (piece.kind == "CONTROL") == peer.is_control(i)
+        assert (piece.kind == "BYTE") == peer.is_byte(i)
+    assert {p.kind for p in pieces} == {"NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "BYTE"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_encodes(merged: Path, chinese_texts: list[str]) -> None:
+    """Threads in the parent, then fork: nothing the child needs is locked by a thread it does not have."""
+    code = """
+import json, os, sys, threading, zhuzi
+tokenizer = zhuzi.Tokenizer.from_dir(sys.argv[1])
+texts = json.load(sys.stdin) * 20
+tokenizer.encode_batch(texts)  # loads numpy: a fork in the middle of an import hangs any Python
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        tokenizer.encode_batch(texts, num_threads=3)
+threads = [threading.Thread(target=work) for _ in range(2)]
+[t.start() for t in threads]
+for _ in range(20):
+    pid = os.fork()
+    if pid == 0:
+        ok = tokenizer.encode_batch(texts, num_threads=2)[0].tolist() == tokenizer.encode(texts[0])
+        os._exit(0 if ok else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+stop.set()
+[t.join() for t in threads]
+print("done")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(merged)],
+        input=json.dumps(chinese_texts),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "done", done.stderr

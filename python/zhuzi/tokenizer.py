@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from zhuzi import _core
 from zhuzi.errors import ModelFileError
@@ -36,6 +36,21 @@ _GUARD: dict[str, object] = {
     "decoder": None,
     "model": {"type": "BPE", "vocab": {}, "merges": []},
 }
+
+
+class ArrowArray(Protocol):
+    """Anything that offers Arrow's C stream, as chunked arrays of pyarrow and series of polars do."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+class Piece(NamedTuple):
+    """One entry of a vocabulary."""
+
+    text: str
+    score: float
+    kind: str
+    """NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED or BYTE, as SentencePiece calls them."""
 
 
 class Tokenizer:
@@ -133,8 +148,14 @@ class Tokenizer:
             ids.append(self._required("eos", self.eos_id))
         return ids
 
-    def encode_batch(self, docs: Sequence[str | bytes], num_threads: int | None = None) -> EncodedBatch:
-        """Ids of many texts, encoded on `num_threads` threads (every core by default) without the GIL."""
+    def encode_batch(
+        self, docs: Sequence[str | bytes] | ArrowArray, num_threads: int | None = None
+    ) -> EncodedBatch:
+        """Ids of many texts, encoded on `num_threads` threads (every core by default) without the GIL.
+
+        `docs` is a list of `str` or `bytes`, or an Arrow array of strings (a pyarrow or polars column), which
+        is read in place; a null is an empty text.
+        """
         if isinstance(docs, str | bytes):
             raise TypeError("encode_batch wants a list of texts; for one text there is encode")
         threads = num_threads if num_threads is not None else available_cores()
@@ -149,6 +170,14 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, as SentencePiece decodes it; control and added tokens are invisible."""
         return self._core.decode(ids)
+
+    def decode_batch(self, batch: Sequence[Sequence[int]] | EncodedBatch) -> list[str]:
+        """Texts of many sequences of ids."""
+        return self._core.decode_batch(batch.tolist() if isinstance(batch, EncodedBatch) else batch)
+
+    def pieces(self) -> list[Piece]:
+        """Every piece in the order of ids; added tokens come last."""
+        return [Piece(*piece) for piece in self._core.pieces()]
 
     @property
     def vocab_size(self) -> int:

@@ -1,5 +1,6 @@
 //! Python bindings of `zhuzi-core`. They convert, release the GIL and map errors; no algorithm lives here.
 
+mod arrow;
 mod convert;
 mod corpus;
 mod errors;

@@ -5,7 +5,7 @@ use std::{ffi::c_int, sync::Arc};
 use pyo3::{exceptions::PyBufferError, ffi, prelude::*};
 use zhuzi_core::{SpmModel, Tokenizer as Core};
 
-use crate::{convert::Text, errors::to_py};
+use crate::{arrow::ArrowTexts, convert::Text, errors::to_py};
 
 /// An exact tokenizer: the ids of `sentencepiece`, every one.
 #[pyclass(frozen, module = "zhuzi._core")]
@@ -32,13 +32,36 @@ impl Tokenizer {
     }
 
     /// Ids (uint32) and offsets (int64) of many texts, as buffers.
-    fn encode_batch(&self, py: Python<'_>, texts: Vec<Text>, threads: usize) -> (Buffer, Buffer) {
-        let batch = py.detach(|| self.core.encode_batch(&texts, threads));
-        (Buffer(Values::Ids(batch.ids)), Buffer(Values::Offsets(batch.offsets)))
+    fn encode_batch(
+        &self,
+        py: Python<'_>,
+        texts: &Bound<'_, PyAny>,
+        threads: usize,
+    ) -> PyResult<(Buffer, Buffer)> {
+        let batch = match ArrowTexts::from_py(texts)? {
+            Some(array) => py.detach(|| self.core.encode_batch(&array.texts(), threads)),
+            None => {
+                let texts: Vec<Text> = texts.extract()?;
+                py.detach(|| self.core.encode_batch(&texts, threads))
+            }
+        };
+        Ok((Buffer(Values::Ids(batch.ids)), Buffer(Values::Offsets(batch.offsets))))
     }
 
     fn decode(&self, py: Python<'_>, ids: Vec<u32>) -> PyResult<String> {
         py.detach(|| self.core.decode(&ids)).map_err(to_py)
+    }
+
+    fn decode_batch(&self, py: Python<'_>, batch: Vec<Vec<u32>>) -> PyResult<Vec<String>> {
+        py.detach(|| batch.iter().map(|ids| self.core.decode(ids)).collect::<Result<_, _>>()).map_err(to_py)
+    }
+
+    /// Text, score and kind of every piece, added tokens included.
+    fn pieces(&self) -> Vec<(String, f32, &'static str)> {
+        (0u32..)
+            .map_while(|id| self.core.piece(id))
+            .map(|p| (p.text.clone(), p.score, p.kind.name()))
+            .collect()
     }
 
     fn token_to_id(&self, token: &str) -> Option<u32> {

@@ -267,6 +267,18 @@ pub struct SpecialIds {
 }
 
 impl PieceKind {
+    /// The name SentencePiece gives it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "NORMAL",
+            Self::Unknown => "UNKNOWN",
+            Self::Control => "CONTROL",
+            Self::UserDefined => "USER_DEFINED",
+            Self::Unused => "UNUSED",
+            Self::Byte => "BYTE",
+        }
+    }
+
     /// True for pieces that BPE may make from text.
     pub fn matches_text(self) -> bool {
         matches!(self, Self::Normal | Self::UserDefined | Self::Unused)

@@ -1,0 +1,127 @@
+//! Arrow arrays of strings, read in place through the C data interface.
+//!
+//! Source of the protocol: the Arrow PyCapsule interface. An object offers `__arrow_c_stream__` (a chunked
+//! array) or `__arrow_c_array__` (one array); neither pyarrow nor any other library is needed here.
+
+use arrow_array::{
+    Array, ArrayRef,
+    cast::AsArray,
+    ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi},
+    ffi_stream::FFI_ArrowArrayStream,
+    make_array,
+};
+use arrow_schema::DataType;
+use pyo3::{
+    exceptions::{PyTypeError, PyValueError},
+    prelude::*,
+    types::PyCapsule,
+};
+
+/// The chunks of an array of strings or bytes.
+pub struct ArrowTexts(Vec<ArrayRef>);
+
+impl ArrowTexts {
+    /// Takes the array that `object` offers; `None` if it offers none.
+    pub fn from_py(object: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
+        let chunks = if object.hasattr("__arrow_c_stream__")? {
+            let capsule = object.call_method0("__arrow_c_stream__")?;
+            read_stream(capsule.cast::<PyCapsule>()?)?
+        } else if object.hasattr("__arrow_c_array__")? {
+            let (schema, array): (Bound<'_, PyCapsule>, Bound<'_, PyCapsule>) =
+                object.call_method0("__arrow_c_array__")?.extract()?;
+            let schema = pointer::<FFI_ArrowSchema>(&schema, c"arrow_schema")?;
+            let array = pointer::<FFI_ArrowArray>(&array, c"arrow_array")?;
+            // SAFETY: the capsules' names say what they point to; `from_raw` takes the content over and leaves
+            // an empty struct, as the protocol wants.
+            let (schema, array) =
+                unsafe { (FFI_ArrowSchema::from_raw(schema), FFI_ArrowArray::from_raw(array)) };
+            vec![import(array, &schema)?]
+        } else {
+            return Ok(None);
+        };
+        for chunk in &chunks {
+            if !is_text(chunk.data_type()) {
+                return Err(PyTypeError::new_err(format!(
+                    "an Arrow array of strings or bytes is wanted, not of {}; of a table, give one column",
+                    chunk.data_type()
+                )));
+            }
+        }
+        Ok(Some(Self(chunks)))
+    }
+
+    /// The texts, borrowed from Arrow's buffers; null is empty.
+    pub fn texts(&self) -> Vec<&[u8]> {
+        let mut texts = Vec::with_capacity(self.0.iter().map(|chunk| chunk.len()).sum());
+        for chunk in &self.0 {
+            match chunk.data_type() {
+                DataType::Utf8 => {
+                    texts.extend(chunk.as_string::<i32>().iter().map(|t| t.unwrap_or("").as_bytes()));
+                }
+                DataType::LargeUtf8 => {
+                    texts.extend(chunk.as_string::<i64>().iter().map(|t| t.unwrap_or("").as_bytes()));
+                }
+                DataType::Utf8View => {
+                    texts.extend(chunk.as_string_view().iter().map(|t| t.unwrap_or("").as_bytes()));
+                }
+                DataType::Binary => {
+                    texts.extend(chunk.as_binary::<i32>().iter().map(Option::unwrap_or_default))
+                }
+                DataType::LargeBinary => {
+                    texts.extend(chunk.as_binary::<i64>().iter().map(Option::unwrap_or_default));
+                }
+                DataType::BinaryView => {
+                    texts.extend(chunk.as_binary_view().iter().map(Option::unwrap_or_default))
+                }
+                // A column without any value.
+                _ => texts.extend(std::iter::repeat_n(b"".as_slice(), chunk.len())),
+            }
+        }
+        texts
+    }
+}
+
+fn is_text(kind: &DataType) -> bool {
+    use DataType::{Binary, BinaryView, LargeBinary, LargeUtf8, Null, Utf8, Utf8View};
+    matches!(kind, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | Null)
+}
+
+/// The address in a capsule of the wanted name.
+fn pointer<T>(capsule: &Bound<'_, PyCapsule>, name: &std::ffi::CStr) -> PyResult<*mut T> {
+    Ok(capsule.pointer_checked(Some(name))?.as_ptr().cast())
+}
+
+fn read_stream(capsule: &Bound<'_, PyCapsule>) -> PyResult<Vec<ArrayRef>> {
+    let stream = pointer::<FFI_ArrowArrayStream>(capsule, c"arrow_array_stream")?;
+    // SAFETY: as above.
+    let mut stream = unsafe { FFI_ArrowArrayStream::from_raw(stream) };
+    let (Some(get_schema), Some(get_next)) = (stream.get_schema(), stream.get_next()) else {
+        return Err(PyValueError::new_err("the Arrow stream was consumed before"));
+    };
+    let failed = |code: i32| PyValueError::new_err(format!("the Arrow stream failed with code {code}"));
+    let mut schema = FFI_ArrowSchema::empty();
+    // SAFETY: the callbacks are those of a live stream, called with it and a place to write to.
+    let code = unsafe { get_schema(&mut stream, &mut schema) };
+    if code != 0 {
+        return Err(failed(code));
+    }
+    let mut chunks = Vec::new();
+    loop {
+        let mut array = FFI_ArrowArray::empty();
+        // SAFETY: as above.
+        let code = unsafe { get_next(&mut stream, &mut array) };
+        if code != 0 {
+            return Err(failed(code));
+        }
+        if array.is_released() {
+            return Ok(chunks);
+        }
+        chunks.push(import(array, &schema)?);
+    }
+}
+
+fn import(array: FFI_ArrowArray, schema: &FFI_ArrowSchema) -> PyResult<ArrayRef> {
+    // SAFETY: array and schema came together from one producer.
+    let data = unsafe { from_ffi(array, schema) }.map_err(|e| PyValueError::new_err(e.to_string()))?;
+    Ok(make_array(data))
+}
