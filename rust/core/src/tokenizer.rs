@@ -116,11 +116,19 @@ impl Tokenizer {
 
     /// Appends the ids of `text` to `out`. Any bytes are a text: an invalid one counts as U+FFFD.
     pub fn encode_into(&self, text: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        if self.encoder.reads_spaces()
+            && self.normalizer.only_escapes_spaces()
+            && let Ok(text) = simdutf8::basic::from_utf8(text)
+        {
+            let prefix = self.options.add_dummy_prefix && !text.is_empty();
+            return self.encoder.encode_behind(prefix, text, &mut scratch.bpe, out);
+        }
         scratch.normalized.clear();
         self.normalizer.normalize(text, &mut scratch.normalized);
         // The normaliser only writes valid UTF-8; the check costs little beside what follows.
-        let text = String::from_utf8_lossy(&scratch.normalized);
-        self.encoder.encode(&text, &mut scratch.bpe, out);
+        if let Ok(text) = simdutf8::basic::from_utf8(&scratch.normalized) {
+            self.encoder.encode(text, &mut scratch.bpe, out);
+        }
     }
 
     /// Ids of one text.

@@ -1,0 +1,315 @@
+//! The fast encoder: blocks of characters in, ids out.
+
+use super::{
+    block::{BLOCK, Block, Segment},
+    cache::{Cache, MAX_SYMBOLS, Place},
+    codes::{ASTRAL, SPACE},
+    kernel::{Kernel, Key, Portable, RUN},
+    long::Long,
+    merges::{NO_RANK, Symbol},
+    rules::Rules,
+    run::Run,
+};
+
+/// Longest segment the cache takes.
+const MAX_CACHED: usize = 16;
+
+/// What one thread keeps between texts: a block in work, and what segments have become before. About 5 MB,
+/// most of it the cache, and whatever the longest segment so far took.
+#[derive(Debug, Default)]
+pub struct EngineScratch {
+    block: Block,
+    cache: Cache,
+    one_score: Vec<Segment>,
+    mixed: Vec<Segment>,
+    keyed: Vec<Keyed>,
+    stack: Vec<Symbol>,
+    run: Run,
+    long: Long,
+    long_codes: Vec<u16>,
+    long_symbols: Vec<Symbol>,
+}
+
+/// A segment on its way to the cache.
+#[derive(Clone, Copy, Debug)]
+struct Keyed {
+    key: Key,
+    place: Place,
+    segment: Segment,
+}
+
+/// Where ids go.
+#[derive(Debug)]
+pub struct Sink<'a> {
+    /// The ids so far.
+    pub ids: &'a mut Vec<u32>,
+    /// True if the last one is the unknown token, into which the next unknown character fuses.
+    pub after_unknown: bool,
+}
+
+impl Rules {
+    /// Appends the ids of `text`, which holds no USER_DEFINED piece and in which a space counts as `▁`.
+    /// `prefix` puts a `▁` in front.
+    pub fn encode(&self, text: &str, prefix: bool, scratch: &mut EngineScratch, sink: &mut Sink<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        if super::kernel::Avx2::is_available() {
+            // SAFETY: the features are there.
+            return unsafe { self.encode_avx2(text, prefix, scratch, sink) };
+        }
+        self.encode_with::<Portable>(text, prefix, scratch, sink);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    unsafe fn encode_avx2(&self, text: &str, prefix: bool, scratch: &mut EngineScratch, sink: &mut Sink<'_>) {
+        self.encode_with::<super::kernel::Avx2>(text, prefix, scratch, sink);
+    }
+
+    /// [`Self::encode`] with the loops of one kernel.
+    #[inline(always)]
+    pub fn encode_with<K: Kernel>(
+        &self,
+        text: &str,
+        prefix: bool,
+        scratch: &mut EngineScratch,
+        sink: &mut Sink<'_>,
+    ) {
+        scratch.block.clear();
+        if prefix {
+            scratch.block.codes[0] = SPACE;
+            scratch.block.held = 1;
+        }
+        let mut at = 0;
+        loop {
+            at = scratch.block.fill::<K>(&self.codes, text, at);
+            let block = &mut scratch.block;
+            if block.held == 0 {
+                return;
+            }
+            block.link::<K>(&self.pairs);
+            let cut = if at == text.len() { block.held } else { block.last_cut() };
+            if cut == 0 {
+                at = self.encode_long::<K>(text, at, scratch, sink);
+                continue;
+            }
+            block.cut_segments(cut, &mut scratch.one_score, &mut scratch.mixed);
+            self.answer_one_score(scratch);
+            self.answer_mixed::<K>(scratch);
+            self.write::<K>(&mut scratch.block, cut, sink);
+            scratch.block.advance(cut);
+        }
+    }
+
+    /// Answers the segments of which every pair has the common score.
+    ///
+    /// Theorem P2: where all merges have one score, the leftmost always comes first, and that is what a stack
+    /// does: push a character; while the two on top merge, merge them.
+    #[inline(always)]
+    fn answer_one_score(&self, scratch: &mut EngineScratch) {
+        let EngineScratch { block, one_score, stack, .. } = scratch;
+        for &segment in one_score.iter() {
+            let (start, len) = (segment.start as usize, segment.len as usize);
+            stack.clear();
+            for at in start..start + len {
+                let mut top = self.pairs.symbol(block.codes[at]);
+                // Two single characters need no search: the pair is known.
+                if at > start && block.is_piece(at - 1) && stack.last().is_some_and(|&s| self.length(s) == 1)
+                {
+                    stack.pop();
+                    top = block.tokens[at - 1];
+                }
+                while let Some(&below) = stack.last() {
+                    let merge = self.merges.find(below, top);
+                    if merge.rank == NO_RANK {
+                        break;
+                    }
+                    stack.pop();
+                    top = merge.result;
+                }
+                stack.push(top);
+            }
+            block.tokens[start..start + stack.len()].copy_from_slice(stack);
+            block.shorten(segment, stack.len());
+        }
+    }
+
+    /// Answers the other segments: short ones from the cache or by merging, long ones in windows.
+    #[inline(always)]
+    fn answer_mixed<K: Kernel>(&self, scratch: &mut EngineScratch) {
+        let EngineScratch { block, cache, mixed, keyed, run, long, long_symbols, .. } = scratch;
+        keyed.clear();
+        for &segment in mixed.iter() {
+            let (start, len) = (segment.start as usize, segment.len as usize);
+            if len <= MAX_CACHED
+                && let Some(codes) = block.codes[start..].first_chunk()
+                && let Some(key) = K::key(codes, len)
+            {
+                let place = Cache::place(&key, len);
+                cache.prefetch(place);
+                keyed.push(Keyed { key, place, segment });
+            } else if len <= RUN {
+                let n = self.merge_in_block::<K>(block, segment, run);
+                for (to, symbol) in block.tokens[start..].iter_mut().zip(run.symbols(n)) {
+                    *to = symbol;
+                }
+                block.shorten(segment, n);
+            } else {
+                long_symbols.clear();
+                long.encode::<K>(self, &block.codes[start..start + len], long_symbols);
+                block.tokens[start..start + long_symbols.len()].copy_from_slice(long_symbols);
+                block.shorten(segment, long_symbols.len());
+            }
+        }
+        for &Keyed { key, place, segment } in keyed.iter() {
+            let start = segment.start as usize;
+            let n = match cache.get(&key, place) {
+                Some((symbols, n)) => {
+                    let mut rest = symbols;
+                    for to in &mut block.tokens[start..start + n] {
+                        *to = rest as u32 & 0xFF_FFFF;
+                        rest >>= 24;
+                    }
+                    n
+                }
+                None => {
+                    let n = self.merge_in_block::<K>(block, segment, run);
+                    if n <= MAX_SYMBOLS {
+                        cache.put(&key, place, run.symbols(n));
+                    }
+                    for (to, symbol) in block.tokens[start..].iter_mut().zip(run.symbols(n)) {
+                        *to = symbol;
+                    }
+                    n
+                }
+            };
+            block.shorten(segment, n);
+        }
+    }
+
+    /// Merges a segment of up to 64 characters, whose pairs are known from linking.
+    #[inline(always)]
+    fn merge_in_block<K: Kernel>(&self, block: &Block, segment: Segment, run: &mut Run) -> usize {
+        let (start, end) = (segment.start as usize, (segment.start + segment.len) as usize);
+        let symbols = block.codes[start..end].iter().map(|&code| self.pairs.symbol(code));
+        let pairs = (start..end - 1).map(|at| {
+            if block.is_piece(at) { self.making(block.tokens[at]) } else { super::merges::NO_MERGE }
+        });
+        run.merge::<K>(&self.merges, symbols, pairs)
+    }
+
+    /// Encodes a segment that fills the whole block and may go on behind it; returns where decoding stopped.
+    #[inline(never)]
+    fn encode_long<K: Kernel>(
+        &self,
+        text: &str,
+        mut at: usize,
+        scratch: &mut EngineScratch,
+        sink: &mut Sink<'_>,
+    ) -> usize {
+        let EngineScratch { block, long, long_codes, long_symbols, .. } = scratch;
+        long_codes.clear();
+        let mut take = block.held;
+        loop {
+            long_codes.extend_from_slice(&block.codes[..take]);
+            block.advance(take);
+            if block.held > 0 || at == text.len() {
+                break;
+            }
+            at = block.fill::<K>(&self.codes, text, at);
+            let mut last = long_codes[long_codes.len() - 1];
+            let goes_on = |&&code: &&u16| {
+                let linked = self.pairs.link(last, code).is_some();
+                last = code;
+                linked
+            };
+            take = block.codes[..block.held].iter().take_while(goes_on).count();
+        }
+        long_symbols.clear();
+        if self.has_one_score(long_codes) {
+            self.encode_one_score(long_codes, long_symbols);
+        } else {
+            long.encode::<K>(self, long_codes, long_symbols);
+        }
+        for &symbol in long_symbols.iter() {
+            self.write_one(symbol, block, sink);
+        }
+        at
+    }
+
+    fn has_one_score(&self, codes: &[u16]) -> bool {
+        let one_score = |pair: &[u16]| {
+            self.pairs.link(pair[0], pair[1]).is_none_or(|entry| entry & super::pairs::ONE_SCORE != 0)
+        };
+        codes.windows(2).all(one_score)
+    }
+
+    /// [`Self::answer_one_score`] outside a block.
+    fn encode_one_score(&self, codes: &[u16], stack: &mut Vec<Symbol>) {
+        for &code in codes {
+            let mut top = self.pairs.symbol(code);
+            while let Some(&below) = stack.last() {
+                let merge = self.merges.find(below, top);
+                if merge.rank == NO_RANK {
+                    break;
+                }
+                stack.pop();
+                top = merge.result;
+            }
+            stack.push(top);
+        }
+    }
+
+    /// Writes the tokens of the first `cut` characters.
+    #[inline(always)]
+    fn write<K: Kernel>(&self, block: &mut Block, cut: usize, sink: &mut Sink<'_>) {
+        sink.ids.reserve(BLOCK + 72);
+        for word in 0..Block::words(cut) {
+            let (tokens, keep) = block.word(word);
+            if let Some(room) = sink.ids.spare_capacity_mut().first_chunk_mut()
+                && !K::compact(tokens, keep, self.vocab, room)
+            {
+                let n = keep.count_ones() as usize;
+                // SAFETY: `compact` has written the first n places of the room, one for each bit of `keep`.
+                unsafe { sink.ids.set_len(sink.ids.len() + n) };
+                // No piece that text makes is the unknown token.
+                sink.after_unknown &= n == 0;
+                continue;
+            }
+            self.write_slowly(word, block, sink);
+        }
+    }
+
+    #[inline(never)]
+    fn write_slowly(&self, word: usize, block: &mut Block, sink: &mut Sink<'_>) {
+        let (&tokens, mut keep) = block.word(word);
+        while keep != 0 {
+            let token = tokens[keep.trailing_zeros() as usize];
+            keep &= keep - 1;
+            self.write_one(token, block, sink);
+        }
+        sink.ids.reserve(BLOCK + 72);
+    }
+
+    /// Writes one symbol: a piece, or what stands for a character that is none.
+    #[inline]
+    fn write_one(&self, symbol: Symbol, block: &mut Block, sink: &mut Sink<'_>) {
+        let Some(code) = symbol.checked_sub(self.vocab) else {
+            sink.after_unknown = false;
+            return sink.ids.push(symbol);
+        };
+        let code = code as u16;
+        let c = if code == ASTRAL { block.next_astral() } else { self.codes.char(code) };
+        match &self.bytes {
+            Some(bytes) => {
+                let mut buffer = [0; 4];
+                sink.ids.extend(c.encode_utf8(&mut buffer).bytes().map(|b| bytes[usize::from(b)]));
+            }
+            None => {
+                if !sink.after_unknown {
+                    sink.ids.push(self.unk);
+                }
+                sink.after_unknown = true;
+            }
+        }
+    }
+}
