@@ -1,12 +1,14 @@
 //! The fast encoder: blocks of characters in, ids out.
 
+#[cfg(target_arch = "x86_64")]
+use super::kernel::Avx2;
 use super::{
     block::{BLOCK, Block, Segment},
     cache::{Cache, MAX_SYMBOLS, Place},
     codes::{ASTRAL, SPACE},
     kernel::{Kernel, Key, Portable, RUN},
     long::Long,
-    merges::{NO_RANK, Symbol},
+    merges::{NO_MERGE, NONE, Symbol},
     rules::Rules,
     run::Run,
 };
@@ -52,17 +54,13 @@ impl Rules {
     /// `prefix` puts a `▁` in front.
     pub fn encode(&self, text: &str, prefix: bool, scratch: &mut EngineScratch, sink: &mut Sink<'_>) {
         #[cfg(target_arch = "x86_64")]
-        if super::kernel::Avx2::is_available() {
-            // SAFETY: the features are there.
-            return unsafe { self.encode_avx2(text, prefix, scratch, sink) };
+        if Avx2::is_available() {
+            return Avx2::enter(
+                #[inline(always)]
+                || self.encode_with::<Avx2>(text, prefix, scratch, sink),
+            );
         }
         self.encode_with::<Portable>(text, prefix, scratch, sink);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-    unsafe fn encode_avx2(&self, text: &str, prefix: bool, scratch: &mut EngineScratch, sink: &mut Sink<'_>) {
-        self.encode_with::<super::kernel::Avx2>(text, prefix, scratch, sink);
     }
 
     /// [`Self::encode`] with the loops of one kernel.
@@ -89,7 +87,10 @@ impl Rules {
             block.link::<K>(&self.pairs);
             let cut = if at == text.len() { block.held } else { block.last_cut() };
             if cut == 0 {
-                at = self.encode_long::<K>(text, at, scratch, sink);
+                at = K::enter(
+                    #[inline(always)]
+                    || self.encode_long::<K>(text, at, scratch, sink),
+                );
                 continue;
             }
             block.cut_segments(cut, &mut scratch.one_score, &mut scratch.mixed);
@@ -119,12 +120,12 @@ impl Rules {
                     top = block.tokens[at - 1];
                 }
                 while let Some(&below) = stack.last() {
-                    let merge = self.merges.find(below, top);
-                    if merge.rank == NO_RANK {
+                    let merged = self.merges.result(below, top);
+                    if merged == NONE {
                         break;
                     }
                     stack.pop();
-                    top = merge.result;
+                    top = merged;
                 }
                 stack.push(top);
             }
@@ -155,7 +156,10 @@ impl Rules {
                 block.shorten(segment, n);
             } else {
                 long_symbols.clear();
-                long.encode::<K>(self, &block.codes[start..start + len], long_symbols);
+                K::enter(
+                    #[inline(always)]
+                    || long.encode::<K>(self, &block.codes[start..start + len], long_symbols),
+                );
                 block.tokens[start..start + long_symbols.len()].copy_from_slice(long_symbols);
                 block.shorten(segment, long_symbols.len());
             }
@@ -191,14 +195,13 @@ impl Rules {
     fn merge_in_block<K: Kernel>(&self, block: &Block, segment: Segment, run: &mut Run) -> usize {
         let (start, end) = (segment.start as usize, (segment.start + segment.len) as usize);
         let symbols = block.codes[start..end].iter().map(|&code| self.pairs.symbol(code));
-        let pairs = (start..end - 1).map(|at| {
-            if block.is_piece(at) { self.making(block.tokens[at]) } else { super::merges::NO_MERGE }
-        });
+        let pairs = (start..end - 1)
+            .map(|at| if block.is_piece(at) { self.merges.making(block.tokens[at]) } else { NO_MERGE });
         run.merge::<K>(&self.merges, symbols, pairs)
     }
 
     /// Encodes a segment that fills the whole block and may go on behind it; returns where decoding stopped.
-    #[inline(never)]
+    #[inline(always)]
     fn encode_long<K: Kernel>(
         &self,
         text: &str,
@@ -245,17 +248,28 @@ impl Rules {
 
     /// [`Self::answer_one_score`] outside a block.
     fn encode_one_score(&self, codes: &[u16], stack: &mut Vec<Symbol>) {
+        let mut before = None;
         for &code in codes {
             let mut top = self.pairs.symbol(code);
+            if let (Some(before), Some(&below)) = (before, stack.last())
+                && self.length(below) == 1
+            {
+                let merged = self.char_merge(before, code).result;
+                if merged != NONE {
+                    stack.pop();
+                    top = merged;
+                }
+            }
             while let Some(&below) = stack.last() {
-                let merge = self.merges.find(below, top);
-                if merge.rank == NO_RANK {
+                let merged = self.merges.result(below, top);
+                if merged == NONE {
                     break;
                 }
                 stack.pop();
-                top = merge.result;
+                top = merged;
             }
             stack.push(top);
+            before = Some(code);
         }
     }
 

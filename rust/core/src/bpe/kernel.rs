@@ -8,8 +8,8 @@ use std::mem::MaybeUninit;
 
 use super::{
     codes::SPACE,
-    merges::{NO_RANK, Symbol},
-    pairs::{ONE_SCORE, PIECE, Pairs, SYMBOL_BITS},
+    merges::{NO_RANK, SYMBOL_BITS, Symbol},
+    pairs::{ONE_SCORE, PIECE, Pairs},
 };
 
 /// Bytes that are decoded at a time.
@@ -45,6 +45,10 @@ pub struct Key {
 
 /// The loops that are worth vector instructions.
 pub trait Kernel {
+    /// Runs `work` with the kernel's instructions switched on, which is what the other methods need to be worth
+    /// anything. `work` and what it calls must be `#[inline(always)]` down to them.
+    fn enter<R>(work: impl FnOnce() -> R) -> R;
+
     /// Bits of the bytes that start a character, and whether one of them starts an astral one.
     fn starts(chunk: &[u8; CHUNK]) -> (u64, bool);
 
@@ -72,6 +76,10 @@ pub trait Kernel {
 pub struct Portable;
 
 impl Kernel for Portable {
+    fn enter<R>(work: impl FnOnce() -> R) -> R {
+        work()
+    }
+
     fn starts(chunk: &[u8; CHUNK]) -> (u64, bool) {
         let mut starts = 0;
         for (i, &byte) in chunk.iter().enumerate() {
@@ -230,6 +238,15 @@ mod avx2 {
     // SAFETY, for all blocks below: the instructions are there (see `Avx2`); every pointer comes from an array
     // whose type says how many bytes may be read or written, and what is accessed is stated at each block.
     impl Kernel for Avx2 {
+        fn enter<R>(work: impl FnOnce() -> R) -> R {
+            #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+            fn with_features<R>(work: impl FnOnce() -> R) -> R {
+                work()
+            }
+            // SAFETY: the features are there.
+            unsafe { with_features(work) }
+        }
+
         #[inline(always)]
         fn starts(chunk: &[u8; CHUNK]) -> (u64, bool) {
             // SAFETY: two loads of 32 bytes from an array of 64.

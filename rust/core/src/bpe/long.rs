@@ -38,6 +38,7 @@ struct Before {
 
 impl Long {
     /// Appends the symbols of one segment to `out`.
+    #[inline(always)]
     pub fn encode<K: Kernel>(&mut self, rules: &Rules, codes: &[u16], out: &mut Vec<Symbol>) {
         let start = out.len();
         let mut base = RUN;
@@ -48,6 +49,7 @@ impl Long {
     }
 
     /// Encodes in windows of `base` codes; false if that does not do.
+    #[inline(always)]
     fn encode_windows<K: Kernel>(
         &mut self,
         rules: &Rules,
@@ -114,6 +116,7 @@ impl Long {
     }
 
     /// Merges a window into `self.window`.
+    #[inline(always)]
     fn merge_codes<K: Kernel>(&mut self, rules: &Rules, codes: &[u16]) {
         self.window.clear();
         let symbols = codes.iter().map(|&code| rules.pairs.symbol(code));
@@ -123,7 +126,15 @@ impl Long {
             self.window.extend(self.run.symbols(n));
         } else {
             self.window.extend(symbols);
-            self.heap.merge(&mut self.window, |left, right| rules.merges.find(left, right));
+            let mut at = 0;
+            self.heap.merge(&mut self.window, |left, right| {
+                // The first pairs to be asked for are those of characters, from left to right.
+                at += 1;
+                match codes.get(at - 1..=at) {
+                    Some(pair) => rules.char_merge(pair[0], pair[1]),
+                    None => rules.merges.find(left, right),
+                }
+            });
         }
     }
 
@@ -144,6 +155,7 @@ impl Long {
     }
 
     /// True if the last token of `out` and `first`, which starts at `at`, encode to themselves side by side.
+    #[inline(always)]
     fn goes_behind<K: Kernel>(
         &mut self,
         rules: &Rules,

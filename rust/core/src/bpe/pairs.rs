@@ -9,15 +9,13 @@ use std::cmp::Reverse;
 
 use rustc_hash::FxHashMap;
 
-use super::merges::Symbol;
+use super::merges::{SYMBOL_BITS, Symbol};
 
 /// How a character takes part in pairs, in one word: row (bits 40 to 63), column (24 to 39), symbol (0 to 23).
 pub type CharWord = u64;
 /// An entry of the pair table: flags (bits 40 to 63), column (24 to 39), what the pair becomes (0 to 23).
 pub type PairWord = u64;
 
-/// Bits of a symbol within a word.
-pub const SYMBOL_BITS: u32 = 24;
 /// Bits of the column within a word.
 pub const COLUMN_MASK: u64 = 0xFFFF << SYMBOL_BITS;
 /// Set in the word of a pair that is a piece.

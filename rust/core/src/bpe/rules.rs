@@ -5,8 +5,9 @@ use rustc_hash::FxHashMap;
 use super::{
     codes::{ASTRAL, Codes},
     kernel::{Portable, RUN},
-    merges::{Merge, Merges, Symbol},
-    pairs::{Link, PIECE, Pairs, SYMBOL_BITS},
+    long::LongRun,
+    merges::{Merge, Merges, NO_MERGE, SYMBOL_BITS, Symbol},
+    pairs::{Link, PIECE, Pairs},
     run::Run,
 };
 use crate::spm::{Piece, PieceKind, SpmModel, byte_of_piece};
@@ -22,8 +23,6 @@ pub struct Rules {
     pub pairs: Pairs,
     /// All merges.
     pub merges: Merges,
-    /// Rank of the merge that makes a piece, by id.
-    pub ranks: Box<[u32]>,
     /// Characters of a symbol, by id (a character that is no piece has one).
     pub lengths: Box<[u16]>,
     /// Ids of the 256 byte pieces, where the model has byte fallback.
@@ -40,7 +39,7 @@ impl Rules {
         let pieces = model.pieces();
         let vocab = u32::try_from(pieces.len()).ok()?;
         let escapes = model.normalizer().escape_whitespaces;
-        if !escapes || vocab + (1 << 16) >= 1 << SYMBOL_BITS || has_odd_pieces(pieces) {
+        if !escapes || u64::from(vocab) + (1 << 16) >= 1 << SYMBOL_BITS || has_odd_pieces(pieces) {
             return None;
         }
         // A USER_DEFINED piece is cut out of the text wherever it stands, so that no merge ever makes one.
@@ -70,8 +69,8 @@ impl Rules {
         }
         let symbols: &[Symbol; 1 << 16] = symbols[..].try_into().ok()?;
 
-        let mut ranks = rank_pieces(pieces);
-        let (merges, lengths, made) = find_merges(texts, pieces.len(), symbols, &ranks);
+        let ranks = rank_pieces(pieces);
+        let (merges, lengths, made) = find_merges(texts, symbols, &ranks)?;
         let common = most_common(made.iter().map(|(id, _)| ranks[*id as usize]));
         let mut links: FxHashMap<(u16, u16), Link> = FxHashMap::default();
         for (id, text) in &made {
@@ -86,32 +85,16 @@ impl Rules {
         }
         debug_assert!(!links.keys().any(|&(a, b)| a == ASTRAL || b == ASTRAL));
         let pairs = Pairs::new(symbols, &links)?;
-        ranks.shrink_to_fit();
-        Some(Self {
-            vocab,
-            codes,
-            pairs,
-            merges,
-            ranks: ranks.into(),
-            lengths,
-            bytes,
-            unk: model.special_ids().unk,
-        })
+        Some(Self { vocab, codes, pairs, merges, lengths, bytes, unk: model.special_ids().unk })
     }
 
     /// The merge of two neighbouring characters.
     #[inline]
     pub fn char_merge(&self, left: u16, right: u16) -> Merge {
         match self.pairs.link(left, right) {
-            Some(entry) if entry & PIECE != 0 => self.making(entry as u32 & ((1 << SYMBOL_BITS) - 1)),
-            _ => super::merges::NO_MERGE,
+            Some(entry) if entry & PIECE != 0 => self.merges.making(entry as u32 & ((1 << SYMBOL_BITS) - 1)),
+            _ => NO_MERGE,
         }
-    }
-
-    /// The merge that makes a piece.
-    #[inline]
-    pub fn making(&self, piece: Symbol) -> Merge {
-        Merge { rank: self.ranks[piece as usize], result: piece }
     }
 
     /// Characters that a symbol covers.
@@ -157,39 +140,56 @@ pub fn score_order(score: f32) -> i32 {
 
 type Texts = Vec<(u32, Vec<u16>)>;
 
-/// The merges that can happen, one a piece, with the pieces' lengths and the pieces that can be made.
+/// The merges that can happen, one a piece, with the pieces' lengths and the pieces that can be made; `None` if
+/// the table does not take them.
 ///
 /// A piece can be made, in whatever text, only as its own text alone makes it: until it is there, no merge has
 /// crossed its ends. So each piece is encoded with the shorter ones, and if two symbols are left, these are the
 /// one pair that ever makes it; if more are left, no text makes it at all, and it is dropped.
 fn find_merges(
     mut texts: Texts,
-    pieces: usize,
     symbols: &[Symbol; 1 << 16],
     ranks: &[u32],
-) -> (Merges, Box<[u16]>, Texts) {
+) -> Option<(Merges, Box<[u16]>, Texts)> {
     texts.sort_by_key(|(_, text)| text.len());
-    let mut merges = Merges::with_room_for(texts.len());
-    let mut lengths = vec![1u16; pieces];
-    let mut run = Run::default();
-    let mut long = super::long::LongRun::default();
-    let mut parts = Vec::new();
-    texts.retain(|(id, text)| {
+    let pairs = texts.partition_point(|(_, text)| text.len() == 2);
+    let two: FxHashMap<&[u16], u32> = texts[..pairs].iter().map(|(id, text)| (&text[..], *id)).collect();
+    let mut merges = Merges::new(texts.len() - pairs, ranks.to_vec());
+    let mut lengths = vec![1u16; ranks.len()];
+    let mut made = vec![true; texts.len()];
+    let (mut run, mut long, mut parts) = (Run::default(), LongRun::default(), Vec::new());
+    for ((id, text), made) in texts.iter().zip(&mut made) {
+        lengths[*id as usize] = text.len() as u16;
+        if text.len() == 2 {
+            continue;
+        }
         parts.clear();
         parts.extend(text.iter().map(|&code| symbols[usize::from(code)]));
         if parts.len() <= RUN {
-            let n = run.merge_symbols::<Portable>(&merges, &parts);
+            let pairs = text.windows(2).map(|pair| two.get(pair).map_or(NO_MERGE, |&id| merges.making(id)));
+            let n = run.merge::<Portable>(&merges, parts.iter().copied(), pairs);
             parts.clear();
-            run.symbols(n).for_each(|symbol| parts.push(symbol));
+            parts.extend(run.symbols(n));
         } else {
-            long.merge(&mut parts, |left, right| merges.find(left, right));
+            let mut at = 0;
+            long.merge(&mut parts, |left, right| {
+                // The first pairs to be asked for are those of characters, from left to right.
+                at += 1;
+                match text.get(at - 1..=at) {
+                    Some(pair) => two.get(pair).map_or(NO_MERGE, |&id| merges.making(id)),
+                    None => merges.find(left, right),
+                }
+            });
         }
-        let &[left, right] = &parts[..] else { return false };
-        merges.insert(left, right, Merge { rank: ranks[*id as usize], result: *id });
-        lengths[*id as usize] = text.len() as u16;
-        true
-    });
-    (merges, lengths.into(), texts)
+        match parts[..] {
+            [left, right] if !merges.insert(left, right, *id) => return None,
+            [_, _] => {}
+            _ => *made = false,
+        }
+    }
+    let mut made = made.into_iter();
+    texts.retain(|_| made.next() == Some(true));
+    Some((merges, lengths.into(), texts))
 }
 
 fn most_common(ranks: impl Iterator<Item = u32>) -> Option<u32> {

@@ -25,12 +25,6 @@ impl Default for Run {
 }
 
 impl Run {
-    /// Merges 1 to 64 symbols; returns how many are left.
-    pub fn merge_symbols<K: Kernel>(&mut self, merges: &Merges, symbols: &[Symbol]) -> usize {
-        let pairs = symbols.windows(2).map(|pair| merges.find(pair[0], pair[1]));
-        self.merge::<K>(merges, symbols.iter().copied(), pairs)
-    }
-
     /// Merges 1 to 64 symbols of which the first pairs are already looked up; returns how many are left.
     #[inline(always)]
     pub fn merge<K: Kernel>(
