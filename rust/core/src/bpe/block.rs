@@ -41,6 +41,25 @@ pub struct Segment {
     pub len: u32,
 }
 
+/// The longer segments of a block, by the way they are answered.
+#[derive(Debug, Default)]
+pub struct Lists {
+    /// Starts of those of three characters with the common score.
+    pub three: Vec<u32>,
+    /// Those of more characters with the common score.
+    pub one_score: Vec<Segment>,
+    /// Those that hold a pair with another score.
+    pub mixed: Vec<Segment>,
+}
+
+impl Lists {
+    fn clear(&mut self) {
+        self.three.clear();
+        self.one_score.clear();
+        self.mixed.clear();
+    }
+}
+
 impl Default for Block {
     fn default() -> Self {
         Self {
@@ -150,16 +169,15 @@ impl Block {
         0
     }
 
-    /// Answers the segments of one and two characters among the first `cut`, and lists the longer ones: those
-    /// of which every pair has the common score in `one_score`, the others in `mixed`.
+    /// Answers the segments of one and two characters among the first `cut`, and lists the longer ones.
     #[inline(always)]
-    pub fn cut_segments(&mut self, cut: usize, one_score: &mut Vec<Segment>, mixed: &mut Vec<Segment>) {
-        one_score.clear();
-        mixed.clear();
+    pub fn cut_segments(&mut self, cut: usize, lists: &mut Lists) {
+        lists.clear();
         let (mut before_linked, mut before_pair) = (0, 0);
         for word in 0..cut.div_ceil(64) {
-            let LinkMasks { linked, pieces, .. } = self.links[word];
-            let next_linked = (linked >> 1) | (self.links[word + 1].linked << 63);
+            let LinkMasks { linked, pieces, mixed } = self.links[word];
+            let behind = self.links[word + 1];
+            let next_linked = (linked >> 1) | (behind.linked << 63);
             let mut starts = !((linked << 1) | before_linked);
             let mut all = u64::MAX;
             if cut - 64 * word < 64 {
@@ -172,13 +190,21 @@ impl Block {
             self.keep[word] = all & !((pair << 1) | before_pair);
             before_pair = pair >> 63;
 
-            let mut long = starts & linked & next_linked;
+            let long = starts & linked & next_linked;
+            let third_linked = (linked >> 2) | (behind.linked << 62);
+            let next_mixed = (mixed >> 1) | (behind.mixed << 63);
+            let mut three = long & !(third_linked | mixed | next_mixed);
+            let mut long = long & !three;
+            while three != 0 {
+                lists.three.push(64 * word as u32 + three.trailing_zeros());
+                three &= three - 1;
+            }
             while long != 0 {
                 let start = 64 * word + long.trailing_zeros() as usize;
                 long &= long - 1;
                 let (len, is_mixed) = self.measure(start);
                 let segment = Segment { start: start as u32, len: len as u32 };
-                if is_mixed { mixed.push(segment) } else { one_score.push(segment) }
+                if is_mixed { lists.mixed.push(segment) } else { lists.one_score.push(segment) }
             }
         }
         // The words behind may be touched by `shorten`.

@@ -14,7 +14,8 @@ pub const SPACE: u16 = 0x20;
 /// The code of every character above U+FFFF that no piece holds.
 pub const ASTRAL: u16 = 0xDFFF;
 
-const FIRST_ASTRAL: u16 = 0xD800;
+/// The codes from here to [`ASTRAL`] belong to astral characters.
+pub const FIRST_ASTRAL: u16 = 0xD800;
 const SPACE_CHAR: char = '\u{2581}';
 
 /// Codes of the characters of one model's pieces.

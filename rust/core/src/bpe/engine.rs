@@ -3,12 +3,12 @@
 #[cfg(target_arch = "x86_64")]
 use super::kernel::Avx2;
 use super::{
-    block::{BLOCK, Block, Segment},
+    block::{BLOCK, Block, Lists, Segment},
     cache::{Cache, MAX_SYMBOLS, Place},
-    codes::{ASTRAL, SPACE},
+    codes::{ASTRAL, FIRST_ASTRAL, SPACE},
     kernel::{Kernel, Key, Portable, RUN},
     long::Long,
-    merges::{NO_MERGE, NONE, Symbol},
+    merges::{Merges, NO_MERGE, NONE, Symbol},
     rules::Rules,
     run::Run,
 };
@@ -22,8 +22,8 @@ const MAX_CACHED: usize = 16;
 pub struct EngineScratch {
     block: Block,
     cache: Cache,
-    one_score: Vec<Segment>,
-    mixed: Vec<Segment>,
+    lists: Lists,
+    searches: Vec<Search>,
     keyed: Vec<Keyed>,
     stack: Vec<Symbol>,
     run: Run,
@@ -38,6 +38,15 @@ struct Keyed {
     key: Key,
     place: Place,
     segment: Segment,
+}
+
+/// A look-up in the merge table that has begun.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    start: u32,
+    left: Symbol,
+    right: Symbol,
+    name: u64,
 }
 
 /// Where ids go.
@@ -93,7 +102,8 @@ impl Rules {
                 );
                 continue;
             }
-            block.cut_segments(cut, &mut scratch.one_score, &mut scratch.mixed);
+            block.cut_segments(cut, &mut scratch.lists);
+            self.answer_three(scratch);
             self.answer_one_score(scratch);
             self.answer_mixed::<K>(scratch);
             self.write::<K>(&mut scratch.block, cut, sink);
@@ -101,24 +111,60 @@ impl Rules {
         }
     }
 
-    /// Answers the segments of which every pair has the common score.
+    /// Answers the segments of three characters in which every pair has the common score: [`Self::answer_one_score`]
+    /// without a branch.
+    ///
+    /// Where a pair is a piece, `tokens` holds it at its first character already. So the first token is right as
+    /// it stands; the second one is at the third character if the first pair is a piece, else at the second; and
+    /// what is left to ask is whether the two merge. The searches are begun for the whole block before the first
+    /// is read.
+    #[inline(always)]
+    fn answer_three(&self, scratch: &mut EngineScratch) {
+        let EngineScratch { block, lists, searches, .. } = scratch;
+        searches.clear();
+        for &start in &lists.three {
+            let at = start as usize;
+            let [left, second, third] = [0, 1, 2].map(|i| block.tokens[at + i]);
+            let right = if block.is_piece(at) { third } else { second };
+            let name = Merges::name(left, right);
+            self.merges.prefetch(name);
+            searches.push(Search { start, left, right, name });
+        }
+        for &Search { start, left, right, name } in searches.iter() {
+            let at = start as usize;
+            let merged = self.merges.result_at(name);
+            let apart = if block.is_piece(at) | block.is_piece(at + 1) { 2 } else { 3 };
+            let n = if merged == NONE { apart } else { 1 };
+            block.tokens[at] = if merged == NONE { left } else { merged };
+            block.tokens[at + 1] = right;
+            block.shorten(Segment { start, len: 3 }, n);
+        }
+    }
+
+    /// Answers the segments of more characters in which every pair has the common score.
     ///
     /// Theorem P2: where all merges have one score, the leftmost always comes first, and that is what a stack
     /// does: push a character; while the two on top merge, merge them.
     #[inline(always)]
     fn answer_one_score(&self, scratch: &mut EngineScratch) {
-        let EngineScratch { block, one_score, stack, .. } = scratch;
-        for &segment in one_score.iter() {
+        let EngineScratch { block, lists, stack, .. } = scratch;
+        for &segment in &lists.one_score {
             let (start, len) = (segment.start as usize, segment.len as usize);
             stack.clear();
+            // True if the top is the last character by itself.
+            let mut single = false;
             for at in start..start + len {
                 let mut top = self.pairs.symbol(block.codes[at]);
-                // Two single characters need no search: the pair is known.
-                if at > start && block.is_piece(at - 1) && stack.last().is_some_and(|&s| self.length(s) == 1)
-                {
+                if single {
+                    // Two characters need no search: the pair is known.
+                    if !block.is_piece(at - 1) {
+                        stack.push(top);
+                        continue;
+                    }
                     stack.pop();
                     top = block.tokens[at - 1];
                 }
+                single = !single;
                 while let Some(&below) = stack.last() {
                     let merged = self.merges.result(below, top);
                     if merged == NONE {
@@ -126,6 +172,7 @@ impl Rules {
                     }
                     stack.pop();
                     top = merged;
+                    single = false;
                 }
                 stack.push(top);
             }
@@ -137,9 +184,9 @@ impl Rules {
     /// Answers the other segments: short ones from the cache or by merging, long ones in windows.
     #[inline(always)]
     fn answer_mixed<K: Kernel>(&self, scratch: &mut EngineScratch) {
-        let EngineScratch { block, cache, mixed, keyed, run, long, long_symbols, .. } = scratch;
+        let EngineScratch { block, cache, lists, keyed, run, long, long_symbols, .. } = scratch;
         keyed.clear();
-        for &segment in mixed.iter() {
+        for &segment in &lists.mixed {
             let (start, len) = (segment.start as usize, segment.len as usize);
             if len <= MAX_CACHED
                 && let Some(codes) = block.codes[start..].first_chunk()
@@ -293,13 +340,24 @@ impl Rules {
         }
     }
 
+    /// Writes a word that holds characters that are no piece.
     #[inline(never)]
     fn write_slowly(&self, word: usize, block: &mut Block, sink: &mut Sink<'_>) {
         let (&tokens, mut keep) = block.word(word);
         while keep != 0 {
             let token = tokens[keep.trailing_zeros() as usize];
             keep &= keep - 1;
-            self.write_one(token, block, sink);
+            let code = token.wrapping_sub(self.vocab);
+            match &self.bytes {
+                Some(_) if token < self.vocab => sink.ids.push(token),
+                // Most of them are Han characters, three bytes each.
+                Some(bytes) if (0x800..u32::from(FIRST_ASTRAL)).contains(&code) => {
+                    let bytes = [0xE0 | (code >> 12), 0x80 | ((code >> 6) & 0x3F), 0x80 | (code & 0x3F)]
+                        .map(|byte| bytes[byte as usize & 0xFF]);
+                    sink.ids.extend_from_slice(&bytes);
+                }
+                _ => self.write_one(token, block, sink),
+            }
         }
         sink.ids.reserve(BLOCK + 72);
     }
