@@ -3,6 +3,7 @@
 mod convert;
 mod corpus;
 mod errors;
+mod strings;
 mod tokenizer;
 mod vocab;
 

@@ -4,11 +4,12 @@
 //! Chinese, are answered by the masks alone; the places of the longer ones go to a list.
 
 use super::{
-    codes::{ASTRAL, Codes},
+    codes::{ASTRAL, Codes, from_bmp},
     kernel::{CHUNK, CHUNK_TAIL, Kernel, LinkMasks},
     merges::Symbol,
     pairs::Pairs,
 };
+use crate::text::Text;
 
 /// Characters of a block.
 pub const BLOCK: usize = 2048;
@@ -82,10 +83,33 @@ impl Block {
         self.astral_done = 0;
     }
 
-    /// Decodes more of `text` from byte `at` on, until the text ends or the block is full; returns where it
+    /// Decodes more of `text` from unit `at` on, until the text ends or the block is full; returns where it
     /// stopped.
     #[inline(always)]
-    pub fn fill<K: Kernel>(&mut self, codes: &Codes, text: &str, mut at: usize) -> usize {
+    pub fn fill<K: Kernel>(&mut self, codes: &Codes, text: Text<'_>, at: usize) -> usize {
+        let room = BLOCK - self.held;
+        let end = text.len().min(at + room);
+        let to = &mut self.codes[self.held..];
+        match text {
+            Text::Utf8(text) => return self.fill_utf8::<K>(codes, text, at),
+            Text::Latin1(text) => to.iter_mut().zip(&text[at..end]).for_each(|(to, &c)| *to = c.into()),
+            Text::Ucs2(text) => to.iter_mut().zip(&text[at..end]).for_each(|(to, &c)| *to = from_bmp(c)),
+            Text::Ucs4(text) => {
+                for (to, &c) in to.iter_mut().zip(&text[at..end]) {
+                    let c = char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER);
+                    *to = codes.code(c);
+                    if *to == ASTRAL {
+                        self.astral.push(c);
+                    }
+                }
+            }
+        }
+        self.held += end - at;
+        end
+    }
+
+    #[inline(always)]
+    fn fill_utf8<K: Kernel>(&mut self, codes: &Codes, text: &str, mut at: usize) -> usize {
         let bytes = text.as_bytes();
         while at < bytes.len() && self.held + CHUNK <= BLOCK {
             let mut copy = [0; CHUNK + CHUNK_TAIL];

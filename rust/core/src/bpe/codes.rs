@@ -18,6 +18,12 @@ pub const ASTRAL: u16 = 0xDFFF;
 pub const FIRST_ASTRAL: u16 = 0xD800;
 const SPACE_CHAR: char = '\u{2581}';
 
+/// The code of a character up to U+FFFF.
+#[inline(always)]
+pub fn from_bmp(c: u16) -> u16 {
+    if c == 0x2581 { SPACE } else { c }
+}
+
 /// Codes of the characters of one model's pieces.
 #[derive(Debug, Default)]
 pub struct Codes {
@@ -46,8 +52,7 @@ impl Codes {
     #[inline]
     pub fn code(&self, c: char) -> u16 {
         match u16::try_from(u32::from(c)) {
-            Ok(_) if c == SPACE_CHAR => SPACE,
-            Ok(code) => code,
+            Ok(code) => from_bmp(code),
             Err(_) => self.astral.get(&c).copied().unwrap_or(ASTRAL),
         }
     }

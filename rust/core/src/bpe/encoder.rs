@@ -11,6 +11,7 @@ use super::{
 use crate::{
     Error, Result,
     spm::{ModelKind, PieceKind, SpmModel},
+    text::Text,
 };
 
 /// The exact BPE encoder of one model. Threads share it; each brings a [`Scratch`] of its own.
@@ -76,13 +77,27 @@ impl Encoder {
         matches!(self.way, Way::Fast(_)) && self.user_defined.is_none()
     }
 
-    /// Appends the ids of `text`, which is taken as already normalised, to `out`.
-    pub fn encode(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        self.encode_behind(false, text, scratch, out);
+    /// Appends the ids of `text`, of any form and with a `▁` before it if `prefix` is set; false (and nothing
+    /// appended) unless [`Self::reads_spaces`].
+    pub fn encode_spaced(
+        &self,
+        prefix: bool,
+        text: Text<'_>,
+        scratch: &mut Scratch,
+        out: &mut Vec<u32>,
+    ) -> bool {
+        match &self.way {
+            Way::Fast(rules) if self.user_defined.is_none() => {
+                let mut sink = Sink { ids: out, after_unknown: false };
+                rules.encode(text, prefix, &mut scratch.engine, &mut sink);
+                true
+            }
+            _ => false,
+        }
     }
 
-    /// [`Self::encode`] of a `▁` and `text`.
-    pub fn encode_behind(&self, prefix: bool, text: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
+    /// Appends the ids of `text`, which is taken as already normalised, to `out`.
+    pub fn encode(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
         let mut sink = Sink { ids: out, after_unknown: false };
         let rules = match &self.way {
             Way::Fast(rules) => rules,
@@ -94,12 +109,12 @@ impl Encoder {
         let mut rest = 0;
         if let Some((matcher, ids)) = &self.user_defined {
             for found in matcher.find_iter(text) {
-                rules.encode(&text[rest..found.start()], false, &mut scratch.engine, &mut sink);
+                rules.encode(Text::Utf8(&text[rest..found.start()]), false, &mut scratch.engine, &mut sink);
                 sink.ids.push(ids[found.pattern()]);
                 sink.after_unknown = false;
                 rest = found.end();
             }
         }
-        rules.encode(&text[rest..], prefix, &mut scratch.engine, &mut sink);
+        rules.encode(Text::Utf8(&text[rest..]), false, &mut scratch.engine, &mut sink);
     }
 }

@@ -12,6 +12,7 @@ use super::{
     rules::Rules,
     run::Run,
 };
+use crate::text::Text;
 
 /// Longest segment the cache takes.
 const MAX_CACHED: usize = 16;
@@ -61,7 +62,7 @@ pub struct Sink<'a> {
 impl Rules {
     /// Appends the ids of `text`, which holds no USER_DEFINED piece and in which a space counts as `▁`.
     /// `prefix` puts a `▁` in front.
-    pub fn encode(&self, text: &str, prefix: bool, scratch: &mut EngineScratch, sink: &mut Sink<'_>) {
+    pub fn encode(&self, text: Text<'_>, prefix: bool, scratch: &mut EngineScratch, sink: &mut Sink<'_>) {
         #[cfg(target_arch = "x86_64")]
         if Avx2::is_available() {
             return Avx2::enter(
@@ -76,7 +77,7 @@ impl Rules {
     #[inline(always)]
     pub fn encode_with<K: Kernel>(
         &self,
-        text: &str,
+        text: Text<'_>,
         prefix: bool,
         scratch: &mut EngineScratch,
         sink: &mut Sink<'_>,
@@ -251,7 +252,7 @@ impl Rules {
     #[inline(always)]
     fn encode_long<K: Kernel>(
         &self,
-        text: &str,
+        text: Text<'_>,
         mut at: usize,
         scratch: &mut EngineScratch,
         sink: &mut Sink<'_>,

@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 
 use super::{
-    codes::SPACE,
+    codes::{SPACE, from_bmp},
     merges::{NO_RANK, SYMBOL_BITS, Symbol},
     pairs::{ONE_SCORE, PIECE, Pairs},
 };
@@ -99,7 +99,7 @@ impl Kernel for Portable {
                 0x80..0xE0 => two & 0x7FF,
                 _ => (two << 6) | (third & 0x3F),
             };
-            out[n] = if code == SPACE_MARK { SPACE } else { code };
+            out[n] = from_bmp(code);
             n += 1;
             starts &= starts - 1;
         }
