@@ -5,6 +5,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::{
     engine::{EngineScratch, Sink},
+    kernel::Portable,
     plain::{PlainRules, PlainScratch},
     rules::Rules,
 };
@@ -51,10 +52,19 @@ impl Encoder {
                 ),
             ));
         }
-        let way = match Rules::new(model) {
-            Some(rules) => Way::Fast(Box::new(rules)),
-            None => Way::Plain(Box::new(PlainRules::new(model))),
-        };
+        match Rules::new(model) {
+            Some(rules) => Self::with_way(model, Way::Fast(Box::new(rules))),
+            None => Self::new_plain(model),
+        }
+    }
+
+    /// The encoder that takes the plain way with any model, for tests.
+    #[doc(hidden)]
+    pub fn new_plain(model: &SpmModel) -> Result<Self> {
+        Self::with_way(model, Way::Plain(Box::new(PlainRules::new(model))))
+    }
+
+    fn with_way(model: &SpmModel, way: Way) -> Result<Self> {
         let user_defined = || {
             let pieces = (0u32..).zip(model.pieces());
             pieces.filter(|(_, p)| p.kind == PieceKind::UserDefined)
@@ -75,6 +85,21 @@ impl Encoder {
     /// True if [`Self::encode`] takes a space for a `▁`, so that text need not be rewritten.
     pub fn reads_spaces(&self) -> bool {
         matches!(self.way, Way::Fast(_)) && self.user_defined.is_none()
+    }
+
+    /// [`Self::encode`] without vector instructions, for tests.
+    #[doc(hidden)]
+    pub fn encode_portably(&self, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        if let Way::Fast(rules) = &self.way {
+            let mut sink = Sink { ids: out, after_unknown: false };
+            rules.encode_with::<Portable>(text, false, &mut scratch.engine, &mut sink);
+        }
+    }
+
+    /// True unless the model needs the plain way.
+    #[doc(hidden)]
+    pub fn is_fast(&self) -> bool {
+        matches!(self.way, Way::Fast(_))
     }
 
     /// Appends the ids of `text`, of any form and with a `▁` before it if `prefix` is set; false (and nothing

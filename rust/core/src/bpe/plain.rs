@@ -34,6 +34,8 @@ pub struct PlainRules {
     merges: FxHashMap<(Symbol, Symbol), Merge>,
     /// The id each piece is written as: its own, unless a reserved piece has the same text.
     ids: Vec<u32>,
+    /// Ids of reserved pieces of one character, by the symbol of that character.
+    reserved_chars: FxHashMap<Symbol, u32>,
     unused: Vec<bool>,
     bytes: Option<Box<[u32; 256]>>,
     unk: u32,
@@ -80,11 +82,14 @@ impl PlainRules {
                 ids[twin as usize] = id;
             }
         }
+        let reserved = (0u32..).zip(pieces).filter(|(_, p)| !p.kind.matches_text());
+        let reserved_chars =
+            reserved.filter_map(|(id, p)| Some((CHARACTER | single_char(&p.text)? as u32, id))).collect();
         let unused: Vec<bool> = pieces.iter().map(|p| p.kind == PieceKind::Unused).collect();
         let bytes = model.byte_fallback().then(|| super::rules::byte_ids(pieces));
         let unk = model.special_ids().unk;
         let unk_text = pieces[unk as usize].text.as_str().into();
-        Self { bmp, astral, merges, ids, unused, bytes, unk, unk_text }
+        Self { bmp, astral, merges, ids, reserved_chars, unused, bytes, unk, unk_text }
     }
 
     fn symbol(&self, c: char) -> Symbol {
@@ -134,7 +139,8 @@ impl PlainRules {
 
     fn write(&self, symbol: Symbol, sink: &mut Sink<'_>) {
         let piece = if symbol & CHARACTER == 0 { symbol & !FROZEN } else { symbol };
-        let id = self.ids.get(piece as usize).copied().unwrap_or(self.unk);
+        let known = self.ids.get(piece as usize).or_else(|| self.reserved_chars.get(&piece));
+        let id = known.copied().unwrap_or(self.unk);
         if id != self.unk {
             sink.after_unknown = false;
             return sink.ids.push(id);

@@ -44,7 +44,10 @@ impl Rules {
         }
         // A USER_DEFINED piece is cut out of the text wherever it stands, so that no merge ever makes one.
         let normal = || (0u32..).zip(pieces).filter(|(_, p)| p.kind == PieceKind::Normal);
-        let codes = Codes::new(normal().map(|(_, p)| p.text.as_str()))?;
+        // A CONTROL piece is never made, but if it is one character, that character is written with its id.
+        let is_char = |p: &Piece| p.kind == PieceKind::Control && p.text.chars().nth(1).is_none();
+        let reserved = || (0u32..).zip(pieces).filter(|(_, p)| is_char(p));
+        let codes = Codes::new(normal().chain(reserved()).map(|(_, p)| p.text.as_str()))?;
 
         let mut symbols: Box<[Symbol]> = (0..1 << 16).map(|code| vocab + code).collect();
         let bytes = model.byte_fallback().then(|| byte_ids(pieces));
@@ -55,6 +58,9 @@ impl Rules {
                 let _: u8 = byte;
                 symbols[code] = bytes[code];
             }
+        }
+        for (id, piece) in reserved() {
+            piece.text.chars().for_each(|c| symbols[usize::from(codes.code(c))] = id);
         }
         let mut texts: Vec<(u32, Vec<u16>)> = Vec::with_capacity(pieces.len());
         for (id, piece) in normal() {
