@@ -1,7 +1,17 @@
-from collections.abc import Buffer as _Readable
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import final
+
+__all__ = [
+    "Buffer",
+    "InputError",
+    "ModelFileError",
+    "Tokenizer",
+    "ZhuziError",
+    "__version__",
+    "encode_corpus",
+    "merge_vocab",
+]
 
 __version__: str
 
@@ -10,9 +20,10 @@ class ModelFileError(ZhuziError): ...
 class InputError(ZhuziError): ...
 
 @final
-class Buffer(_Readable):
+class Buffer:
+    """Integers read in place through the buffer protocol, as `numpy.frombuffer` does."""
+
     def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
 class Tokenizer:

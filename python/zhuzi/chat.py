@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from zhuzi.tokenizer import Tokenizer
 
-from zhuzi.errors import InputError, MismatchError
+from zhuzi.errors import InputError
 from zhuzi.prompt import format_prompt
+from zhuzi.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,19 @@ class Chat:
         Raises:
             InputError: no model in the folder. MismatchError: its tokenizer has ids without a row.
         """
-        from transformers import AutoModelForCausalLM
-
         from zhuzi.model.folder import ModelFolder
 
         folder = ModelFolder.open(path)
-        if folder.tokenizer.vocab_size > folder.rows:
-            raise MismatchError(
-                f"{folder.path}: its tokenizer has {folder.tokenizer.vocab_size} ids, its embedding {folder.rows} "
-                "rows; put the tokenizer the model was trained with beside it"
-            )
+        folder.require_rows()
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if device == "cpu" else folder.dtype
-        model = AutoModelForCausalLM.from_pretrained(folder.path, dtype=dtype, device_map={"": device})
-        return cls(model.eval(), folder.tokenizer)
+        return cls(folder.load(dtype, device), folder.tokenizer)
 
     def reply(
         self,
         instruction: str,
         *,
-        input: str = "",
+        input: str = "",  # the records' own name for it
         max_new_tokens: int = 256,
         temperature: float = 0.2,
         top_p: float = 0.9,
@@ -140,8 +133,8 @@ def generate(
 def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
     """The text of ids as they come.
 
-    A character without a piece of its own comes as up to four byte tokens, and decodes to U+FFFD until the last
-    is there: such a tail is held back.
+    A character without a piece of its own comes as up to four byte tokens, and decodes to U+FFFD until the
+    last is there: such a tail is held back.
     """
     held: list[int] = []
     sent = 0
@@ -165,7 +158,7 @@ def _choose(
     repetition_penalty: float,
     draw: torch.Generator,
 ) -> int:
-    """One id from [vocabulary] logits. Penalty: Keskar et al. 1909.05858; top-p: Holtzman et al. 1904.09751."""
+    """One id from its logits. Penalty: Keskar et al. 1909.05858, top-p: Holtzman et al. 1904.09751."""
     if repetition_penalty != 1.0:
         used = torch.tensor(sorted(set(seen)))
         scores = logits[used]

@@ -25,6 +25,14 @@ class TrainingError(ZhuziError):
     """Training cannot start or go on (a loss that is no number, nothing to learn from)."""
 
 
+class VocabSizeError(ZhuziError):
+    """The text gives no vocabulary of the size asked for; `limit` is the size it can give, if known."""
+
+    def __init__(self, message: str, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
 __all__ = [
     "InputError",
     "MismatchError",
@@ -32,5 +40,6 @@ __all__ = [
     "OutputExistsError",
     "RecipeError",
     "TrainingError",
+    "VocabSizeError",
     "ZhuziError",
 ]

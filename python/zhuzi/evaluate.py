@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from zhuzi.tokenizer import Tokenizer
 
 from zhuzi.errors import InputError
+from zhuzi.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class BitsPerByte:
         return self.bits / self.characters
 
 
-@torch.no_grad()
 def bits_per_byte(
     model: Any, tokenizer: Tokenizer, texts: Iterable[str], *, context: int = 512
 ) -> BitsPerByte:
@@ -65,7 +64,8 @@ def bits_per_byte(
     try:
         for window in _windows(tokenizer, texts, context - 1):
             ids = torch.tensor([[tokenizer.bos_id, *window]], device=device)
-            logits = model(input_ids=ids[:, :-1], use_cache=False).logits[0].float()
+            with torch.no_grad():
+                logits = model(input_ids=ids[:, :-1], use_cache=False).logits[0].float()
             nats = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
             bits += float(nats.double().sum()) / math.log(2)
             tokens += len(window)

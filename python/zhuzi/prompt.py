@@ -1,6 +1,7 @@
 """The published prompt of Chinese Alpaca: a wire format, equal to the byte wherever the models are served.
 
-Cui, Yang, Yao 2023 (arXiv 2304.08177). It has no input field: an input follows the instruction after a newline.
+Cui, Yang, Yao 2023 (arXiv 2304.08177). It has no input field: an input follows the instruction
+after a newline.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ PROMPT = (
 )
 
 
-def format_prompt(instruction: str, input: str = "") -> str:
+def format_prompt(instruction: str, input: str = "") -> str:  # the records' own name for it
     """The prompt for an instruction; a non-empty `input` is appended to it after a newline."""
     if input:
         instruction = f"{instruction}\n{input}"

@@ -21,8 +21,11 @@ MANIFEST = "manifest.json"
 
 _MAGIC = b"MMIDIDX\0\0"
 _HEADER = 34
-_DTYPES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}  # the codes our encoder writes; a manifest names them
-_NAMES = {"int32": np.dtype("<i4"), "uint16": np.dtype("<u2")}
+_DTYPES: dict[int, np.dtype[Any]] = {
+    4: np.dtype("<i4"),
+    8: np.dtype("<u2"),
+}  # the codes our encoder writes; a manifest names them
+_NAMES: dict[str, np.dtype[Any]] = {"int32": np.dtype("<i4"), "uint16": np.dtype("<u2")}
 
 
 class Shard:
@@ -51,11 +54,11 @@ class Shard:
 class Corpus:
     """An encoded corpus: documents in order over all shards, and their tokens as one flat sequence.
 
-    `corpus[i]` is document i as an array of ids, `len(corpus)` the number of documents, `corpus.tokens` that of
-    tokens, `corpus.slice(a, b)` the tokens a..b of the whole. Nothing is read until it is asked for.
+    `corpus[i]` is document i as an array of ids, `len(corpus)` the number of documents, `corpus.tokens` that
+    of tokens, `corpus.slice(a, b)` the tokens a..b of the whole. Nothing is read until it is asked for.
 
     Raises:
-        InputError: no manifest, or a shard that is missing, truncated, or not as its index and the manifest say.
+        InputError: no manifest, or a shard that is missing, truncated, or not as index and manifest say.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -78,8 +81,8 @@ class Corpus:
             shard = Shard(self.path / name)
             if (shard.dtype, len(shard), shard.tokens) != (dtype, documents, tokens):
                 raise InputError(
-                    f"{self.path / name}.idx: holds {len(shard)} documents, {shard.tokens} tokens of {shard.dtype}, "
-                    f"the manifest says {documents}, {tokens}, {dtype}; encode the corpus again"
+                    f"{self.path / name}.idx: holds {len(shard)} documents, {shard.tokens} tokens of "
+                    f"{shard.dtype}, the manifest says {documents}, {tokens}, {dtype}; encode it again"
                 )
             self.shards.append(shard)
         self._documents = np.cumsum([0, *(len(shard) for shard in self.shards)])

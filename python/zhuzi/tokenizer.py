@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,22 @@ if TYPE_CHECKING:
 MODEL_FILE = "tokenizer.model"
 ADDED_TOKENS_FILE = "added_tokens.json"
 CONFIG_FILE = "tokenizer_config.json"
-TOKENIZER_FILES = (MODEL_FILE, ADDED_TOKENS_FILE, CONFIG_FILE)
+GUARD_FILE = "tokenizer.json"
+TOKENIZER_FILES = (MODEL_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, GUARD_FILE)
+
+# The `tokenizers` library turns scores into unique ranks, which gives other ids wherever scores tie (88 % of
+# documents on the merged vocabulary). It reads this file first and refuses it with the version's text, so
+# that whoever asks for `LlamaTokenizer` or `TokenizersBackend` gets a clear failure, never other ids.
+_GUARD: dict[str, object] = {
+    "version": "none. No tokenizer.json can hold this vocabulary exactly: load the folder with AutoTokenizer "
+    "(its SentencePiece backend) or with zhuzi.Tokenizer",
+    "added_tokens": [],
+    "normalizer": None,
+    "pre_tokenizer": None,
+    "post_processor": None,
+    "decoder": None,
+    "model": {"type": "BPE", "vocab": {}, "merges": []},
+}
 
 
 class Tokenizer:
@@ -65,10 +81,11 @@ class Tokenizer:
         return cls(tokenizer._model, added_tokens=added, origin=str(path)) if added else tokenizer
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write `tokenizer.model`, `added_tokens.json` and `tokenizer_config.json` into `folder`.
+        """Write the tokenizer's files into `folder`, in place of those of another.
 
-        The configuration names transformers' SentencePiece backend, which gives these ids; the default
-        `LlamaTokenizer` of transformers 5 breaks ties between scores in another way.
+        Plain transformers loads the folder with its SentencePiece backend, which `tokenizer_config.json`
+        names and which gives these ids; the default `LlamaTokenizer` of transformers 5 would break ties
+        between scores in another way, and is refused by a `tokenizer.json` that says so.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +97,7 @@ class Tokenizer:
         else:
             (folder / ADDED_TOKENS_FILE).unlink(missing_ok=True)
         _write_json(folder / CONFIG_FILE, self._config(added))
+        _write_json(folder / GUARD_FILE, _GUARD)
 
     def _config(self, added: dict[str, int]) -> dict[str, object]:
         # Named explicitly, also where they are the library's defaults: a default that changes with a
@@ -90,7 +108,8 @@ class Tokenizer:
             "add_eos_token": False,
             "add_prefix_space": None,
             "clean_up_tokenization_spaces": False,
-            "legacy": False,
+            # Not legacy = without the dummy prefix, which gives other ids.
+            "legacy": True,
             "split_special_tokens": True,
         }
         ids = {"unk": self.unk_id, "bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id}
@@ -193,12 +212,12 @@ class EncodedBatch(Sequence["NDArray[np.uint32]"]):
 
     def __iter__(self) -> Iterator[NDArray[np.uint32]]:
         ends = self.offsets.tolist()
-        return (self.ids[a:b] for a, b in zip(ends, ends[1:], strict=False))
+        return (self.ids[a:b] for a, b in pairwise(ends))
 
     def tolist(self) -> list[list[int]]:
         """The ids as plain lists, one a document."""
         ids, ends = self.ids.tolist(), self.offsets.tolist()
-        return [ids[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        return [ids[a:b] for a, b in pairwise(ends)]
 
     def __repr__(self) -> str:
         return f"EncodedBatch({len(self)} documents, {len(self.ids)} ids)"

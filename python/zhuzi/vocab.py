@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from typing import Literal
 
 from zhuzi import _core
 from zhuzi._output import new_folder, require_free
-from zhuzi.errors import InputError, ZhuziError
-from zhuzi.tokenizer import Tokenizer, read_model
+from zhuzi.errors import InputError, VocabSizeError, ZhuziError
+from zhuzi.tokenizer import Tokenizer, available_cores, read_model
 
 #: Pieces of the published Chinese donor (arXiv 2304.08177).
 PAPER_VOCAB_SIZE = 20_000
@@ -66,19 +67,21 @@ def train_vocab(
     """
     import sentencepiece
 
-    from zhuzi.tokenizer import available_cores
-
     out = Path(out)
     require_free(out, overwrite=overwrite)
     if not inputs:
         raise ValueError("no input files; name .txt or .jsonl files")
     counts = {"documents": 0, "characters": 0}
+    unreadable: list[Exception] = []
 
     def lines() -> Iterator[str]:
-        for text in read_documents(inputs, field=field):
-            counts["documents"] += 1
-            counts["characters"] += len(text)
-            yield from text.split("\n")
+        try:
+            for text in read_documents(inputs, field=field):
+                counts["documents"] += 1
+                counts["characters"] += len(text)
+                yield from text.split("\n")
+        except (OSError, InputError) as error:  # the trainer would take it for the end of the text
+            unreadable.append(error)
 
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as folder:
@@ -97,29 +100,36 @@ def train_vocab(
                 minloglevel=2,
             )
         except (RuntimeError, OSError) as error:
-            raise ZhuziError(_trainer_advice(str(error), vocab_size, counts)) from None
+            raise (unreadable or [_explain(str(error), vocab_size, counts)])[0] from None
+        if unreadable:
+            raise unreadable[0]
         made = prefix.with_suffix(".model")
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(made)).get_piece_size()
         made.replace(out)
     return TrainedVocab(out, pieces, counts["documents"], counts["characters"])
 
 
-def _trainer_advice(message: str, vocab_size: int, counts: dict[str, int]) -> str:
-    """One line for what SentencePiece's trainer says in several, with the mend."""
+def _explain(message: str, vocab_size: int, counts: dict[str, int]) -> ZhuziError:
+    """What SentencePiece's trainer says in several lines as one, with the mend."""
     message = " ".join(message.split())
     corpus = f"{counts['documents']:,} documents of {counts['characters']:,} characters"
     if counts["characters"] == 0:
-        return "the input holds no text to train on; give .txt or .jsonl files with text"
-    if "ocabulary size too high" in message or "vocab_size() + " in message:
-        limit = "".join(c for c in message.rpartition("<=")[2] if c.isdigit())
-        at_most = f" of {int(limit):,} at most" if limit else ""
-        return f"{corpus} do not give {vocab_size:,} pieces; ask for a --vocab-size{at_most}, or give more text"
-    if "ocabulary size is smaller than required_chars" in message or "required_chars" in message:
-        return (
-            f"--vocab-size {vocab_size:,} is too small for the characters of {corpus}; "
-            "ask for more pieces, or lower --character-coverage"
+        return InputError("the input holds no text to train on; give .txt or .jsonl files with text")
+    if too_high := re.search(r"size too high .*<= (\d+)", message):
+        limit = int(too_high[1])
+        return VocabSizeError(
+            f"{corpus} do not give {vocab_size:,} pieces; ask for --vocab-size {limit} at most, or give "
+            "more text",
+            limit,
         )
-    return (
+    if too_low := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
+        limit = int(too_low[1])
+        return VocabSizeError(
+            f"the characters of {corpus} alone need {limit:,} pieces; ask for a --vocab-size above that, or "
+            "lower --character-coverage",
+            limit,
+        )
+    return ZhuziError(
         f"SentencePiece could not train {vocab_size:,} pieces on {corpus} ({message}); "
         "a smaller --vocab-size or more text usually mends it"
     )

@@ -1,10 +1,11 @@
-"""A world small enough for a test: a 400-piece tokenizer, a merged one, a 2-layer LLaMA, a corpus, records."""
+"""A world small enough for a test: 400 pieces, 410 merged ones, a 2-layer LLaMA, a corpus, records."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,19 @@ import pytest
 from tiny import CHINESE, ENGLISH, PROSE, append_pieces, write_corpus
 
 pytest.importorskip("torch", reason="the training stack is the extra `train`")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small lose more to threads that wait for each other than they gain; processes too."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    yield
+    del os.environ["OMP_NUM_THREADS"]
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ from zhuzi.train.data import Blocks, PadRecords, Records, collate_blocks, read_r
 
 def test_prompt_to_the_byte() -> None:
     assert format_prompt("{a}", "b") == (
-        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request."
         "\n\n### Instruction:\n{a}\nb\n\n### Response: "
     )
 

@@ -129,15 +129,21 @@ def test_refused(
     assert not (out / "mine.txt").exists()
 
 
-def test_bad_folders(base_model: Path, new_tokenizer: Path, tmp_path: Path) -> None:
+def test_bad_folders(
+    base_model: Path, new_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
     def damaged(name: str) -> Path:
         return Path(shutil.copytree(base_model, tmp_path / name))
 
-    def refused(folder: Path, message: str) -> None:
+    def refused(folder: Path | str, message: str) -> None:
         with pytest.raises(ZhuziError, match=message):
             extend_model(folder, new_tokenizer, tmp_path / "out")
 
     refused(tmp_path / "absent", "no such folder")
+    refused("../owner/name", "no such folder")
+    refused("owner/name", "the hub does not give it")
     refused(new_tokenizer, "no config.json")
     truncated = damaged("truncated") / "model.safetensors"
     truncated.write_bytes(truncated.read_bytes()[:-1])

@@ -21,7 +21,7 @@ PROSE = "你好世界。机器学习是人工智能的一部分。中国很大�
 
 
 def append_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
-    """A SentencePiece model with more pieces. Protobuf messages laid end to end are merged when they are read."""
+    """A SentencePiece model with more pieces: protobuf messages laid end to end are read as one."""
     for piece in pieces:
         text = piece.encode()
         body = b"\x0a" + bytes([len(text)]) + text + b"\x15" + struct.pack("<f", 0.0)

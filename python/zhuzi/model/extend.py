@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from zhuzi.tokenizer import Tokenizer
 
 from zhuzi._output import new_folder, require_free
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder, read_json, write_json, write_record
+from zhuzi.tokenizer import Tokenizer
 
 _HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -103,21 +103,17 @@ def extend_model(
 
 
 def _require_larger(base: ModelFolder, old: Tokenizer, new: Tokenizer) -> None:
-    if old.vocab_size > base.rows:
-        raise MismatchError(
-            f"{base.path}: its tokenizer has {old.vocab_size} ids, its embedding only {base.rows} rows; "
-            "put the tokenizer the model was trained with beside it"
-        )
+    base.require_rows()
     if new.vocab_size < base.rows:
         raise MismatchError(
-            f"the new tokenizer has {new.vocab_size} ids, the model {base.path} has {base.rows} rows: rows are "
-            "never taken away; give a tokenizer that was merged into this model's own"
+            f"the new tokenizer has {new.vocab_size} ids, the model {base.path} has {base.rows} rows: rows "
+            "are never taken away; give a tokenizer that was merged into this model's own"
         )
     for i in range(old.vocab_size):
         if old.id_to_token(i) != new.id_to_token(i):
             raise MismatchError(
-                f"id {i} is {old.id_to_token(i)!r} in {base.path} and {new.id_to_token(i)!r} in the new tokenizer; "
-                "give a tokenizer that was merged into this model's own"
+                f"id {i} is {old.id_to_token(i)!r} in {base.path} and {new.id_to_token(i)!r} in the new "
+                "tokenizer; give a tokenizer that was merged into this model's own"
             )
 
 
@@ -128,8 +124,8 @@ def _storage(base: ModelFolder, dtype: str | None) -> torch.dtype:
         return _HALF[dtype or "bfloat16"]
     if dtype is not None and _HALF[dtype] != base.dtype:
         raise InputError(
-            f"{base.path}: stored as {str(base.dtype).removeprefix('torch.')}; {dtype} would change its old rows; "
-            "leave dtype out"
+            f"{base.path}: stored as {str(base.dtype).removeprefix('torch.')}; {dtype} would change its old "
+            "rows; leave dtype out"
         )
     return base.dtype
 
@@ -145,7 +141,7 @@ def _extend(matrix: torch.Tensor, kept: int, pieces: list[list[int]]) -> torch.T
 
 
 def _config(base: ModelFolder, new: Tokenizer, stored: torch.dtype) -> dict[str, Any]:
-    # transformers 5 writes `dtype`, 4 wrote `torch_dtype`: keep the name the folder uses, so that both read it.
+    # transformers 5 writes `dtype`, 4 wrote `torch_dtype`: the folder's own name is kept.
     name = "torch_dtype" if "torch_dtype" in base.config else "dtype"
     return {
         "vocab_size": new.vocab_size,

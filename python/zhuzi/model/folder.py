@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -14,10 +16,10 @@ from typing import Any, cast
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from zhuzi.tokenizer import Tokenizer
 
-from zhuzi.errors import InputError
+from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import weights
+from zhuzi.tokenizer import Tokenizer
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -30,7 +32,7 @@ _TORCH = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A LLaMA-shaped model on disk: its settings, and where each tensor lies. Weights are read when asked for."""
+    """A LLaMA-shaped model on disk: its settings, and where each tensor lies; weights are read when used."""
 
     path: Path
     config: dict[str, Any]
@@ -61,7 +63,8 @@ class ModelFolder:
             )
         if config.get("vocab_size") != folder.rows:
             raise InputError(
-                f"{path}: config.json says vocab_size {config.get('vocab_size')}, the embedding has {folder.rows} rows"
+                f"{path}: config.json says vocab_size {config.get('vocab_size')}, the embedding has "
+                f"{folder.rows} rows"
             )
         return folder
 
@@ -90,10 +93,28 @@ class ModelFolder:
         """sha256 of the weights (`zhuzi.model.weights.fingerprint`); reads every byte of them once."""
         return weights.fingerprint(self.tensors)
 
+    def require_rows(self) -> None:
+        """Raise `MismatchError` if an id of the tokenizer has no row. Rows without id are padding: fine."""
+        ids = self.tokenizer.vocab_size
+        if ids > self.rows:
+            raise MismatchError(
+                f"{self.path}: its tokenizer has {ids} ids, its embedding {self.rows} rows; put the model's "
+                "own tokenizer there, and give the larger one to `zhuzi model extend`"
+            )
+
     def read(self, name: str) -> torch.Tensor:
         """One tensor, as stored."""
         with safe_open(self.tensors[name].file, framework="pt") as file:
             return file.get_tensor(name)
+
+    def load(self, dtype: torch.dtype, device: str | torch.device = "cpu", **options: Any) -> Any:
+        """The model as transformers' `LlamaForCausalLM` (or its like), on a device, in evaluation mode."""
+        from transformers import AutoModelForCausalLM
+
+        with quiet():
+            return AutoModelForCausalLM.from_pretrained(
+                self.path, dtype=dtype, device_map={"": device}, **options
+            ).eval()
 
     def copy(
         self,
@@ -130,6 +151,21 @@ class ModelFolder:
     def describe(self) -> dict[str, Any]:
         """What a record says about this model, so that a later step can tell whether it is the same one."""
         return {"path": str(self.path), "fingerprint": self.fingerprint, "rows": self.rows}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers where nobody looks: in a log they are noise."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def write_record(folder: Path, kind: str, **facts: Any) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from zhuzi._output import new_folder, require_free
 from zhuzi.errors import InputError, MismatchError, TrainingError
@@ -56,15 +55,14 @@ def merge_adapter(
     _require_fitting(base, adapter, tensors)
     probe = _probe(base.rows)
 
-    merged: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(merged, adapter).eval()
+    merged = PeftModel.from_pretrained(base.load(torch.float32), adapter).eval()
     wanted = _logits(merged, probe)
     merged = merged.merge_and_unload().eval()
     difference = _difference(_logits(merged, probe), wanted)
     if not difference <= _TOLERANCE:  # so that NaN fails too
         raise TrainingError(
-            f"{adapter}: merged into {base.path}, the logits differ by {difference:.1e} (at most {_TOLERANCE:.0e}); "
-            "nothing was written"
+            f"{adapter}: merged into {base.path}, the logits differ by {difference:.1e} (at most "
+            f"{_TOLERANCE:.0e}); nothing was written"
         )
 
     changed = _targets(base, tensors)
@@ -83,7 +81,7 @@ def merge_adapter(
             tokenizer=base.tokenizer.fingerprint,
             rows=base.rows,
         )
-        stored = AutoModelForCausalLM.from_pretrained(made, dtype=torch.float32).eval()
+        stored = ModelFolder.open(made).load(torch.float32)
         difference_stored = _difference(_logits(stored, probe), wanted)
     return MergeReport(
         out=out,
@@ -133,7 +131,7 @@ def _targets(base: ModelFolder, tensors: Mapping[str, TensorInfo]) -> set[str]:
 
 
 def _target(name: str) -> str:
-    """The base's matrix that a tensor of the adapter changes: `...q_proj.lora_A.weight` -> `...q_proj.weight`."""
+    """The matrix that a tensor of the adapter changes: `...q_proj.lora_A.weight` -> `...q_proj.weight`."""
     return name.removeprefix(_PREFIX).replace(".lora_A.", ".").replace(".lora_B.", ".")
 
 
@@ -154,7 +152,7 @@ def _require_fitting(base: ModelFolder, adapter: Path, tensors: Mapping[str, Ten
             fits = info.shape[:1] == target.shape[:1]
         if not fits:
             raise MismatchError(
-                f"{adapter}: its tensor {name} is {list(info.shape)}, the base's matrix {list(target.shape)}; "
+                f"{adapter}: its tensor {name} is {list(info.shape)}, the base's {list(target.shape)}; "
                 "it was made on a model of another size, or before the vocabulary was extended"
             )
 
@@ -164,9 +162,9 @@ def _probe(rows: int) -> torch.Tensor:
     return torch.randint(rows, (2, 32), generator=torch.Generator().manual_seed(0))
 
 
-@torch.no_grad()
 def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+    with torch.no_grad():
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
     return logits.float()
 
 

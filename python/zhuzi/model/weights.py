@@ -99,8 +99,8 @@ def read_headers(folder: Path) -> dict[str, TensorInfo]:
         return read_header(folder / SINGLE)
     if any(folder.glob("pytorch_model*.bin")):
         raise InputError(
-            f"{folder}: holds only pytorch_model.bin, a pickle that runs code when it is loaded; convert it once, "
-            "where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
+            f"{folder}: holds only pytorch_model.bin, a pickle that runs code when it is loaded; convert it "
+            "once, where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
         )
     raise InputError(f"{folder}: holds no {SINGLE} (nor {INDEX}); name the folder of a model")
 
@@ -141,6 +141,10 @@ def fingerprint(tensors: Mapping[str, TensorInfo]) -> str:
 def _digest(info: TensorInfo) -> str:
     if info.begin == info.end:
         return hashlib.sha256().hexdigest()
-    with info.file.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        with memoryview(mapped) as view, view[info.begin : info.end] as part:
-            return hashlib.sha256(part).hexdigest()
+    with (
+        info.file.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as view,
+        view[info.begin : info.end] as part,
+    ):
+        return hashlib.sha256(part).hexdigest()

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 
 from zhuzi.errors import RecipeError, TrainingError
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
 from zhuzi.train.recipe import Recipe
 
 _STORED_AS = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
-# PEFT keeps the untrained matrix beside the one it trains (`modules_to_save`): no part of the model that runs.
+# PEFT keeps the untrained matrix beside the one it trains (`modules_to_save`): it never runs.
 _FROZEN_COPY = ".original_module."
 
 
@@ -28,18 +28,15 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
     stored values exactly.
     """
     quantised = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "embed_tokens"])
-    model = AutoModelForCausalLM.from_pretrained(
-        folder.path,
-        dtype=compute_dtype(),
-        device_map={"": device()},
-        quantization_config=quantised if recipe.base_bits == 8 else None,
+    model = folder.load(
+        compute_dtype(), device(), quantization_config=quantised if recipe.base_bits == 8 else None
     )
     model = adapt(model, recipe, tied=folder.tied)
     for name, parameter in trainable(model):
         parameter.data = parameter.data.float()
         stored = _STORED_AS.get(_module(name))
         if stored is not None:
-            # Not from the loaded copy: rounding to the compute type would reach rows that training never sees.
+            # Not from the loaded copy: rounded to the compute type, it would change rows no token touched.
             stored = EMBEDDING if folder.tied else stored
             parameter.data.copy_(folder.read(stored))
     if recipe.gradient_checkpointing:
@@ -111,11 +108,11 @@ def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_buffers()
     for name, module in model.named_modules():
         # bitsandbytes holds the scales of an int8 weight beside it, and moves them at the first forward.
-        weight = getattr(module, "weight", None)
+        weight = module._parameters.get("weight")  # its own: PEFT's wrappers pass on that of the layer within
         scales = getattr(weight, "SCB", None)
         if scales is None:
             scales = getattr(getattr(module, "state", None), "SCB", None)
-        if isinstance(scales, torch.Tensor):
+        if weight is not None and isinstance(scales, torch.Tensor):
             yield f"{name}.weight.SCB", scales
 
 

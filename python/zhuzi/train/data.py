@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from zhuzi.tokenizer import Tokenizer
 
 from zhuzi.errors import InputError, MismatchError, TrainingError
 from zhuzi.prompt import format_prompt
 from zhuzi.shards import Corpus
+from zhuzi.tokenizer import Tokenizer
 
 IGNORED = -100  # the label transformers' loss leaves out
 
@@ -66,9 +66,9 @@ def collate_blocks(blocks: Sequence[torch.Tensor]) -> Batch:
 class Records:
     """Alpaca records as ids and labels: BOS + encode(prompt) + encode(output) + EOS, cut at `length`.
 
-    Prompt and output are encoded apart, as published; labels are -100 on BOS and prompt. A record whose output
-    is cut away whole teaches nothing (its loss would be NaN alone in a batch): it is left out, and counted in
-    `left_out`.
+    Prompt and output are encoded apart, as published; labels are -100 on BOS and prompt. A record whose
+    output is cut away whole teaches nothing (its loss would be NaN alone in a batch): it is left out, and
+    counted in `left_out`.
 
     Raises:
         InputError: a line that is no JSON, a record without `instruction` or `output` (file and place named).
@@ -109,7 +109,7 @@ class Records:
 
 
 class PadRecords:
-    """Collates records to the longest of the batch: `input_ids`, `attention_mask`, `labels`, all [batch, length]."""
+    """Pads records to the longest of a batch: `input_ids`, `attention_mask`, `labels`, [batch, length]."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         # The base LLaMA has no pad id. Any id does: the mask hides it, and its label is -100.

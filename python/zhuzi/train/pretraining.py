@@ -12,7 +12,7 @@ from zhuzi.shards import Corpus
 from zhuzi.train.data import Blocks, collate_blocks
 from zhuzi.train.recipe import PretrainRecipe, resolve_recipe
 from zhuzi.train.run import Run, TrainReport
-from zhuzi.train.stage import require_rows, train_stage
+from zhuzi.train.stage import train_stage
 
 
 def pretrain(
@@ -37,10 +37,10 @@ def pretrain(
     recipe = resolve_recipe(recipe, PretrainRecipe)
     folder = ModelFolder.open(recipe.model)
     corpus = Corpus(recipe.corpus)
-    require_rows(folder)
+    folder.require_rows()
     if corpus.tokenizer_fingerprint != folder.tokenizer.fingerprint:
         raise MismatchError(
-            f"{corpus.path}: encoded by another tokenizer ({corpus.vocab_size} ids) than that of {folder.path} "
+            f"{corpus.path}: encoded by another tokenizer ({corpus.vocab_size} ids) than {folder.path}'s "
             f"({folder.tokenizer.vocab_size} ids); encode it with --tokenizer {folder.path}"
         )
     blocks = Blocks(corpus, recipe.sequence_length, folder.rows)

@@ -76,12 +76,22 @@ class PretrainRecipe(Recipe):
     task: Literal["pretrain"]
     corpus: Path  # the folder `zhuzi corpus encode` wrote
 
+    @property
+    def data(self) -> tuple[Path, ...]:
+        """What the run reads, beside the model."""
+        return (self.corpus,)
+
 
 class SftRecipe(Recipe):
     """Instruction tuning on Alpaca records."""
 
     task: Literal["sft"]
     instructions: tuple[Path, ...] = Field(min_length=1)  # json or jsonl files
+
+    @property
+    def data(self) -> tuple[Path, ...]:
+        """What the run reads, beside the model."""
+        return self.instructions
 
     @field_validator("instructions", mode="before")
     @classmethod

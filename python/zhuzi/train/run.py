@@ -21,7 +21,7 @@ from typing import Any
 
 from zhuzi.errors import OutputExistsError
 from zhuzi.model.folder import ModelFolder, write_json
-from zhuzi.train.recipe import Recipe
+from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ class Run:
         return self.path / "checkpoints"
 
     @classmethod
-    def open(cls, recipe: Recipe, folder: ModelFolder, data: str, *, overwrite: bool) -> Run:
+    def open(
+        cls, recipe: PretrainRecipe | SftRecipe, folder: ModelFolder, data: str, *, overwrite: bool
+    ) -> Run:
         """Claim `recipe.output`, new or to go on with.
 
         Raises:
@@ -81,6 +83,11 @@ class Run:
         }
         if not is_main():  # the first process claims it for all
             return run
+        for source in (folder.path, *recipe.data):
+            if source.resolve().is_relative_to(run.path.resolve()):
+                raise OutputExistsError(
+                    f"{run.path}: holds {source}, which the run reads; choose another output"
+                )
         if overwrite and run.path.exists():
             shutil.rmtree(run.path)
         known = run.path / "run.json"
@@ -88,14 +95,15 @@ class Run:
             key = _first_difference(_read(known), facts)
             if key is not None:
                 raise OutputExistsError(
-                    f"{run.path}: holds a run whose {key} differs; choose another output, or start anew with --overwrite"
+                    f"{run.path}: holds a run whose {key} differs; choose another output, or start anew with "
+                    "--overwrite"
                 )
         elif run.path.exists() and (
             not run.path.is_dir() or any(p.name != "run.tmp" for p in run.path.iterdir())
         ):
             raise OutputExistsError(
-                f"{run.path}: already holds something that is no training run; choose another output, or replace "
-                "it with --overwrite"
+                f"{run.path}: already holds something that is no training run; choose another output, or "
+                "replace it with --overwrite"
             )
         run.path.mkdir(parents=True, exist_ok=True)
         _write_whole(known, facts)

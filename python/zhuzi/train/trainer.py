@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
 from zhuzi._output import replace_folder
 from zhuzi.errors import TrainingError
@@ -37,6 +37,15 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
         self.remove_callback(PrinterCallback)  # it prints dicts; ours logs a line
         self._keep = keep_checkpoints
         self._writing: Path | None = None
+
+    def run(self, checkpoint: Path | None) -> None:
+        """Train, from a checkpoint if there is one."""
+        if checkpoint is not None and step_of(checkpoint) >= self.args.max_steps:
+            # Killed between its last step and its report. The stock Trainer would train one step more.
+            self._load_from_checkpoint(str(checkpoint))
+            self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        else:
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **kwargs)
@@ -58,8 +67,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
     @staticmethod
     def _not_a_number(what: str, value: float) -> str:
         return (
-            f"the {what} is {value}; nothing was updated by this step. Lower learning_rate or raise warmup, then "
-            "run again: it goes on from the last checkpoint if there is one and the recipe is the same"
+            f"the {what} is {value}; this step changed nothing, and no checkpoint holds it. Lower "
+            "learning_rate or raise warmup, and start anew with --overwrite"
         )
 
     # A checkpoint is written under another name and renamed, so that a kill leaves the one before it.
@@ -106,12 +115,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
 
 def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints of a run, oldest first."""
-    found = [
-        (int(m[1]), p)
-        for p in folder.glob("checkpoint-*")
-        if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))
-    ]
-    return [path for _, path in sorted(found)]
+    return sorted(
+        (p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)), key=step_of
+    )
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser steps done when a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def remove_partial(folder: Path) -> None:
@@ -137,8 +148,8 @@ class LogLosses(TrainerCallback):  # type: ignore[misc]
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # The sum since the last log line is not in a checkpoint. Closing it here, always, makes the lines of a
-        # resumed run those of one that was never stopped.
+        # The sum since the last log line is not in a checkpoint. Closing it here, always, makes the lines of
+        # a resumed run those of one that was never stopped.
         if control.should_save:
             control.should_log = True
         if self.bar is not None:

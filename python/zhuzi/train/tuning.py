@@ -10,7 +10,7 @@ from zhuzi.model.folder import ModelFolder
 from zhuzi.train.data import PadRecords, Records, digest_files
 from zhuzi.train.recipe import SftRecipe, resolve_recipe
 from zhuzi.train.run import Run, TrainReport
-from zhuzi.train.stage import require_rows, train_stage
+from zhuzi.train.stage import train_stage
 
 
 def sft(
@@ -29,7 +29,7 @@ def sft(
     """
     recipe = resolve_recipe(recipe, SftRecipe)
     folder = ModelFolder.open(recipe.model)
-    require_rows(folder)
+    folder.require_rows()
     records = Records(recipe.instructions, folder.tokenizer, recipe.sequence_length)
     run = Run.open(recipe, folder, digest_files(recipe.instructions), overwrite=overwrite)
     return run.finished() or train_stage(

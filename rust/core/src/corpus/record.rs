@@ -14,9 +14,8 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Record`] for the first line that is not UTF-8, no JSON object, or lacks the field.
 pub fn for_each_document(block: &Block, field: &str, mut each: impl FnMut(&str)) -> Result<()> {
-    let mut line = block.line;
     let mut offset = block.offset;
-    for raw in block.bytes.split_inclusive(|&b| b == b'\n') {
+    for (line, raw) in (block.line..).zip(block.bytes.split_inclusive(|&b| b == b'\n')) {
         let fail = |reason: String| {
             let path = block.source.path.clone();
             Error::Record { path, line, offset, reason }
@@ -32,7 +31,6 @@ pub fn for_each_document(block: &Block, field: &str, mut each: impl FnMut(&str))
             Format::Jsonl if text.trim_ascii().is_empty() => each(""),
             Format::Jsonl => each(&json_field(text, field).map_err(fail)?),
         }
-        line += 1;
         offset += raw.len() as u64;
     }
     Ok(())

@@ -1,0 +1,45 @@
+"""Draws docs/road.svg, the picture of the road: python docs/draw_road.py."""
+
+from pathlib import Path
+
+STEPS = [
+    ("vocab train", "Chinese text", "donor.model", "20,000 pieces"),
+    ("vocab merge", "base.model + donor.model", "tokenizer/", "49,954 ids"),
+    ("corpus encode", "text + tokenizer/", "corpus/", "Megatron shards"),
+    ("model extend", "LLaMA + tokenizer/", "llama-zh/", "old rows untouched"),
+    ("pretrain", "llama-zh/ + corpus/", "stage 1: model", "embedding alone"),
+    ("pretrain", "stage 1 + corpus/", "stage 2: adapter", "LoRA + both, over 8 bits"),
+    ("model merge", "stage 1 + adapter", "chinese-llama/", "16-bit safetensors"),
+    ("sft", "chinese-llama/ + records", "adapter", "LoRA on all seven"),
+    ("model merge", "chinese-llama/ + adapter", "chinese-alpaca/", "16-bit safetensors"),
+    ("chat", "chinese-alpaca/", "你好！", "streams"),
+]
+BOX, GAP, ROW = 172, 14, 128
+
+
+def box(number: int, command: str, takes: str, gives: str, note: str) -> str:
+    x, y = 10 + (number % 5) * (BOX + GAP), 12 + (number // 5) * ROW
+    middle = x + BOX / 2
+    arrow = (
+        "" if number % 5 == 4 else f'<path d="M{x + BOX + 2} {y + 50} l9 0 m-4 -4 l4 4 l-4 4" class="arrow"/>'
+    )
+    return (
+        f'<rect x="{x}" y="{y}" width="{BOX}" height="100" rx="6"/>'
+        f'<text x="{middle}" y="{y + 24}" class="command">{command}</text>'
+        f'<text x="{middle}" y="{y + 46}" class="takes">{takes}</text>'
+        f'<text x="{middle}" y="{y + 68}" class="gives">→ {gives}</text>'
+        f'<text x="{middle}" y="{y + 88}" class="takes">{note}</text>{arrow}'
+    )
+
+
+style = """
+text { font-family: system-ui, sans-serif; text-anchor: middle; fill: #333; font-size: 11px; }
+rect { fill: #fbf6ec; stroke: #a8321e; } .arrow { stroke: #a8321e; fill: none; stroke-width: 1.5; }
+.command { font-family: ui-monospace, monospace; font-weight: bold; font-size: 13px; fill: #a8321e; }
+.gives { font-weight: bold; } .takes { fill: #666; }
+"""
+width, height = 20 + 5 * BOX + 4 * GAP, 12 + 2 * ROW - 8
+boxes = "\n".join(box(i, *step) for i, step in enumerate(STEPS))
+head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
+svg = f"{head}\n<style>{style}</style>\n{boxes}\n</svg>\n"
+Path(__file__).with_name("road.svg").write_text(svg, "utf-8")

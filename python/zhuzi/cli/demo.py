@@ -1,0 +1,60 @@
+"""`zhuzi demo`: the whole road on a small sample, then a report."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import click
+
+from zhuzi.cli import options
+from zhuzi.cli.options import FILE, say
+
+
+@click.command()
+@click.option("--out", type=FILE, default=Path("demo-run"), show_default=True, help="Folder to write.")
+@click.option("--corpus", type=FILE, default=None, help="Chinese text, .jsonl or .txt. [default: built in]")
+@click.option(
+    "--instructions", type=FILE, default=None, help="Alpaca records, .json or .jsonl. [default: built in]"
+)
+@click.option(
+    "--base-tokenizer",
+    type=FILE,
+    default=None,
+    help="SentencePiece BPE model of the base. [default: a 32,000-piece one from mistral-common]",
+)
+@click.option("--seed", default=42, show_default=True, type=click.IntRange(min=0))
+@options.overwrite
+def demo(
+    out: Path,
+    corpus: Path | None,
+    instructions: Path | None,
+    base_tokenizer: Path | None,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Teach a small English LLaMA Chinese, from vocabulary to chat, in a few minutes on a CPU.
+
+    Every step is the real one on small data; OUT/report.html shows what each did.
+    """
+    # Where cores are shared, threads that wait by spinning make small models several times slower. Read when
+    # torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from zhuzi.demo import run_demo
+
+    logging.getLogger("zhuzi.train").setLevel(logging.WARNING)  # the report shows each step's loss
+    made = run_demo(
+        out,
+        corpus=corpus,
+        instructions=instructions,
+        base_tokenizer=base_tokenizer,
+        seed=seed,
+        overwrite=overwrite,
+        say=click.echo,
+    )
+    say(
+        "{report}: the whole story; talk with the model: zhuzi chat --model {model}",
+        report=made.report,
+        model=made.model,
+    )

@@ -1,0 +1,70 @@
+"""`zhuzi model`: grow a model to a larger vocabulary, merge an adapter into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from zhuzi.cli import options
+from zhuzi.cli.options import FILE, say
+
+
+@click.group()
+def model() -> None:
+    """Grow a model, or merge an adapter into one."""
+
+
+@model.command("extend")
+@click.option("--model", "base", required=True, help="Model folder, or id on the hub.")
+@click.option("--tokenizer", type=FILE, required=True, help="Folder of the larger tokenizer.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float16"]),
+    default=None,
+    help="What an fp32 base is rounded to. [default: bfloat16; a 16-bit base keeps its own type]",
+)
+@options.out
+@options.overwrite
+def extend(
+    base: str, tokenizer: Path, dtype: Literal["bfloat16", "float16"] | None, out: Path, overwrite: bool
+) -> None:
+    """Append rows for the new ids to the embedding and the LM head.
+
+    Old rows stay bit-identical. A new row is the mean of the old rows of the piece's tokens under the old
+    tokenizer, without the dummy prefix.
+    """
+    from zhuzi.model import extend_model
+
+    made = extend_model(base, tokenizer, out, dtype=dtype, overwrite=overwrite)
+    say(
+        "{out}: {old} rows became {new}, stored in {dtype}",
+        out=out,
+        old=made.old_rows,
+        new=made.new_rows,
+        dtype=made.dtype,
+    )
+
+
+@model.command("merge")
+@click.option("--model", "base", required=True, help="The 16-bit model folder that the adapter was made on.")
+@click.option("--adapter", type=FILE, required=True, help="Adapter folder, such as RUN/adapter.")
+@options.out
+@options.overwrite
+def merge(base: str, adapter: Path, out: Path, overwrite: bool) -> None:
+    """Merge a LoRA adapter, with its embeddings and head, into its 16-bit base.
+
+    Refused where the adapter was made on another base, tokenizer or vocabulary size.
+    """
+    from zhuzi.model import merge_adapter
+
+    made = merge_adapter(base, adapter, out, overwrite=overwrite)
+    say(
+        "{out}: logits differ from base + adapter by {exact:.1e} before rounding, by {saved:.1e} as saved",
+        out=out,
+        exact=made.difference,
+        saved=made.difference_stored,
+    )
+    if not made.verified:
+        say("the adapter does not say which base it was made on: only its shapes were checked")

@@ -1,0 +1,25 @@
+"""Options that several commands share, and how figures are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(path_type=Path)
+
+out = click.option("--out", type=FILE, required=True, help="Folder to write; must not hold anything yet.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace what the output already holds.")
+field = click.option(
+    "--field", default="text", show_default=True, help="The jsonl field that holds the text."
+)
+threads = click.option(
+    "--threads", type=click.IntRange(min=1), default=None, help="Threads to use. [default: every core]"
+)
+
+
+def say(text: str, **figures: Any) -> None:
+    """Print one line of result; whole numbers get thousands separators."""
+    shown = {key: f"{value:,}" if isinstance(value, int) else value for key, value in figures.items()}
+    click.echo(text.format(**shown))

@@ -1,0 +1,48 @@
+"""`zhuzi pretrain` and `zhuzi sft`: run a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from zhuzi.cli import options
+from zhuzi.cli.options import FILE, say
+
+if TYPE_CHECKING:
+    from zhuzi.train.run import TrainReport
+
+
+@click.command()
+@click.argument("recipe", type=FILE)
+@options.overwrite
+def pretrain(recipe: Path, overwrite: bool) -> None:
+    """Pre-train as RECIPE (a YAML file) says; the same command goes on after an interruption."""
+    from zhuzi.train import pretrain
+
+    _say(pretrain(recipe, overwrite=overwrite))
+
+
+@click.command()
+@click.argument("recipe", type=FILE)
+@options.overwrite
+def sft(recipe: Path, overwrite: bool) -> None:
+    """Tune on instructions as RECIPE (a YAML file) says; the same command goes on after an interruption."""
+    from zhuzi.train import sft
+
+    _say(sft(recipe, overwrite=overwrite))
+
+
+def _say(report: TrainReport) -> None:
+    say(
+        "{result}: {steps} steps, loss {first:.3f} to {last:.3f}, {trainable} of {parameters} parameters "
+        "trained ({share:.2%})",
+        result=report.result,
+        steps=report.steps,
+        first=report.losses[0][1],
+        last=report.losses[-1][1],
+        trainable=report.trainable,
+        parameters=report.parameters,
+        share=report.share,
+    )

@@ -1,0 +1,56 @@
+"""The demo's base model: a small LLaMA that reads a little English, so that growing it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+
+from zhuzi._output import new_folder
+from zhuzi.model.folder import quiet
+from zhuzi.tokenizer import Tokenizer
+
+SEQUENCE_LENGTH = 256  # tokens
+_BATCH = 4  # sequences a step
+
+
+def make_base(
+    tokenizer: Tokenizer, texts: Sequence[str], out: Path, *, steps: int, learning_rate: float, seed: int
+) -> list[tuple[int, float]]:
+    """Train a LLaMA of 4 layers from nothing on `texts` and save it in fp16 with its tokenizer.
+
+    Returns (step, loss). Every parameter trains here, which no step of the recipe does; hence the loop.
+    """
+    set_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=tokenizer.vocab_size,
+            hidden_size=128,
+            intermediate_size=352,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            bos_token_id=tokenizer.bos_id,
+            eos_token_id=tokenizer.eos_id,
+            pad_token_id=tokenizer.pad_id,
+        )
+    )
+    ids = torch.tensor([i for text in texts for i in tokenizer.encode(text, add_eos=True)])
+    blocks = ids[: len(ids) // SEQUENCE_LENGTH * SEQUENCE_LENGTH].view(-1, SEQUENCE_LENGTH)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    losses = []
+    for step in range(1, steps + 1):
+        batch = blocks[torch.randint(len(blocks), (_BATCH,))]
+        loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append((step, loss.item()))
+    with new_folder(out) as folder, quiet():
+        model.to(torch.float16).save_pretrained(folder)
+        tokenizer.save(folder)
+    return losses

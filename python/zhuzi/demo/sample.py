@@ -1,0 +1,91 @@
+"""What the demo teaches: the sample written for this project, or the user's own files; a tenth held out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TypeVar
+
+from zhuzi.errors import InputError
+from zhuzi.train.data import read_records
+from zhuzi.vocab import read_documents
+
+#: The example sentence of arXiv 2304.08177: 35 tokens with LLaMA's tokenizer, 16 with the merged one.
+EXAMPLE = "人工智能是计算机科学、心理学、哲学等学科融合的交叉学科。"
+
+#: Most bytes of text that are measured: a larger held-out part would take longer than the training.
+MEASURED_BYTES = 16_000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Documents to learn from, and documents nothing is learned from."""
+
+    name: str
+    train: list[str]
+    held_out: list[str]
+
+    @property
+    def measured(self) -> list[str]:
+        """The held-out documents up to `MEASURED_BYTES`, the last one cut."""
+        room, taken = MEASURED_BYTES, []
+        for text in self.held_out:
+            part = text.encode()[:room].decode("utf-8", "ignore")
+            room -= len(part.encode())
+            taken.append(part)
+            if room < 4:
+                break
+        return [text for text in taken if text]
+
+
+def chinese(path: Path | None) -> Split:
+    """The Chinese documents: the user's file, or the sample."""
+    return _documents(path, "zh.jsonl")
+
+
+def english() -> Split:
+    """The English documents that the base model is made from."""
+    return _documents(None, "en.jsonl")
+
+
+def instructions(path: Path | None) -> tuple[str, list[dict[str, str]], list[dict[str, str]]]:
+    """Alpaca records: where from, to learn from, held out."""
+    with as_file(files(__package__) / "data" / "instructions.json") as built_in:
+        records = list(read_records(path or built_in))
+    return str(path or "built-in sample"), *_hold_out(records, path or Path("the sample"))
+
+
+def base_tokenizer() -> bytes:
+    """A real 32,000-piece SentencePiece BPE model with byte fallback, which mistral-common carries."""
+    return (files("mistral_common") / "data" / "tokenizer.model.v1").read_bytes()
+
+
+def write_jsonl(path: Path, texts: Sequence[str]) -> Path:
+    """Write one `{"text": ...}` a line."""
+    lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+    path.write_text("".join(lines), "utf-8")
+    return path
+
+
+def _documents(path: Path | None, built_in: str) -> Split:
+    with as_file(files(__package__) / "data" / built_in) as sample:
+        texts = [text for text in read_documents([path or sample]) if text.strip()]
+    return Split(str(path or "built-in sample"), *_hold_out(texts, path or Path(built_in)))
+
+
+def _hold_out(items: list[T], where: Path) -> tuple[list[T], list[T]]:
+    """Every tenth item is held out; of fewer than ten, the last."""
+    if len(items) < 2:
+        raise InputError(
+            f"{where}: {len(items)} documents; the demo needs two, one to learn and one to measure"
+        )
+    held = set(range(9, len(items), 10)) or {len(items) - 1}
+    return (
+        [item for i, item in enumerate(items) if i not in held],
+        [item for i, item in enumerate(items) if i in held],
+    )

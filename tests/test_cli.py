@@ -1,0 +1,168 @@
+"""The command line: what it prints, and how it fails. Training itself is tested in training/."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import zhuzi
+from zhuzi.cli import cli, main
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Outcome]]:
+    """Runs `zhuzi` in this process, and undoes what it sets for the whole of it."""
+    loggers = [logging.getLogger(name) for name in ("zhuzi", "zhuzi.train", "bitsandbytes")]
+    levels = [logger.level for logger in loggers]
+
+    def call(*args: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["zhuzi", *map(str, args)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    with warnings.catch_warnings():
+        yield call
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+def test_help_names_every_command(run: Callable[..., Outcome]) -> None:
+    shown = run("--help")
+    assert shown.code == 0
+    for name in ("vocab", "corpus", "model", "pretrain", "sft", "chat", "demo"):
+        assert name in shown.out
+    assert run("--version").out.strip() == f"zhuzi, version {zhuzi.__version__}"
+
+
+def test_every_command_and_option_has_help() -> None:
+    def walk(command, path):  # type: ignore[no-untyped-def]
+        assert command.help, path
+        for name, inner in getattr(command, "commands", {}).items():
+            walk(inner, [*path, name])
+
+    walk(cli, ["zhuzi"])
+
+
+def test_the_road_up_to_the_shards(
+    run: Callable[..., Outcome], base_model_file: Path, chinese_file: Path, tmp_path: Path
+) -> None:
+    donor, tokenizer, corpus = tmp_path / "donor.model", tmp_path / "tok", tmp_path / "corpus"
+    made = run("vocab", "train", chinese_file, "--out", donor, "--vocab-size", 3000)
+    assert made.code == 0
+    assert "3,000 pieces from 92 documents" in made.out
+    made = run(
+        "vocab", "merge", "--base", base_model_file, "--donor", donor, "--policy", "paper",
+        "--add-token", "[PAD]", "--out", tokenizer,
+    )  # fmt: skip
+    assert made.code == 0
+    assert "ids = 32,000 of the base" in made.out
+    made = run("corpus", "encode", chinese_file, "--tokenizer", tokenizer, "--out", corpus)
+    assert made.code == 0
+    assert "92 documents" in made.out
+    assert made.err == "", "no progress bar where nobody looks"
+    assert len(zhuzi.Corpus(corpus)) == 92
+    again = run("corpus", "encode", chinese_file, "--tokenizer", tokenizer, "--out", corpus, "--overwrite")
+    assert again.code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["vocab", "merge", "--base", "no.model", "--donor", "b.model", "--out", "x"], "no.model: No such"),
+        (["vocab", "train", "no.txt", "--out", "x.model"], "no.txt: No such file"),
+        (["corpus", "encode", "no.txt", "--tokenizer", "nowhere", "--out", "x"], "nowhere"),
+        (["model", "extend", "--model", "./nowhere", "--tokenizer", ".", "--out", "x"], "nowhere: no such"),
+        (["model", "merge", "--model", "./nowhere", "--adapter", ".", "--out", "x"], "nowhere"),
+        (["pretrain", "no.yaml"], "no.yaml"),
+        (["sft", "no.yaml"], "no.yaml"),
+        (["demo", "--corpus", "no.jsonl"], "no.jsonl"),
+        (["demo", "--base-tokenizer", "no.model"], "no.model"),
+    ],
+)  # fmt: skip
+def test_a_failure_is_one_line_and_code_1(
+    args: list[str], reason: str, run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = run(*args)
+    assert failed.code == 1
+    assert reason in failed.err
+    assert failed.err.startswith("zhuzi: ")
+    assert failed.err.count("\n") == 1, failed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_trace(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    failed = run("--debug", "vocab", "train", tmp_path / "no.txt", "--out", tmp_path / "m")
+    assert failed.code == 1
+    assert "Traceback" in failed.err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["vocab", "merge"],
+        ["vocab", "merge", "--base", "a", "--donor", "b", "--out", "c", "--policy", "best"],
+        ["corpus", "encode", "--out", "x"],
+        ["nonsense"],
+        ["chat", "--model", "m", "--top-p", "2"],
+        ["--nonsense"],
+    ],
+)
+def test_wrong_usage_is_code_2(args: list[str], run: Callable[..., Outcome]) -> None:
+    failed = run(*args)
+    assert failed.code == 2
+    assert "Usage:" in failed.err
+
+
+def test_a_bad_recipe(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    pytest.importorskip("pydantic")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "task: pretrain\nmodel: m\ncorpus: c\noutput: o\nsteps: 1\nbatch_size: 1\nlearning_rat: 1\n"
+    )
+    failed = run("pretrain", recipe)
+    assert failed.code == 1
+    assert "unknown key 'learning_rat'; did you mean 'learning_rate'?" in failed.err
+
+
+def test_a_missing_extra_is_named(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in ("zhuzi.model.extend", "zhuzi.model.folder"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    failed = run("model", "extend", "--model", "m", "--tokenizer", "t", "--out", "o")
+    assert failed.code == 1
+    assert "pip install 'zhuzi[train]'" in failed.err
+
+
+def test_a_bad_record_through_the_real_process(merged: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "好"}) + "\n{broken\n")
+    command = ["corpus", "encode", "in.jsonl", "--tokenizer", str(merged), "--out", "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from zhuzi.cli import main; main()", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("zhuzi: in.jsonl: line 2 (byte ")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,198 @@
+"""`zhuzi.Tokenizer` against sentencepiece itself, and what else a user relies on."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from conftest import HARD_TEXTS, reference_corpora
+from zhuzi import Tokenizer
+from zhuzi.errors import ModelFileError
+
+MISTRAL_MODELS = [
+    "tokenizer.model.v1",
+    "mistral_instruct_tokenizer_240323.model.v3",  # 750 control and 20 user-defined pieces
+]
+REFERENCE_MODELS = [
+    "llama-32000",
+    "chinese-llama-2-55296",
+    "mistral-v1",
+    "mistral-v3",
+    "glm-cog-pretrain-chinese",
+]
+
+
+def require_same(tokenizer: Tokenizer, peer: sentencepiece.SentencePieceProcessor, texts: list[str]) -> None:
+    """Ids of every text, and what they decode to, are sentencepiece's."""
+    wanted = peer.encode(texts, num_threads=2)
+    got = tokenizer.encode_batch(texts).tolist()
+    differ = [text for text, a, b in zip(texts, wanted, got, strict=True) if a != b]
+    assert not differ, f"{len(differ)} of {len(texts)} documents differ, the first: {differ[0][:200]!r}"
+    decoded = peer.decode(wanted, num_threads=2)
+    assert [tokenizer.decode(ids) for ids in wanted] == decoded
+
+
+@pytest.mark.parametrize("name", MISTRAL_MODELS)
+def test_ids_are_sentencepieces(name: str, mistral: Path, chinese_texts: list[str]) -> None:
+    peer = sentencepiece.SentencePieceProcessor(model_file=str(mistral / name))
+    require_same(Tokenizer.from_sentencepiece(mistral / name), peer, chinese_texts + HARD_TEXTS)
+
+
+def test_ids_are_sentencepieces_on_a_merged_vocabulary(merged: Path, chinese_texts: list[str]) -> None:
+    peer = sentencepiece.SentencePieceProcessor(model_file=str(merged / "tokenizer.model"))
+    require_same(Tokenizer.from_dir(merged), peer, chinese_texts + HARD_TEXTS)
+
+
+@pytest.mark.parametrize("rule", ["identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf"])
+@pytest.mark.parametrize("byte_fallback", [True, False])
+def test_ids_are_sentencepieces_with_every_normaliser(
+    rule: str, byte_fallback: bool, chinese_texts: list[str], tmp_path: Path
+) -> None:
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(line for text in chinese_texts[:60] for line in text.split("\n")),
+        model_prefix=str(tmp_path / "m"),
+        vocab_size=3000,
+        model_type="bpe",
+        byte_fallback=byte_fallback,
+        normalization_rule_name=rule,
+        user_defined_symbols=["<sep>", "人工", "工智能", "▁x"],
+        character_coverage=0.98,
+        minloglevel=2,
+    )
+    model = tmp_path / "m.model"
+    peer = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    require_same(Tokenizer.from_sentencepiece(model), peer, chinese_texts + HARD_TEXTS + ["人工智能<sep> x"])
+
+
+@pytest.mark.parametrize("name", REFERENCE_MODELS)
+def test_ids_are_sentencepieces_on_the_reference_corpora(name: str, reference: Path) -> None:
+    path = reference / "tokenizers" / f"{name}.model"
+    peer = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    tokenizer = Tokenizer.from_sentencepiece(path)
+    for _, texts in reference_corpora(reference):
+        require_same(tokenizer, peer, texts)
+
+
+def test_random_bytes_are_read_as_sentencepiece_reads_them(base_model_file: Path) -> None:
+    peer = sentencepiece.SentencePieceProcessor(model_file=str(base_model_file))
+    tokenizer = Tokenizer.from_sentencepiece(base_model_file)
+    draw = random.Random(7)
+    pool = "中国 a▁\n😀é".encode() + bytes(range(0x78, 0x100))
+    for _ in range(300):
+        text = bytes(draw.choice(pool) for _ in range(draw.randrange(40)))
+        assert tokenizer.encode(text) == peer.encode(text), text
+
+
+def test_batches(merged: Path, chinese_texts: list[str]) -> None:
+    tokenizer = Tokenizer.from_dir(merged)
+    texts = [*chinese_texts, "", *HARD_TEXTS] * 12
+    one = tokenizer.encode_batch(texts, num_threads=1)
+    for threads in (2, 5):
+        more = tokenizer.encode_batch(texts, num_threads=threads)
+        assert np.array_equal(one.ids, more.ids)
+        assert np.array_equal(one.offsets, more.offsets)
+    assert len(one) == len(texts)
+    assert one.ids.dtype == np.uint32
+    assert one[3].tolist() == tokenizer.encode(texts[3])
+    assert one[-1].tolist() == tokenizer.encode(texts[-1])
+    assert [a.tolist() for a in one[2:4]] == one.tolist()[2:4]
+    assert [a.tolist() for a in one] == one.tolist()
+    with pytest.raises(IndexError):
+        one[len(texts)]
+    assert tokenizer.encode_batch([]).tolist() == []
+    assert tokenizer.encode_batch([b"a", "b"]).tolist() == [tokenizer.encode("a"), tokenizer.encode("b")]
+    with pytest.raises(TypeError, match="list of texts"):
+        tokenizer.encode_batch("text")
+    with pytest.raises(TypeError, match="str or bytes, not int"):
+        tokenizer.encode_batch([1])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="num_threads"):
+        tokenizer.encode_batch(["a"], num_threads=0)
+
+
+def test_ids_and_tokens(merged: Path) -> None:
+    tokenizer = Tokenizer.from_dir(merged)
+    pad = tokenizer.vocab_size - 1
+    assert tokenizer.token_to_id("[PAD]") == tokenizer.pad_id == pad
+    assert tokenizer.id_to_token(pad) == "[PAD]"
+    assert (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id) == (0, 1, 2)
+    assert pad not in tokenizer.encode("[PAD] [PAD]"), "an added token is never made from text"
+    assert tokenizer.decode([1, *tokenizer.encode("你好"), 2, pad]) == "你好"
+    assert tokenizer.encode("你好", add_bos=True, add_eos=True) == [1, *tokenizer.encode("你好"), 2]
+    assert tokenizer.token_to_id("no such piece") is None
+    for wrong in (-1, pad + 1):
+        with pytest.raises(IndexError, match="outside the vocabulary"):
+            tokenizer.id_to_token(wrong)
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        tokenizer.decode([pad + 1])
+
+
+def test_a_piece_is_encoded_without_dummy_prefix(base_model_file: Path) -> None:
+    tokenizer = Tokenizer.from_sentencepiece(base_model_file)
+    for piece in ("the", "▁the", "的"):
+        assert tokenizer.encode_piece(piece) == [tokenizer.token_to_id(piece)]
+    assert [tokenizer.id_to_token(i) for i in tokenizer.encode("的")] == ["▁", "的"]
+
+
+def test_a_saved_tokenizer_is_the_same(merged: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_dir(merged)
+    tokenizer.save(tmp_path / "copy")
+    for again in (Tokenizer.from_dir(tmp_path / "copy"), pickle.loads(pickle.dumps(tokenizer))):
+        assert again.fingerprint == tokenizer.fingerprint
+        assert again.vocab_size == tokenizer.vocab_size
+        assert again.encode("人工智能") == tokenizer.encode("人工智能")
+    plain = Tokenizer.from_sentencepiece((merged / "tokenizer.model").read_bytes())
+    assert plain.vocab_size == tokenizer.vocab_size - 1
+    assert plain.fingerprint != tokenizer.fingerprint
+    plain.save(tmp_path / "copy")
+    assert Tokenizer.from_dir(tmp_path / "copy").vocab_size == plain.vocab_size
+
+
+def test_bad_models_are_refused(base_model_file: Path, donor: Path, tmp_path: Path) -> None:
+    whole = base_model_file.read_bytes()
+    bad = tmp_path / "bad.model"
+    contents = {
+        "empty": b"",
+        "cut in a piece": whole[: len(whole) // 2 + 1],
+        "random": random.Random(1).randbytes(5000),
+        "text": "这不是模型\n".encode() * 50,
+    }
+    for name, content in contents.items():
+        bad.write_bytes(content)
+        with pytest.raises(ModelFileError, match=r"bad\.model: "):
+            Tokenizer.from_sentencepiece(bad)
+            pytest.fail(name)
+    with pytest.raises(FileNotFoundError, match=r"missing\.model"):
+        Tokenizer.from_sentencepiece(tmp_path / "missing.model")
+    with pytest.raises(ModelFileError, match=r"unigram.*donor"):
+        Tokenizer.from_sentencepiece(donor)
+
+
+def test_every_cut_of_a_model_is_refused_or_whole(merged: Path) -> None:
+    """A model cut off anywhere never loads as a smaller one."""
+    whole = (merged / "tokenizer.model").read_bytes()
+    draw = random.Random(3)
+    for _ in range(60):
+        with pytest.raises(ModelFileError):
+            Tokenizer.from_sentencepiece(whole[: draw.randrange(len(whole) - 1)])
+
+
+def test_bad_folders_are_refused(merged: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        Tokenizer.from_dir(tmp_path / "nowhere")
+    with pytest.raises(ModelFileError, match=r"holds no tokenizer\.model"):
+        Tokenizer.from_dir(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelFileError, match="no SentencePiece model"):
+        Tokenizer.from_dir(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes((merged / "tokenizer.model").read_bytes())
+    size = Tokenizer.from_dir(tmp_path).vocab_size
+    for added in ({"[PAD]": size + 5}, {"[PAD]": "x"}, ["[PAD]"], {"▁the": size}):
+        (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+        with pytest.raises((ModelFileError, ValueError), match=r"added|tokenizer\.model"):
+            Tokenizer.from_dir(tmp_path)

@@ -1,0 +1,119 @@
+"""Bits a byte against a plain sum, and answers that stream whole characters."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tiny import ENGLISH
+
+from zhuzi import Chat, Tokenizer, bits_per_byte
+from zhuzi.chat import complete, generate, stream_text
+from zhuzi.errors import InputError, MismatchError
+from zhuzi.prompt import format_prompt
+
+
+@pytest.fixture(scope="module")
+def chat(model: Path) -> Chat:
+    return Chat.from_dir(model)
+
+
+class Fixed(torch.nn.Module):
+    """A model that answers with given ids, whatever it reads, and remembers what it read."""
+
+    def __init__(self, ids: list[int], rows: int = 410) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.ids, self.rows, self.read = iter(ids), rows, []
+
+    def forward(self, input_ids: torch.Tensor, past_key_values: Any, use_cache: bool) -> Any:
+        self.read.append(input_ids[0].tolist())
+        logits = torch.nn.functional.one_hot(torch.tensor(next(self.ids)), self.rows) * 100.0
+        return SimpleNamespace(logits=logits[None, None], past_key_values=None)
+
+
+def test_reply_streams_whole_characters(model: Path) -> None:
+    tokenizer = Tokenizer.from_dir(model)
+    rare = tokenizer.encode_piece("龘")
+    assert len(rare) == 3  # byte tokens
+    fixed = Fixed([*tokenizer.encode("你好"), *rare, rare[0], *tokenizer.encode_piece("天"), rare[0], 2, 5])
+    pieces = list(Chat(fixed, tokenizer).reply("你好", input="世界"))
+    assert "".join(pieces) == "你好龘\ufffd天\ufffd"
+    assert "龘" in pieces and all(piece for piece in pieces)
+    assert fixed.read[0] == [1, *tokenizer.encode(format_prompt("你好", "世界"))]
+
+
+def test_stream_equals_decode(model: Path) -> None:
+    tokenizer = Tokenizer.from_dir(model)
+    text = " two  spaces\n人工智能 and 龘😀, done "
+    ids = tokenizer.encode(text)
+    assert "".join(stream_text(tokenizer, ids)) == tokenizer.decode(ids) == text
+    assert list(stream_text(tokenizer, [])) == []
+
+
+def test_greedy_equals_generate_of_transformers(chat: Chat) -> None:
+    prompt = [1, *chat.tokenizer.encode("The river")]
+    theirs = chat.model.generate(
+        torch.tensor([prompt]), max_new_tokens=12, do_sample=False, repetition_penalty=1.3, eos_token_id=None
+    )[0, len(prompt) :].tolist()
+    ours = list(
+        generate(chat.model, prompt, eos_id=None, limit=410, max_new_tokens=12, repetition_penalty=1.3)
+    )
+    assert ours == theirs
+
+
+def test_seed_and_limits(chat: Chat) -> None:
+    def draw(seed: int) -> str:
+        return "".join(chat.reply("天", max_new_tokens=8, temperature=5.0, top_p=1.0, top_k=0, seed=seed))
+
+    assert draw(1) == draw(1) != draw(2)
+    # Of ids 0 to 2 the likeliest fills top_p alone, so nothing else is ever drawn.
+    for settings in ({"top_p": 0.5}, {"top_k": 1}, {"temperature": 0.0}):
+        ids = generate(
+            Fixed([7] * 20), [1], eos_id=2, limit=410, max_new_tokens=20, **{"temperature": 1.0, **settings}
+        )
+        assert list(ids) == [7] * 20
+    # Padding rows beyond the tokenizer are never drawn.
+    assert set(generate(Fixed([440] * 9, rows=448), [1], eos_id=2, limit=410, max_new_tokens=9)) <= set(
+        range(410)
+    )
+
+
+def test_complete_and_mode(chat: Chat) -> None:
+    chat.model.train()
+    text = complete(chat.model, chat.tokenizer, "The river", max_new_tokens=5)
+    assert chat.model.training and isinstance(text, str)
+    chat.model.eval()
+
+
+def test_chat_needs_a_row_for_every_id(base_model: Path, model: Path, tmp_path: Path) -> None:
+    shrunk = Path(shutil.copytree(base_model, tmp_path / "shrunk"))
+    for file in model.glob("*token*"):
+        shutil.copy(file, shrunk)
+    with pytest.raises(MismatchError, match="410 ids, its embedding 400"):
+        Chat.from_dir(shrunk)
+
+
+def test_bits_per_byte_by_hand(chat: Chat) -> None:
+    texts = [ENGLISH[:200], "你好世界", ""]
+    measured = bits_per_byte(chat.model, chat.tokenizer, texts, context=16)
+    bits, tokens = 0.0, 0
+    for text in texts:
+        ids = chat.tokenizer.encode(text)
+        for begin in range(0, len(ids), 15):
+            window = [1, *ids[begin : begin + 15]]
+            with torch.no_grad():
+                logits = chat.model(torch.tensor([window])).logits[0].double().log_softmax(-1)
+            bits -= sum(float(logits[i, window[i + 1]]) for i in range(len(window) - 1)) / math.log(2)
+            tokens += len(window) - 1
+    assert measured.bits == pytest.approx(bits, rel=1e-5)
+    assert (measured.tokens, measured.characters, measured.bytes) == (tokens, 204, 212)
+    assert measured.per_byte == measured.bits / 212 and measured.per_character == measured.bits / 204
+    assert measured == bits_per_byte(chat.model, chat.tokenizer, texts, context=16)
+    with pytest.raises(InputError, match="no text"):
+        bits_per_byte(chat.model, chat.tokenizer, [""])

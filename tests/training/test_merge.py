@@ -1,0 +1,124 @@
+"""Merging: the same logits, the same bytes where no adapter is, and adapters that do not belong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from zhuzi import Tokenizer, merge_adapter, pretrain
+from zhuzi.errors import InputError, MismatchError, OutputExistsError, TrainingError, ZhuziError
+from zhuzi.model import merge
+from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
+
+
+@pytest.fixture(scope="module")
+def adapter(model: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from zhuzi.train.recipe import PretrainRecipe
+
+    recipe = PretrainRecipe.model_validate({
+        "task": "pretrain", "model": str(model), "corpus": corpus,
+        "output": tmp_path_factory.mktemp("runs") / "run",
+        "lora": {"rank": 4, "targets": ["q_proj", "v_proj"]}, "base_bits": 8,
+        "sequence_length": 16, "steps": 8, "batch_size": 4, "learning_rate": 3e-2,
+    })  # fmt: skip
+    return pretrain(recipe).result
+
+
+def test_merge(model: Path, adapter: Path, tmp_path: Path) -> None:
+    report = merge_adapter(model, adapter, tmp_path / "out")
+    assert report.difference <= 1e-4 and report.verified
+    assert 0 < report.difference_stored < 1e-2
+    assert (report.merged, report.replaced) == (4, 2)
+    base, made = ModelFolder.open(model), ModelFolder.open(tmp_path / "out")
+    changed = {name for name in base.tensors if not torch.equal(base.read(name), made.read(name))}
+    attention = {f"model.layers.{i}.self_attn.{p}_proj.weight" for i in range(2) for p in "qv"}
+    assert changed == attention | {EMBEDDING, HEAD}
+    assert made.dtype == torch.float16
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.vocab_size == 410
+    assert Tokenizer.from_dir(tmp_path / "out").fingerprint == base.tokenizer.fingerprint
+
+    # By hand: W + (alpha / rank) B A, in fp32, then rounded.
+    saved = load_file(adapter / "adapter_model.safetensors")
+    name = "model.layers.0.self_attn.q_proj"
+    a, b = (saved[f"base_model.model.{name}.lora_{x}.weight"] for x in "AB")
+    by_hand = base.read(f"{name}.weight").float() + 32 / 4 * b @ a
+    assert torch.allclose(made.read(f"{name}.weight").float(), by_hand, atol=2e-3, rtol=1e-3)
+    assert torch.equal(made.read(HEAD), saved["base_model.model.lm_head.weight"].half())
+
+
+def test_tied(make_model: Callable[..., Path], stage2: Any, new_tokenizer: Path, tmp_path: Path) -> None:
+    tied = make_model(tmp_path / "tied", rows=410, tokenizer=new_tokenizer, tie_word_embeddings=True)
+    result = pretrain(stage2(model=str(tied), base_bits=16)).result
+    report = merge_adapter(tied, result, tmp_path / "out")
+    assert report.difference <= 1e-4 and report.difference_stored < 1e-2
+
+
+def test_without_record(model: Path, adapter: Path, tmp_path: Path) -> None:
+    foreign = Path(shutil.copytree(adapter, tmp_path / "foreign"))
+    (foreign / "zhuzi.json").unlink()
+    assert not merge_adapter(model, foreign, tmp_path / "out").verified
+
+
+def test_refused(
+    model: Path,
+    base_model: Path,
+    adapter: Path,
+    make_model: Callable[..., Path],
+    new_tokenizer: Path,
+    tmp_path: Path,
+) -> None:
+    def refused(kind: type[ZhuziError], message: str, base: Path, folder: Path) -> None:
+        with pytest.raises(kind, match=message):
+            merge_adapter(base, folder, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def changed(name: str, change: Callable[[dict[str, Any]], Any]) -> Path:
+        folder = Path(shutil.copytree(adapter, tmp_path / name))
+        (folder / "zhuzi.json").unlink()
+        tensors = load_file(folder / "adapter_model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "adapter_model.safetensors")
+        return folder
+
+    refused(MismatchError, "another number of rows", base_model, adapter)
+    other = make_model(tmp_path / "other", rows=410, tokenizer=new_tokenizer)
+    refused(MismatchError, "another base model", other, adapter)
+    record = json.loads((adapter / "zhuzi.json").read_text())
+    relabelled = Path(shutil.copytree(adapter, tmp_path / "relabelled"))
+    (relabelled / "zhuzi.json").write_text(json.dumps({**record, "tokenizer": "other"}))
+    refused(MismatchError, "another tokenizer", model, relabelled)
+
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    refused(
+        MismatchError,
+        "has no place",
+        model,
+        changed("a", lambda t: t.update({"x.lora_A.weight": t[name].clone()})),
+    )
+    refused(MismatchError, "it was made on a model of another size", model,
+            changed("b", lambda t: t.update({name: t[name][:, 1:].contiguous()})))  # fmt: skip
+    refused(MismatchError, "before the vocabulary was extended", base_model, changed("c", lambda t: None))
+    refused(TrainingError, "logits differ by nan", model, changed("d", lambda t: t[name].fill_(float("nan"))))
+    refused(InputError, "no adapter_config.json", model, model)
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(OutputExistsError):
+        merge_adapter(model, adapter, tmp_path / "full")
+
+
+def test_a_merge_that_differs_is_not_written(
+    model: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "_difference", lambda ours, theirs: 2e-4)
+    with pytest.raises(TrainingError, match=r"differ by 2\.0e-04"):
+        merge_adapter(model, adapter, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
