@@ -33,16 +33,8 @@ pub struct Place {
 
 impl Default for Cache {
     fn default() -> Self {
-        let layout = Layout::new::<[Entry; ENTRIES]>();
-        // SAFETY: the layout is not empty, and all bits zero is a valid (empty) entry. Asked for like this, the
-        // pages stay untouched until they are used.
-        unsafe {
-            let entries = alloc_zeroed(layout).cast::<[Entry; ENTRIES]>();
-            if entries.is_null() {
-                handle_alloc_error(layout);
-            }
-            Self { entries: Box::from_raw(entries) }
-        }
+        // SAFETY: an entry of zeros is an empty one.
+        Self { entries: unsafe { zeroed() } }
     }
 }
 
@@ -89,5 +81,95 @@ impl Cache {
         }
         packed |= (u128::from(place.kind) | n as u128) << 120;
         self.entries[place.index as usize & (ENTRIES - 1)] = Entry { codes: key.codes, symbols: packed };
+    }
+}
+
+/// Longest segment that [`LongCache`] takes.
+pub const MAX_LONG: usize = 48;
+const LONG_ENTRIES: usize = 1 << 12;
+const MAX_LONG_SYMBOLS: usize = 19;
+
+/// Segments of 17 to 48 codes below 256: an indentation and the word behind it, mostly. Half a megabyte.
+#[derive(Debug)]
+pub struct LongCache {
+    entries: Box<[LongEntry; LONG_ENTRIES]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(128))]
+struct LongEntry {
+    codes: LongKey,
+    /// 0 in an empty entry.
+    len: u16,
+    n: u16,
+    symbols: [Symbol; MAX_LONG_SYMBOLS],
+}
+
+/// The codes, zero behind the last.
+pub type LongKey = [u64; MAX_LONG / 8];
+
+impl Default for LongCache {
+    fn default() -> Self {
+        // SAFETY: an entry of zeros is an empty one.
+        Self { entries: unsafe { zeroed() } }
+    }
+}
+
+impl LongCache {
+    /// The key of a segment, if it has one.
+    #[inline(always)]
+    pub fn key(codes: &[u16; MAX_LONG], len: usize) -> Option<LongKey> {
+        let mut bytes = [0; MAX_LONG];
+        let mut high = 0;
+        for (i, (byte, &code)) in bytes.iter_mut().zip(codes).enumerate() {
+            let code = if i < len { code } else { 0 };
+            *byte = code as u8;
+            high |= code;
+        }
+        let words = bytes.as_chunks::<8>().0;
+        (len <= MAX_LONG && high <= 0xFF).then(|| std::array::from_fn(|i| u64::from_le_bytes(words[i])))
+    }
+
+    #[inline(always)]
+    fn index(key: &LongKey) -> usize {
+        let mixed = key
+            .iter()
+            .fold(0u64, |hash, &word| (hash.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        (mixed >> 40) as usize & (LONG_ENTRIES - 1)
+    }
+
+    /// The symbols of a segment.
+    #[inline(always)]
+    pub fn get(&self, key: &LongKey, len: usize) -> Option<&[Symbol]> {
+        let entry = &self.entries[Self::index(key)];
+        let found = usize::from(entry.len) == len && entry.codes == *key;
+        if found { entry.symbols.get(..entry.n.into()) } else { None }
+    }
+
+    /// Remembers a segment, if it has become few enough symbols.
+    #[inline(always)]
+    pub fn put(&mut self, key: &LongKey, len: usize, n: usize, symbols: impl Iterator<Item = Symbol>) {
+        if n > MAX_LONG_SYMBOLS {
+            return;
+        }
+        let entry = &mut self.entries[Self::index(key)];
+        (entry.codes, entry.len, entry.n) = (*key, len as u16, n as u16);
+        entry.symbols.iter_mut().zip(symbols).for_each(|(to, symbol)| *to = symbol);
+    }
+}
+
+/// A boxed array of zeros, whose pages stay untouched until they are used.
+///
+/// # Safety
+/// All bits zero must be a valid `T`, and the array must not be empty.
+unsafe fn zeroed<T, const N: usize>() -> Box<[T; N]> {
+    let layout = Layout::new::<[T; N]>();
+    // SAFETY: the layout is not empty, and zeros are a valid array.
+    unsafe {
+        let array = alloc_zeroed(layout).cast::<[T; N]>();
+        if array.is_null() {
+            handle_alloc_error(layout);
+        }
+        Box::from_raw(array)
     }
 }

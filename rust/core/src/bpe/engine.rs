@@ -4,7 +4,7 @@
 use super::kernel::Avx2;
 use super::{
     block::{BLOCK, Block, Lists, Segment},
-    cache::{Cache, MAX_SYMBOLS, Place},
+    cache::{Cache, LongCache, MAX_SYMBOLS, Place},
     codes::{ASTRAL, FIRST_ASTRAL, SPACE},
     kernel::{Kernel, Key, Portable, RUN},
     long::Long,
@@ -23,6 +23,7 @@ const MAX_CACHED: usize = 16;
 pub struct EngineScratch {
     block: Block,
     cache: Cache,
+    long_cache: LongCache,
     lists: Lists,
     searches: Vec<Search>,
     keyed: Vec<Keyed>,
@@ -185,7 +186,7 @@ impl Rules {
     /// Answers the other segments: short ones from the cache or by merging, long ones in windows.
     #[inline(always)]
     fn answer_mixed<K: Kernel>(&self, scratch: &mut EngineScratch) {
-        let EngineScratch { block, cache, lists, keyed, run, long, long_symbols, .. } = scratch;
+        let EngineScratch { block, cache, long_cache, lists, keyed, run, long, long_symbols, .. } = scratch;
         keyed.clear();
         for &segment in &lists.mixed {
             let (start, len) = (segment.start as usize, segment.len as usize);
@@ -197,10 +198,7 @@ impl Rules {
                 cache.prefetch(place);
                 keyed.push(Keyed { key, place, segment });
             } else if len <= RUN {
-                let n = self.merge_in_block::<K>(block, segment, run);
-                for (to, symbol) in block.tokens[start..].iter_mut().zip(run.symbols(n)) {
-                    *to = symbol;
-                }
+                let n = self.merge_longer::<K>(block, segment, run, long_cache);
                 block.shorten(segment, n);
             } else {
                 long_symbols.clear();
@@ -236,6 +234,31 @@ impl Rules {
             };
             block.shorten(segment, n);
         }
+    }
+
+    /// Answers a segment of 17 to 64 characters, or a shorter one without a key; returns its number of tokens.
+    #[inline(always)]
+    fn merge_longer<K: Kernel>(
+        &self,
+        block: &mut Block,
+        segment: Segment,
+        run: &mut Run,
+        cache: &mut LongCache,
+    ) -> usize {
+        let (start, len) = (segment.start as usize, segment.len as usize);
+        let key = block.codes[start..].first_chunk().and_then(|codes| LongCache::key(codes, len));
+        if let Some(symbols) = key.and_then(|key| cache.get(&key, len)) {
+            block.tokens[start..start + symbols.len()].copy_from_slice(symbols);
+            return symbols.len();
+        }
+        let n = self.merge_in_block::<K>(block, segment, run);
+        if let Some(key) = key {
+            cache.put(&key, len, n, run.symbols(n));
+        }
+        for (to, symbol) in block.tokens[start..].iter_mut().zip(run.symbols(n)) {
+            *to = symbol;
+        }
+        n
     }
 
     /// Merges a segment of up to 64 characters, whose pairs are known from linking.

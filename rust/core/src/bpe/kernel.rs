@@ -66,9 +66,31 @@ pub trait Kernel {
     /// The key of the segment that is the first `len` (1 to 16) codes, if it has one.
     fn key(codes: &[u16; 16], len: usize) -> Option<Key>;
 
-    /// The lowest of the first `len` ranks and the leftmost place that has it. Up to the next multiple of 8 the
-    /// ranks must be [`NO_RANK`].
-    fn best(ranks: &[u32; RUN], len: usize) -> (u32, usize);
+    /// Ranks of up to 8 `V` pairs.
+    type Ranks<const V: usize>: Ranks;
+}
+
+/// The ranks of neighbouring pairs while a run is merged, in registers where there are such: written one by one
+/// and read all at once, they would wait for each other in memory.
+///
+/// A pair's key is its rank and, in the lowest bits, its place; so the least key is the leftmost of the best.
+pub trait Ranks {
+    /// Takes the keys of a run.
+    fn load(keys: &[u32; RUN]) -> Self;
+
+    /// The least key, [`NO_RANK`] if no pair merges.
+    fn best(&self) -> u32;
+
+    /// Replaces the key at a place. The run's last symbol starts no pair; its place may lie beyond the keys, and
+    /// is ignored.
+    fn set(&mut self, at: usize, key: u32);
+}
+
+/// The key of a pair.
+#[inline(always)]
+pub fn rank_key(rank: u32, at: usize) -> u32 {
+    // Ranks of pieces are below 2^24.
+    if rank == NO_RANK { NO_RANK } else { rank << RUN.trailing_zeros() | at as u32 }
 }
 
 /// The plain loops.
@@ -151,15 +173,30 @@ impl Kernel for Portable {
         Some(Key { codes: [packed as u64, (packed >> 64) as u64], wide })
     }
 
+    type Ranks<const V: usize> = PortableRanks<V>;
+}
+
+/// [`Ranks`] in an array.
+#[derive(Debug)]
+pub struct PortableRanks<const V: usize>([[u32; 8]; V]);
+
+impl<const V: usize> Ranks for PortableRanks<V> {
     #[inline(always)]
-    fn best(ranks: &[u32; RUN], len: usize) -> (u32, usize) {
-        let (mut best, mut at) = (NO_RANK, 0);
-        for (i, &rank) in ranks[..len.min(RUN)].iter().enumerate() {
-            if rank < best {
-                (best, at) = (rank, i);
-            }
+    fn load(keys: &[u32; RUN]) -> Self {
+        let rows = keys.as_chunks::<8>().0;
+        Self(std::array::from_fn(|i| rows[i]))
+    }
+
+    #[inline(always)]
+    fn best(&self) -> u32 {
+        self.0.as_flattened().iter().copied().fold(NO_RANK, u32::min)
+    }
+
+    #[inline(always)]
+    fn set(&mut self, at: usize, key: u32) {
+        if let Some(place) = self.0.as_flattened_mut().get_mut(at) {
+            *place = key;
         }
-        (best, at)
     }
 }
 
@@ -404,29 +441,48 @@ mod avx2 {
             }
         }
 
+        type Ranks<const V: usize> = Avx2Ranks<V>;
+    }
+
+    /// [`Ranks`] in registers.
+    #[derive(Debug)]
+    pub struct Avx2Ranks<const V: usize>([__m256i; V]);
+
+    impl<const V: usize> Ranks for Avx2Ranks<V> {
         #[inline(always)]
-        fn best(ranks: &[u32; RUN], len: usize) -> (u32, usize) {
-            // SAFETY: loads of 8 ranks at multiples of 8 below `len`, rounded up, which is at most 64.
+        fn load(keys: &[u32; RUN]) -> Self {
+            let rows = keys.as_chunks::<8>().0;
+            // SAFETY: loads of 8 keys.
+            Self(std::array::from_fn(|i| unsafe { _mm256_loadu_si256(rows[i].as_ptr().cast()) }))
+        }
+
+        #[inline(always)]
+        fn best(&self) -> u32 {
+            // SAFETY: no memory is touched.
             unsafe {
-                let vectors = len.min(RUN).div_ceil(8).max(1);
-                let at = |k: usize| _mm256_loadu_si256(ranks.as_ptr().add(8 * k).cast());
-                let mut low = at(0);
-                for k in 1..vectors {
-                    low = _mm256_min_epu32(low, at(k));
+                let mut low = self.0[0];
+                for &keys in &self.0[1..] {
+                    low = _mm256_min_epu32(low, keys);
                 }
                 let low = _mm_min_epu32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
                 let low = _mm_min_epu32(low, _mm_shuffle_epi32::<0b01_00_11_10>(low));
                 let low = _mm_min_epu32(low, _mm_shuffle_epi32::<0b10_11_00_01>(low));
-                let best = _mm_cvtsi128_si32(low) as u32;
-                let wanted = _mm256_set1_epi32(best as i32);
-                for k in 0..vectors {
-                    let equal = _mm256_castsi256_ps(_mm256_cmpeq_epi32(at(k), wanted));
-                    let mask = _mm256_movemask_ps(equal) as u32;
-                    if mask != 0 {
-                        return (best, 8 * k + mask.trailing_zeros() as usize);
-                    }
+                _mm_cvtsi128_si32(low) as u32
+            }
+        }
+
+        #[inline(always)]
+        fn set(&mut self, at: usize, key: u32) {
+            // SAFETY: no memory is touched.
+            unsafe {
+                let key = _mm256_set1_epi32(key as i32);
+                let mut place =
+                    _mm256_sub_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(at as i32));
+                for keys in &mut self.0 {
+                    let here = _mm256_cmpeq_epi32(place, _mm256_setzero_si256());
+                    *keys = _mm256_blendv_epi8(*keys, key, here);
+                    place = _mm256_add_epi32(place, _mm256_set1_epi32(8));
                 }
-                (best, 0)
             }
         }
     }
@@ -537,11 +593,22 @@ mod tests {
                 assert_eq!(Avx2::key(&codes, len), Portable::key(&codes, len), "{codes:?} {len}");
             }
 
-            let len = 1 + random(&mut state, 64) as usize;
-            let mut ranks = [NO_RANK; RUN];
-            ranks[..len].fill_with(|| (random(&mut state, 9) as u32).wrapping_sub(1));
-            let (plain, vector) = (Portable::best(&ranks, len), Avx2::best(&ranks, len));
-            assert!(plain == vector || plain.0 == NO_RANK && vector.0 == NO_RANK, "{ranks:?}");
+            ranks_agree::<1>(&mut state);
+            ranks_agree::<2>(&mut state);
+            ranks_agree::<8>(&mut state);
+        }
+    }
+
+    fn ranks_agree<const V: usize>(state: &mut u64) {
+        let keys: [u32; RUN] = std::array::from_fn(|at| rank_key(random(state, 9) as u32, at));
+        let mut plain = PortableRanks::<V>::load(&keys);
+        let mut vector = avx2::Avx2Ranks::<V>::load(&keys);
+        for _ in 0..10 {
+            assert_eq!(plain.best(), vector.best());
+            let at = random(state, 8 * V as u64 + 1) as usize;
+            let key = rank_key((random(state, 9) as u32).wrapping_sub(1), at);
+            plain.set(at, key);
+            vector.set(at, key);
         }
     }
 }

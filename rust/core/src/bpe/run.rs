@@ -1,7 +1,7 @@
 //! Merges a run of up to 64 symbols: the simple algorithm, on flat arrays.
 
 use super::{
-    kernel::{Kernel, RUN},
+    kernel::{Kernel, RUN, Ranks, rank_key},
     merges::{Merge, Merges, NO_RANK, Symbol},
 };
 
@@ -10,8 +10,8 @@ use super::{
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Run {
-    /// Rank of the pair that starts at a place.
-    ranks: [u32; RUN],
+    /// Keys of the pairs as they stand at first.
+    keys: [u32; RUN],
     symbols: [Symbol; RUN],
     /// What the pair that starts at a place becomes.
     results: [Symbol; RUN],
@@ -20,12 +20,12 @@ pub struct Run {
 
 impl Default for Run {
     fn default() -> Self {
-        Self { ranks: [NO_RANK; RUN], symbols: [0; RUN], results: [0; RUN], alive: 0 }
+        Self { keys: [NO_RANK; RUN], symbols: [0; RUN], results: [0; RUN], alive: 0 }
     }
 }
 
 impl Run {
-    /// Merges 1 to 64 symbols of which the first pairs are already looked up; returns how many are left.
+    /// Merges 1 to 64 symbols, whose pairs are looked up already; returns how many are left.
     #[inline(always)]
     pub fn merge<K: Kernel>(
         &mut self,
@@ -39,42 +39,65 @@ impl Run {
             n += 1;
         }
         let mut known = 0usize;
-        for ((rank, result), pair) in self.ranks.iter_mut().zip(&mut self.results).zip(pairs) {
-            (*rank, *result) = (pair.rank, pair.result);
-            known += 1;
+        for (at, pair) in pairs.enumerate().take(RUN) {
+            self.keys[at] = rank_key(pair.rank, at);
+            self.results[at] = pair.result;
+            known = at + 1;
         }
-        self.ranks[known..n.next_multiple_of(8).min(RUN)].fill(NO_RANK);
-        let mut alive = u64::MAX >> (RUN - n);
+        let end = known.next_multiple_of(8).max(8);
+        self.keys[known..end].fill(NO_RANK);
+        self.alive = u64::MAX >> (RUN - n);
+        match end {
+            8 => self.work::<K::Ranks<1>>(merges),
+            16 => self.work::<K::Ranks<2>>(merges),
+            24 | 32 => {
+                self.keys[end..32].fill(NO_RANK);
+                self.work::<K::Ranks<4>>(merges);
+            }
+            _ => {
+                self.keys[end..].fill(NO_RANK);
+                self.work::<K::Ranks<8>>(merges);
+            }
+        }
+        self.alive.count_ones() as usize
+    }
 
+    /// Merges until nothing merges.
+    #[inline(always)]
+    fn work<R: Ranks>(&mut self, merges: &Merges) {
+        let mut ranks = R::load(&self.keys);
+        let mut alive = self.alive;
         loop {
-            let (rank, at) = K::best(&self.ranks, known);
-            if rank == NO_RANK {
+            let best = ranks.best();
+            if best == NO_RANK {
                 break;
             }
-            let at = at & (RUN - 1);
+            let at = best as usize & (RUN - 1);
             let merged = self.results[at];
             self.symbols[at] = merged;
             // The place merged away is the next living one; `at` has a pair, so there is one.
             let behind = alive & (u64::MAX << at << 1);
             let to = behind.trailing_zeros() as usize & (RUN - 1);
             alive &= !(1 << to);
-            self.ranks[to] = NO_RANK;
-            let behind = behind & (behind - 1);
-            let mut pair = super::merges::NO_MERGE;
+            ranks.set(to, NO_RANK);
+            let behind = behind & behind.wrapping_sub(1);
+            let mut key = NO_RANK;
             if behind != 0 {
-                let next = behind.trailing_zeros() as usize;
-                pair = merges.find(merged, self.symbols[next & (RUN - 1)]);
+                let next = behind.trailing_zeros() as usize & (RUN - 1);
+                let pair = merges.find(merged, self.symbols[next]);
+                key = rank_key(pair.rank, at);
+                self.results[at] = pair.result;
             }
-            (self.ranks[at], self.results[at]) = (pair.rank, pair.result);
+            ranks.set(at, key);
             let before = alive & ((1 << at) - 1);
             if before != 0 {
                 let previous = (RUN - 1) - before.leading_zeros() as usize;
                 let pair = merges.find(self.symbols[previous], merged);
-                (self.ranks[previous], self.results[previous]) = (pair.rank, pair.result);
+                ranks.set(previous, rank_key(pair.rank, previous));
+                self.results[previous] = pair.result;
             }
         }
         self.alive = alive;
-        alive.count_ones() as usize
     }
 
     /// The first `n` symbols that are left.
