@@ -3,14 +3,17 @@
 //! No Python in here; `rust/py` binds it. The road of a document: [`normalize`] gives the text BPE sees,
 //! [`bpe`] gives its ids, [`tokenizer`] joins the two, [`corpus`] does it for files.
 
+pub mod batch;
 pub mod bpe;
 pub mod corpus;
 pub mod error;
 pub mod normalize;
 pub mod spm;
+pub mod text;
 pub mod tokenizer;
 pub mod vocab;
 
 pub use error::{Error, Result};
 pub use spm::SpmModel;
+pub use text::Text;
 pub use tokenizer::Tokenizer;

@@ -28,6 +28,15 @@ impl Normalizer {
         Ok(Self { charsmap, user_defined, options })
     }
 
+    /// True if all this does to valid UTF-8 is turn spaces into `▁` and put one in front.
+    pub fn only_escapes_spaces(&self) -> bool {
+        let options = &self.options;
+        self.charsmap.is_none()
+            && options.escape_whitespaces
+            && !options.remove_extra_whitespaces
+            && !options.whitespace_as_suffix
+    }
+
     /// Appends the normalised form of `text` (any bytes) to `out`; what is appended is valid UTF-8.
     pub fn normalize(&self, text: &[u8], out: &mut Vec<u8>) {
         let trims = self.options.remove_extra_whitespaces;

@@ -1,22 +1,18 @@
 //! Text to ids and back: normaliser, encoder and decoder of one model, with the tokens added beside it.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
-};
-use std::thread;
+use std::sync::Mutex;
 
 use rustc_hash::FxHashMap;
 
+pub use crate::batch::EncodedBatch;
 use crate::{
     Error, Result,
+    batch::{Content, Document},
     bpe::{self, Encoder},
     normalize::{Normalizer, PrefixMatcher},
     spm::{NormalizerOptions, Piece, PieceKind, SpecialIds, SpmModel, byte_of_piece},
+    text::Text,
 };
-
-/// Bytes of text that one thread takes at a time in a batch.
-const BATCH_BYTES: usize = 1 << 18;
 
 /// An exact tokenizer: the ids of `sentencepiece`, every one.
 #[derive(Debug)]
@@ -37,16 +33,8 @@ pub struct Tokenizer {
 #[derive(Debug, Default)]
 pub struct Scratch {
     normalized: Vec<u8>,
+    utf8: String,
     bpe: bpe::Scratch,
-}
-
-/// The ids of many documents in one buffer: those of document `i` are `ids[offsets[i]..offsets[i + 1]]`.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct EncodedBatch {
-    /// The ids of all documents.
-    pub ids: Vec<u32>,
-    /// Where each document starts, and the end of the last.
-    pub offsets: Vec<i64>,
 }
 
 impl Tokenizer {
@@ -116,18 +104,59 @@ impl Tokenizer {
 
     /// Appends the ids of `text` to `out`. Any bytes are a text: an invalid one counts as U+FFFD.
     pub fn encode_into(&self, text: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        if self.encodes_directly()
+            && let Ok(text) = simdutf8::basic::from_utf8(text)
+        {
+            return self.encode_text_into(Text::Utf8(text), scratch, out);
+        }
         scratch.normalized.clear();
         self.normalizer.normalize(text, &mut scratch.normalized);
         // The normaliser only writes valid UTF-8; the check costs little beside what follows.
-        let text = String::from_utf8_lossy(&scratch.normalized);
-        self.encoder.encode(&text, &mut scratch.bpe, out);
+        if let Ok(text) = simdutf8::basic::from_utf8(&scratch.normalized) {
+            self.encoder.encode(text, &mut scratch.bpe, out);
+        }
+    }
+
+    /// Appends the ids of a text in any form to `out`.
+    pub fn encode_text_into(&self, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        if self.encodes_directly() {
+            let prefix = self.options.add_dummy_prefix && !text.is_empty();
+            self.encoder.encode_spaced(prefix, text, &mut scratch.bpe, out);
+            return;
+        }
+        if let Text::Utf8(text) = text {
+            return self.encode_into(text.as_bytes(), scratch, out);
+        }
+        let mut utf8 = std::mem::take(&mut scratch.utf8);
+        utf8.clear();
+        text.push_utf8(&mut utf8);
+        self.encode_into(utf8.as_bytes(), scratch, out);
+        scratch.utf8 = utf8;
+    }
+
+    /// True if text need not be rewritten before it is encoded.
+    fn encodes_directly(&self) -> bool {
+        self.encoder.reads_spaces() && self.normalizer.only_escapes_spaces()
     }
 
     /// Ids of one text.
-    pub fn encode(&self, text: &[u8]) -> Vec<u32> {
+    pub fn encode<D: Document + ?Sized>(&self, text: &D) -> Vec<u32> {
         let mut out = Vec::new();
-        self.with_scratch(|scratch| self.encode_into(text, scratch, &mut out));
+        self.with_scratch(|scratch| self.encode_document(text, scratch, &mut out));
         out
+    }
+
+    /// Appends the ids of a document to `out`.
+    pub fn encode_document<D: Document + ?Sized>(
+        &self,
+        document: &D,
+        scratch: &mut Scratch,
+        out: &mut Vec<u32>,
+    ) {
+        match document.content() {
+            Content::Bytes(bytes) => self.encode_into(bytes, scratch, out),
+            Content::Text(text) => self.encode_text_into(text, scratch, out),
+        }
     }
 
     /// Ids of a piece's own text, taken as already normalised: no dummy `▁` in front.
@@ -135,48 +164,6 @@ impl Tokenizer {
         let mut out = Vec::new();
         self.with_scratch(|scratch| self.encoder.encode(text, &mut scratch.bpe, &mut out));
         out
-    }
-
-    /// Ids of many texts, encoded by `threads` threads; the result does not depend on their number.
-    pub fn encode_batch<T: AsRef<[u8]> + Sync>(&self, texts: &[T], threads: usize) -> EncodedBatch {
-        let tasks = cut_batch(texts);
-        let next = AtomicUsize::new(0);
-        let work = || {
-            self.with_scratch(|scratch| {
-                let mut done = Vec::new();
-                loop {
-                    let task = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(range) = tasks.get(task) else { return done };
-                    let (mut ids, mut ends) = (Vec::new(), Vec::new());
-                    for text in &texts[range.clone()] {
-                        self.encode_into(text.as_ref(), scratch, &mut ids);
-                        ends.push(ids.len());
-                    }
-                    done.push((task, ids, ends));
-                }
-            })
-        };
-        let mut parts: Vec<(usize, Vec<u32>, Vec<usize>)> = thread::scope(|scope| {
-            let others: Vec<_> = (1..threads.min(tasks.len())).map(|_| scope.spawn(work)).collect();
-            let mut parts = work();
-            for other in others {
-                match other.join() {
-                    Ok(more) => parts.extend(more),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            parts
-        });
-        parts.sort_unstable_by_key(|(task, _, _)| *task);
-        let mut batch = EncodedBatch { ids: Vec::new(), offsets: Vec::with_capacity(texts.len() + 1) };
-        batch.ids.reserve_exact(parts.iter().map(|(_, ids, _)| ids.len()).sum());
-        batch.offsets.push(0);
-        for (_, ids, ends) in parts {
-            let start = batch.ids.len();
-            batch.offsets.extend(ends.iter().map(|end| (start + end) as i64));
-            batch.ids.extend_from_slice(&ids);
-        }
-        batch
     }
 
     /// The text of ids, as SentencePiece decodes it: control and added tokens are invisible, bytes that
@@ -231,7 +218,7 @@ impl Tokenizer {
         })
     }
 
-    fn with_scratch<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
+    pub(crate) fn with_scratch<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
         let spare = self.spare.try_lock().ok().and_then(|mut spare| spare.pop());
         let mut scratch = spare.unwrap_or_default();
         let result = work(&mut scratch);
@@ -240,21 +227,6 @@ impl Tokenizer {
         }
         result
     }
-}
-
-/// Ranges of documents of about [`BATCH_BYTES`] each.
-fn cut_batch<T: AsRef<[u8]>>(texts: &[T]) -> Vec<std::ops::Range<usize>> {
-    let mut tasks = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (i, text) in texts.iter().enumerate() {
-        bytes += text.as_ref().len();
-        if bytes >= BATCH_BYTES {
-            tasks.push(start..i + 1);
-            (start, bytes) = (i + 1, 0);
-        }
-    }
-    tasks.push(start..texts.len());
-    tasks
 }
 
 fn flush_bytes(bytes: &mut Vec<u8>, text: &mut String) {

@@ -4,19 +4,28 @@ use pyo3::{
     exceptions::PyTypeError,
     prelude::*,
     pybacked::{PyBackedBytes, PyBackedStr},
+    types::{PyBytes, PyString},
+};
+use zhuzi_core::{
+    Text as CoreText,
+    batch::{Content, Document},
 };
 
-/// A `str` or `bytes` object, its UTF-8 read in place and kept alive.
+use crate::strings::InPlace;
+
+/// A `str` or `bytes` object, read in place and kept alive.
 pub enum Text {
+    InPlace(InPlace),
     Str(PyBackedStr),
     Bytes(PyBackedBytes),
 }
 
-impl AsRef<[u8]> for Text {
-    fn as_ref(&self) -> &[u8] {
+impl Document for Text {
+    fn content(&self) -> Content<'_> {
         match self {
-            Self::Str(text) => text.as_bytes(),
-            Self::Bytes(bytes) => bytes,
+            Self::InPlace(text) => Content::Text(text.text()),
+            Self::Str(text) => Content::Text(CoreText::Utf8(text)),
+            Self::Bytes(bytes) => Content::Bytes(bytes),
         }
     }
 }
@@ -25,10 +34,14 @@ impl<'py> FromPyObject<'_, 'py> for Text {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        if let Ok(text) = object.cast::<pyo3::types::PyString>() {
-            return Ok(Self::Str(text.to_owned().try_into()?));
+        if let Ok(text) = object.cast::<PyString>() {
+            return Ok(match InPlace::new(&text) {
+                Some(text) => Self::InPlace(text),
+                // Raises Python's own error for what is no text.
+                None => Self::Str(text.to_owned().try_into()?),
+            });
         }
-        if let Ok(bytes) = object.cast::<pyo3::types::PyBytes>() {
+        if let Ok(bytes) = object.cast::<PyBytes>() {
             return Ok(Self::Bytes(bytes.to_owned().into()));
         }
         let kind = object.get_type().name()?;

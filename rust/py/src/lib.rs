@@ -4,6 +4,7 @@ mod arrow;
 mod convert;
 mod corpus;
 mod errors;
+mod strings;
 mod tokenizer;
 mod vocab;
 

@@ -24,7 +24,7 @@ impl Tokenizer {
     }
 
     fn encode(&self, py: Python<'_>, text: Text) -> Vec<u32> {
-        py.detach(|| self.core.encode(text.as_ref()))
+        py.detach(|| self.core.encode(&text))
     }
 
     fn encode_piece(&self, piece: &str) -> Vec<u32> {

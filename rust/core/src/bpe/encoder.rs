@@ -1,40 +1,40 @@
-//! Encodes normalised text: cuts it where no merge can cross, answers each segment from a cache or by merging.
+//! The encoder of one model: cuts USER_DEFINED pieces out of the text and has the rest encoded, the fast way
+//! where the model allows it.
 
-use rustc_hash::FxHashMap;
+use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::{
-    merge::{MergeScratch, Splits, merge_long, merge_run},
-    table::{Symbol, Table},
+    engine::{EngineScratch, Sink},
+    kernel::Portable,
+    plain::{PlainRules, PlainScratch},
+    rules::Rules,
 };
 use crate::{
     Error, Result,
-    normalize::PrefixMatcher,
-    spm::{ModelKind, PieceKind, SpmModel, byte_of_piece},
+    spm::{ModelKind, PieceKind, SpmModel},
+    text::Text,
 };
-
-/// Segments a [`Scratch`] remembers before it starts anew. A segment costs at most 250 bytes or so, which
-/// keeps a thread's cache below 16 MB.
-const CACHED_SEGMENTS: usize = 1 << 16;
-/// Longest segment that is worth remembering, in bytes.
-const CACHED_BYTES: usize = 48;
 
 /// The exact BPE encoder of one model. Threads share it; each brings a [`Scratch`] of its own.
 #[derive(Debug)]
 pub struct Encoder {
-    table: Table,
-    user_defined: PrefixMatcher,
-    user_defined_ids: FxHashMap<Box<[u8]>, u32>,
-    /// Ids of the 256 byte pieces, where the model has byte fallback.
-    bytes: Option<Box<[u32; 256]>>,
-    unk: u32,
+    way: Way,
+    /// Finds the USER_DEFINED pieces (of those that start at a place, the longest), with their ids.
+    user_defined: Option<(AhoCorasick, Vec<u32>)>,
 }
 
-/// What one thread keeps between texts: working memory and the answers of segments seen before.
+#[derive(Debug)]
+enum Way {
+    Fast(Box<Rules>),
+    Plain(Box<PlainRules>),
+}
+
+/// What one thread keeps between texts: working memory and the answers of segments seen before. About 5 MB;
+/// more only after a text with a very long segment, or with a model that needs the plain way.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    symbols: Vec<Symbol>,
-    merge: MergeScratch,
-    cache: FxHashMap<Box<[u8]>, Box<[u32]>>,
+    engine: EngineScratch,
+    plain: PlainScratch,
 }
 
 impl Encoder {
@@ -52,148 +52,94 @@ impl Encoder {
                 ),
             ));
         }
-        let of_kind = |kind| (0u32..).zip(model.pieces()).filter(move |(_, p)| p.kind == kind);
-        let mut bytes = model.byte_fallback().then(|| Box::new([0; 256]));
-        if let Some(bytes) = &mut bytes {
-            for (id, piece) in of_kind(PieceKind::Byte) {
-                if let Some(byte) = byte_of_piece(&piece.text) {
-                    bytes[usize::from(byte)] = id;
-                }
-            }
+        match Rules::new(model) {
+            Some(rules) => Self::with_way(model, Way::Fast(Box::new(rules))),
+            None => Self::new_plain(model),
         }
-        let user_defined = || of_kind(PieceKind::UserDefined).map(|(id, p)| (p.text.as_bytes(), id));
-        Ok(Self {
-            table: Table::new(model),
-            user_defined: PrefixMatcher::new(user_defined().map(|(text, _)| text)),
-            user_defined_ids: user_defined().map(|(text, id)| (text.into(), id)).collect(),
-            bytes,
-            unk: model.special_ids().unk,
-        })
+    }
+
+    /// The encoder that takes the plain way with any model, for tests.
+    #[doc(hidden)]
+    pub fn new_plain(model: &SpmModel) -> Result<Self> {
+        Self::with_way(model, Way::Plain(Box::new(PlainRules::new(model))))
+    }
+
+    fn with_way(model: &SpmModel, way: Way) -> Result<Self> {
+        let user_defined = || {
+            let pieces = (0u32..).zip(model.pieces());
+            pieces.filter(|(_, p)| p.kind == PieceKind::UserDefined)
+        };
+        let ids: Vec<u32> = user_defined().map(|(id, _)| id).collect();
+        let user_defined = if ids.is_empty() {
+            None
+        } else {
+            let matcher = AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostLongest)
+                .build(user_defined().map(|(_, p)| &p.text))
+                .map_err(|e| Error::model(model.origin(), format!("too many user-defined pieces ({e})")))?;
+            Some((matcher, ids))
+        };
+        Ok(Self { way, user_defined })
+    }
+
+    /// True if [`Self::encode`] takes a space for a `▁`, so that text need not be rewritten.
+    pub fn reads_spaces(&self) -> bool {
+        matches!(self.way, Way::Fast(_)) && self.user_defined.is_none()
+    }
+
+    /// [`Self::encode`] without vector instructions, for tests.
+    #[doc(hidden)]
+    pub fn encode_portably(&self, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        if let Way::Fast(rules) = &self.way {
+            let mut sink = Sink { ids: out, after_unknown: false };
+            rules.encode_with::<Portable>(text, false, &mut scratch.engine, &mut sink);
+        }
+    }
+
+    /// True unless the model needs the plain way.
+    #[doc(hidden)]
+    pub fn is_fast(&self) -> bool {
+        matches!(self.way, Way::Fast(_))
+    }
+
+    /// Appends the ids of `text`, of any form and with a `▁` before it if `prefix` is set; false (and nothing
+    /// appended) unless [`Self::reads_spaces`].
+    pub fn encode_spaced(
+        &self,
+        prefix: bool,
+        text: Text<'_>,
+        scratch: &mut Scratch,
+        out: &mut Vec<u32>,
+    ) -> bool {
+        match &self.way {
+            Way::Fast(rules) if self.user_defined.is_none() => {
+                let mut sink = Sink { ids: out, after_unknown: false };
+                rules.encode(text, prefix, &mut scratch.engine, &mut sink);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Appends the ids of `text`, which is taken as already normalised, to `out`.
     pub fn encode(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        let mut sink = Sink::new(self, out);
-        if self.table.has_unused() {
-            return self.encode_whole(text, scratch, &mut sink);
-        }
-        let mut rest = text;
-        while let Some((at, len)) = self.next_user_defined(rest) {
-            self.encode_region(&rest[..at], scratch, &mut sink);
-            sink.push(self.user_defined_ids[&rest.as_bytes()[at..at + len]]);
-            rest = &rest[at + len..];
-        }
-        self.encode_region(rest, scratch, &mut sink);
-    }
-
-    /// Place and length of the first USER_DEFINED piece (of those that start there, the longest).
-    fn next_user_defined(&self, text: &str) -> Option<(usize, usize)> {
-        if self.user_defined.is_empty() {
-            return None;
-        }
-        let longest = |at| self.user_defined.longest(&text.as_bytes()[at..]);
-        text.char_indices().find_map(|(at, _)| longest(at).map(|len| (at, len)))
-    }
-
-    /// Encodes text without USER_DEFINED pieces, segment by segment (theorem P1).
-    fn encode_region(&self, text: &str, scratch: &mut Scratch, sink: &mut Sink<'_>) {
-        let mut chars = text.char_indices();
-        let Some((_, mut last)) = chars.next() else { return };
-        let mut start = 0;
-        for (at, c) in chars {
-            if !self.table.linked(last, c) {
-                self.encode_segment(&text[start..at], scratch, sink);
-                start = at;
+        let mut sink = Sink { ids: out, after_unknown: false };
+        let rules = match &self.way {
+            Way::Fast(rules) => rules,
+            Way::Plain(rules) => {
+                let user_defined = self.user_defined.as_ref();
+                return rules.encode(text, user_defined, &mut scratch.plain, &mut sink);
             }
-            last = c;
-        }
-        self.encode_segment(&text[start..], scratch, sink);
-    }
-
-    fn encode_segment(&self, segment: &str, scratch: &mut Scratch, sink: &mut Sink<'_>) {
-        let mut chars = segment.chars();
-        if let (Some(only), None) = (chars.next(), chars.next()) {
-            return sink.push_symbol(self.table.symbol(only));
-        }
-        if let Some(ids) = scratch.cache.get(segment.as_bytes()) {
-            return ids.iter().for_each(|&id| sink.push(id));
-        }
-        scratch.symbols.clear();
-        scratch.symbols.extend(segment.chars().map(|c| self.table.symbol(c)));
-        merge_run(&self.table, &mut scratch.symbols, &mut scratch.merge);
-        if segment.len() > CACHED_BYTES {
-            return scratch.symbols.iter().for_each(|&symbol| sink.push_symbol(symbol));
-        }
-        let mut ids = Vec::new();
-        let mut answer = Sink::new(self, &mut ids);
-        scratch.symbols.iter().for_each(|&symbol| answer.push_symbol(symbol));
-        ids.iter().for_each(|&id| sink.push(id));
-        if scratch.cache.len() >= CACHED_SEGMENTS {
-            scratch.cache.clear();
-        }
-        scratch.cache.insert(segment.as_bytes().into(), ids.into());
-    }
-
-    /// Encodes a text as one run: an UNUSED piece is split the way it was last offered anywhere in the text,
-    /// so nothing may be cut.
-    fn encode_whole(&self, text: &str, scratch: &mut Scratch, sink: &mut Sink<'_>) {
-        let Scratch { symbols, merge, .. } = scratch;
-        symbols.clear();
-        let mut frozen = Vec::new();
-        let mut rest = text;
-        while let Some(c) = rest.chars().next() {
-            let (symbol, len) = match self.user_defined.longest(rest.as_bytes()) {
-                Some(len) => {
-                    frozen.push(symbols.len() as u32);
-                    (self.user_defined_ids[&rest.as_bytes()[..len]], len)
-                }
-                None => (self.table.symbol(c), c.len_utf8()),
-            };
-            symbols.push(symbol);
-            rest = &rest[len..];
-        }
-        let mut splits = Splits::default();
-        merge_long(&self.table, symbols, &frozen, merge, Some(&mut splits));
-        let mut left_to_right: Vec<Symbol> = symbols.iter().rev().copied().collect();
-        while let Some(symbol) = left_to_right.pop() {
-            match splits.get(&symbol) {
-                Some(&(left, right)) => left_to_right.extend([right, left]),
-                None => sink.push_symbol(symbol),
+        };
+        let mut rest = 0;
+        if let Some((matcher, ids)) = &self.user_defined {
+            for found in matcher.find_iter(text) {
+                rules.encode(Text::Utf8(&text[rest..found.start()]), false, &mut scratch.engine, &mut sink);
+                sink.ids.push(ids[found.pattern()]);
+                sink.after_unknown = false;
+                rest = found.end();
             }
         }
-    }
-}
-
-/// Where ids go. Characters that are no piece are spelled in bytes, or fuse into one unknown token a run.
-struct Sink<'a> {
-    encoder: &'a Encoder,
-    out: &'a mut Vec<u32>,
-    after_unknown: bool,
-}
-
-impl<'a> Sink<'a> {
-    fn new(encoder: &'a Encoder, out: &'a mut Vec<u32>) -> Self {
-        Self { encoder, out, after_unknown: false }
-    }
-
-    fn push(&mut self, id: u32) {
-        let unknown = id == self.encoder.unk;
-        if !(unknown && self.after_unknown) {
-            self.out.push(id);
-        }
-        self.after_unknown = unknown;
-    }
-
-    fn push_symbol(&mut self, symbol: Symbol) {
-        match (self.encoder.table.finish(symbol), &self.encoder.bytes) {
-            (Ok(id), _) => self.push(id),
-            (Err(_), None) => self.push(self.encoder.unk),
-            (Err(c), Some(bytes)) => {
-                let mut buffer = [0; 4];
-                for byte in c.encode_utf8(&mut buffer).bytes() {
-                    self.push(bytes[usize::from(byte)]);
-                }
-            }
-        }
+        rules.encode(Text::Utf8(&text[rest..]), false, &mut scratch.engine, &mut sink);
     }
 }

@@ -1,13 +1,25 @@
 //! Byte-pair encoding with a SentencePiece model: normalised text in, ids out, exactly SentencePiece's.
 //!
-//! [`table`] holds what a model says about symbols, [`merge`] merges one run of symbols, [`encoder`] cuts a
-//! text into runs that cannot touch each other and remembers their answers. [`oracle`] says the same in the
-//! slowest and plainest way, for tests.
+//! The road of a text, in reading order: [`encoder`] cuts USER_DEFINED pieces out; [`engine`] encodes what is
+//! between them block by block; [`block`] decodes a block into 16-bit [`codes`], looks neighbours up in the
+//! [`pairs`] table and cuts where none can merge; the segments are answered from the [`cache`], by merging a
+//! short [`run`], or window by window ([`long`]). [`rules`] derives all tables from a model, [`kernel`] holds
+//! the loops that have a vector twin. [`plain`] encodes for models that allow no cuts, and [`oracle`] says the
+//! whole thing once more in the slowest and plainest way, for tests.
 
+mod block;
+mod cache;
+mod codes;
 mod encoder;
-mod merge;
+mod engine;
+mod kernel;
+mod long;
+mod merges;
 #[doc(hidden)]
 pub mod oracle;
-mod table;
+mod pairs;
+mod plain;
+mod rules;
+mod run;
 
 pub use encoder::{Encoder, Scratch};

@@ -1,0 +1,314 @@
+//! A block of text: decoded, linked, cut into segments, and written out.
+//!
+//! All of it works on bit masks, one bit a character. Segments of one and of two characters, nine of ten in
+//! Chinese, are answered by the masks alone; the places of the longer ones go to a list.
+
+use super::{
+    codes::{ASTRAL, Codes, from_bmp},
+    kernel::{CHUNK, CHUNK_TAIL, Kernel, LinkMasks},
+    merges::Symbol,
+    pairs::Pairs,
+};
+use crate::text::Text;
+
+/// Characters of a block.
+pub const BLOCK: usize = 2048;
+const WORDS: usize = BLOCK / 64;
+/// Codes and tokens behind the block that vector loads may touch.
+const SLACK: usize = 80;
+
+/// Working memory of one block.
+#[derive(Debug)]
+pub struct Block {
+    /// The characters; the first `held` count.
+    pub codes: Box<[u16; BLOCK + SLACK]>,
+    /// Characters in the block.
+    pub held: usize,
+    /// For each character: the token that starts there. Only those whose `keep` bit is set are written.
+    pub tokens: Box<[Symbol; BLOCK + SLACK]>,
+    links: [LinkMasks; WORDS + 2],
+    keep: [u64; WORDS + 2],
+    /// The characters behind the [`ASTRAL`] codes, in order, and how many of them are already written.
+    astral: Vec<char>,
+    astral_done: usize,
+}
+
+/// A segment of three or more characters.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Its first character.
+    pub start: u32,
+    /// Its characters.
+    pub len: u32,
+}
+
+/// The longer segments of a block, by the way they are answered.
+#[derive(Debug, Default)]
+pub struct Lists {
+    /// Starts of those of three characters with the common score.
+    pub three: Vec<u32>,
+    /// Those of more characters with the common score.
+    pub one_score: Vec<Segment>,
+    /// Those that hold a pair with another score.
+    pub mixed: Vec<Segment>,
+}
+
+impl Lists {
+    fn clear(&mut self) {
+        self.three.clear();
+        self.one_score.clear();
+        self.mixed.clear();
+    }
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self {
+            codes: Box::new([0; BLOCK + SLACK]),
+            held: 0,
+            tokens: Box::new([0; BLOCK + SLACK]),
+            links: [LinkMasks::default(); WORDS + 2],
+            keep: [0; WORDS + 2],
+            astral: Vec::new(),
+            astral_done: 0,
+        }
+    }
+}
+
+impl Block {
+    /// Forgets the block.
+    pub fn clear(&mut self) {
+        self.held = 0;
+        self.astral.clear();
+        self.astral_done = 0;
+    }
+
+    /// Decodes more of `text` from unit `at` on, until the text ends or the block is full; returns where it
+    /// stopped.
+    #[inline(always)]
+    pub fn fill<K: Kernel>(&mut self, codes: &Codes, text: Text<'_>, at: usize) -> usize {
+        let room = BLOCK - self.held;
+        let end = text.len().min(at + room);
+        let to = &mut self.codes[self.held..];
+        match text {
+            Text::Utf8(text) => return self.fill_utf8::<K>(codes, text, at),
+            Text::Latin1(text) => to.iter_mut().zip(&text[at..end]).for_each(|(to, &c)| *to = c.into()),
+            Text::Ucs2(text) => to.iter_mut().zip(&text[at..end]).for_each(|(to, &c)| *to = from_bmp(c)),
+            Text::Ucs4(text) => {
+                for (to, &c) in to.iter_mut().zip(&text[at..end]) {
+                    let c = char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER);
+                    *to = codes.code(c);
+                    if *to == ASTRAL {
+                        self.astral.push(c);
+                    }
+                }
+            }
+        }
+        self.held += end - at;
+        end
+    }
+
+    #[inline(always)]
+    fn fill_utf8<K: Kernel>(&mut self, codes: &Codes, text: &str, mut at: usize) -> usize {
+        let bytes = text.as_bytes();
+        while at < bytes.len() && self.held + CHUNK <= BLOCK {
+            let mut copy = [0; CHUNK + CHUNK_TAIL];
+            let rest = &bytes[at..];
+            let chunk = rest.first_chunk::<{ CHUNK + CHUNK_TAIL }>().unwrap_or_else(|| {
+                copy[..rest.len()].copy_from_slice(rest);
+                &copy
+            });
+            let Some(head) = chunk.first_chunk::<CHUNK>() else { return at };
+            let (mut starts, astral) = K::starts(head);
+            if rest.len() < CHUNK {
+                starts &= (1 << rest.len()) - 1;
+            }
+            if astral {
+                self.decode_slowly(codes, text, at, starts);
+            } else if let Some(out) = self.codes[self.held..].first_chunk_mut::<CHUNK>() {
+                K::decode(chunk, starts, out);
+                self.held += starts.count_ones() as usize;
+            }
+            at += CHUNK.min(rest.len());
+        }
+        at
+    }
+
+    /// Decodes the characters that start in 64 bytes some of which are astral.
+    #[inline(never)]
+    fn decode_slowly(&mut self, codes: &Codes, text: &str, at: usize, starts: u64) {
+        if starts == 0 {
+            return;
+        }
+        let first = at + starts.trailing_zeros() as usize;
+        for c in text[first..].chars().take(starts.count_ones() as usize) {
+            let code = codes.code(c);
+            if code == ASTRAL {
+                self.astral.push(c);
+            }
+            self.codes[self.held] = code;
+            self.held += 1;
+        }
+    }
+
+    /// Looks all neighbours up; the last character counts as linked to nothing.
+    #[inline(always)]
+    pub fn link<K: Kernel>(&mut self, pairs: &Pairs) {
+        // Nothing is linked to this code.
+        self.codes[self.held] = ASTRAL;
+        let words = self.held.div_ceil(64);
+        for word in 0..words {
+            let codes = self.codes[64 * word..].first_chunk::<65>();
+            let tokens = self.tokens[64 * word..].first_chunk_mut::<64>();
+            if let (Some(codes), Some(tokens)) = (codes, tokens) {
+                self.links[word] = K::link(pairs, codes, tokens);
+            }
+        }
+        let over = (64 * words - self.held) as u32;
+        if over != 0 {
+            // What stands behind the last character is left over from an earlier block.
+            let last = &mut self.links[words - 1];
+            let mask = u64::MAX >> over;
+            *last = LinkMasks {
+                linked: last.linked & mask,
+                pieces: last.pieces & mask,
+                mixed: last.mixed & mask,
+            };
+        }
+        self.links[words] = LinkMasks::default();
+    }
+
+    /// Characters up to the last place before the end where the text may be cut; 0 if there is none.
+    pub fn last_cut(&self) -> usize {
+        let words = self.held.div_ceil(64);
+        for word in (0..words).rev() {
+            let mut open = !self.links[word].linked;
+            if word == (self.held - 1) / 64 {
+                open &= (1 << ((self.held - 1) % 64)) - 1;
+            }
+            if open != 0 {
+                return 64 * word + 64 - open.leading_zeros() as usize;
+            }
+        }
+        0
+    }
+
+    /// Answers the segments of one and two characters among the first `cut`, and lists the longer ones.
+    #[inline(always)]
+    pub fn cut_segments(&mut self, cut: usize, lists: &mut Lists) {
+        lists.clear();
+        let (mut before_linked, mut before_pair) = (0, 0);
+        for word in 0..cut.div_ceil(64) {
+            let LinkMasks { linked, pieces, mixed } = self.links[word];
+            let behind = self.links[word + 1];
+            let next_linked = (linked >> 1) | (behind.linked << 63);
+            let mut starts = !((linked << 1) | before_linked);
+            let mut all = u64::MAX;
+            if cut - 64 * word < 64 {
+                all = (1 << (cut - 64 * word)) - 1;
+                starts &= all;
+            }
+            before_linked = linked >> 63;
+            // Pairs that are a piece: the second character is gone.
+            let pair = starts & linked & !next_linked & pieces;
+            self.keep[word] = all & !((pair << 1) | before_pair);
+            before_pair = pair >> 63;
+
+            let long = starts & linked & next_linked;
+            let third_linked = (linked >> 2) | (behind.linked << 62);
+            let next_mixed = (mixed >> 1) | (behind.mixed << 63);
+            let mut three = long & !(third_linked | mixed | next_mixed);
+            let mut long = long & !three;
+            while three != 0 {
+                lists.three.push(64 * word as u32 + three.trailing_zeros());
+                three &= three - 1;
+            }
+            while long != 0 {
+                let start = 64 * word + long.trailing_zeros() as usize;
+                long &= long - 1;
+                let (len, is_mixed) = self.measure(start);
+                let segment = Segment { start: start as u32, len: len as u32 };
+                if is_mixed { lists.mixed.push(segment) } else { lists.one_score.push(segment) }
+            }
+        }
+        // The words behind may be touched by `shorten`.
+        self.keep[cut.div_ceil(64)] = 0;
+    }
+
+    /// Characters of the segment that starts at `start`, and whether one of its pairs has another score.
+    #[inline(always)]
+    fn measure(&self, start: usize) -> (usize, bool) {
+        let (mut word, bit) = (start / 64, start % 64);
+        let open = !self.links[word].linked >> bit;
+        // The shift brings in zeros: no end is found by mistake.
+        if open != 0 {
+            let pairs = open.trailing_zeros();
+            let mixed = (self.links[word].mixed >> bit) & ((1 << pairs) - 1);
+            return (pairs as usize + 1, mixed != 0);
+        }
+        let mut mixed = self.links[word].mixed >> bit != 0;
+        loop {
+            // The last character is linked to nothing, so an end comes.
+            word += 1;
+            let open = !self.links[word].linked;
+            if open != 0 {
+                let pairs = open.trailing_zeros();
+                mixed |= self.links[word].mixed & ((1 << pairs) - 1) != 0;
+                return (64 * word + pairs as usize + 1 - start, mixed);
+            }
+            mixed |= self.links[word].mixed != 0;
+        }
+    }
+
+    /// True if the pair that starts at `at` is a piece.
+    #[inline(always)]
+    pub fn is_piece(&self, at: usize) -> bool {
+        self.links[at / 64].pieces >> (at % 64) & 1 != 0
+    }
+
+    /// Notes that a segment has become its first `n` tokens.
+    #[inline(always)]
+    pub fn shorten(&mut self, segment: Segment, n: usize) {
+        let (from, to) = (segment.start as usize + n, (segment.start + segment.len) as usize);
+        let (word, bit) = (from / 64, from % 64);
+        let gone = to - from;
+        if gone < 64 {
+            let mask = ((1u128 << gone) - 1) << bit;
+            self.keep[word] &= !(mask as u64);
+            self.keep[word + 1] &= !((mask >> 64) as u64);
+            return;
+        }
+        for at in from..to {
+            self.keep[at / 64] &= !(1 << (at % 64));
+        }
+    }
+
+    /// Words of tokens in the first `cut` characters.
+    pub fn words(cut: usize) -> usize {
+        cut.div_ceil(64)
+    }
+
+    /// The tokens of one word, and which of them count.
+    #[inline(always)]
+    pub fn word(&self, word: usize) -> (&[Symbol; 64], u64) {
+        let tokens = self.tokens[64 * word..].first_chunk::<64>();
+        (tokens.unwrap_or(&[0; 64]), self.keep[word])
+    }
+
+    /// The next of the characters that share a code.
+    pub fn next_astral(&mut self) -> char {
+        let c = self.astral.get(self.astral_done).copied().unwrap_or(char::REPLACEMENT_CHARACTER);
+        self.astral_done += 1;
+        c
+    }
+
+    /// Removes the first `cut` characters.
+    pub fn advance(&mut self, cut: usize) {
+        self.codes.copy_within(cut..self.held, 0);
+        self.held -= cut;
+        if self.astral_done == self.astral.len() {
+            self.astral.clear();
+            self.astral_done = 0;
+        }
+    }
+}

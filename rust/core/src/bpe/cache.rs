@@ -1,0 +1,175 @@
+//! What segments have become before: a direct-mapped table, so that it never grows and never searches.
+
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+
+use super::{kernel::Key, merges::Symbol};
+
+/// Entries; with 32 bytes each, a thread's cache takes 4 MB. More gain little and cost cold misses.
+const ENTRIES: usize = 1 << 17;
+/// Symbols that an entry holds.
+pub const MAX_SYMBOLS: usize = 5;
+
+/// One segment: its key, up to five symbols of 24 bits, and a byte with the key's kind (bit 7), the segment's
+/// length less one (bits 3 to 6) and the number of symbols (bits 0 to 2; 0 in an empty entry).
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+struct Entry {
+    codes: [u64; 2],
+    symbols: u128,
+}
+
+/// The segments one thread has met.
+#[derive(Debug)]
+pub struct Cache {
+    entries: Box<[Entry; ENTRIES]>,
+}
+
+/// Where a segment is or would be, and the upper bits of its entry's last byte.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    index: u32,
+    kind: u8,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        // SAFETY: an entry of zeros is an empty one.
+        Self { entries: unsafe { zeroed() } }
+    }
+}
+
+impl Cache {
+    /// Where the segment of this key and length (1 to 16) is kept.
+    #[inline(always)]
+    pub fn place(key: &Key, len: usize) -> Place {
+        let kind = (u8::from(key.wide) << 7) | ((len as u8 - 1) << 3);
+        let (a, b) = (key.codes[0] ^ 0x9E37_79B9_7F4A_7C15, key.codes[1] ^ 0xD6E8_FEB8_6659_FD93);
+        let product = u128::from(a) * u128::from(b ^ u64::from(kind));
+        let hash = (product >> 64) as u64 ^ product as u64;
+        Place { index: (hash >> 32) as u32 & (ENTRIES as u32 - 1), kind }
+    }
+
+    /// Asks the processor to bring the entry nearer.
+    #[inline(always)]
+    pub fn prefetch(&self, place: Place) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint; the address is that of an entry.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let entry: *const Entry = &raw const self.entries[place.index as usize & (ENTRIES - 1)];
+            _mm_prefetch::<_MM_HINT_T0>(entry.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = place;
+    }
+
+    /// The symbols of a segment, 24 bits each from the lowest up, and their number.
+    #[inline(always)]
+    pub fn get(&self, key: &Key, place: Place) -> Option<(u128, usize)> {
+        let entry = &self.entries[place.index as usize & (ENTRIES - 1)];
+        let last = (entry.symbols >> 120) as u8;
+        let found = entry.codes == key.codes && last ^ place.kind < 8 && last & 7 != 0;
+        found.then_some((entry.symbols, usize::from(last & 7)))
+    }
+
+    /// Remembers a segment of up to [`MAX_SYMBOLS`] symbols.
+    pub fn put(&mut self, key: &Key, place: Place, symbols: impl Iterator<Item = Symbol>) {
+        let (mut packed, mut n) = (0, 0);
+        for symbol in symbols.take(MAX_SYMBOLS) {
+            packed |= u128::from(symbol) << (24 * n);
+            n += 1;
+        }
+        packed |= (u128::from(place.kind) | n as u128) << 120;
+        self.entries[place.index as usize & (ENTRIES - 1)] = Entry { codes: key.codes, symbols: packed };
+    }
+}
+
+/// Longest segment that [`LongCache`] takes.
+pub const MAX_LONG: usize = 48;
+const LONG_ENTRIES: usize = 1 << 12;
+const MAX_LONG_SYMBOLS: usize = 19;
+
+/// Segments of 17 to 48 codes below 256: an indentation and the word behind it, mostly. Half a megabyte.
+#[derive(Debug)]
+pub struct LongCache {
+    entries: Box<[LongEntry; LONG_ENTRIES]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(128))]
+struct LongEntry {
+    codes: LongKey,
+    /// 0 in an empty entry.
+    len: u16,
+    n: u16,
+    symbols: [Symbol; MAX_LONG_SYMBOLS],
+}
+
+/// The codes, zero behind the last.
+pub type LongKey = [u64; MAX_LONG / 8];
+
+impl Default for LongCache {
+    fn default() -> Self {
+        // SAFETY: an entry of zeros is an empty one.
+        Self { entries: unsafe { zeroed() } }
+    }
+}
+
+impl LongCache {
+    /// The key of a segment, if it has one.
+    #[inline(always)]
+    pub fn key(codes: &[u16; MAX_LONG], len: usize) -> Option<LongKey> {
+        let mut bytes = [0; MAX_LONG];
+        let mut high = 0;
+        for (i, (byte, &code)) in bytes.iter_mut().zip(codes).enumerate() {
+            let code = if i < len { code } else { 0 };
+            *byte = code as u8;
+            high |= code;
+        }
+        let words = bytes.as_chunks::<8>().0;
+        (len <= MAX_LONG && high <= 0xFF).then(|| std::array::from_fn(|i| u64::from_le_bytes(words[i])))
+    }
+
+    #[inline(always)]
+    fn index(key: &LongKey) -> usize {
+        let mixed = key
+            .iter()
+            .fold(0u64, |hash, &word| (hash.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        (mixed >> 40) as usize & (LONG_ENTRIES - 1)
+    }
+
+    /// The symbols of a segment.
+    #[inline(always)]
+    pub fn get(&self, key: &LongKey, len: usize) -> Option<&[Symbol]> {
+        let entry = &self.entries[Self::index(key)];
+        let found = usize::from(entry.len) == len && entry.codes == *key;
+        if found { entry.symbols.get(..entry.n.into()) } else { None }
+    }
+
+    /// Remembers a segment, if it has become few enough symbols.
+    #[inline(always)]
+    pub fn put(&mut self, key: &LongKey, len: usize, n: usize, symbols: impl Iterator<Item = Symbol>) {
+        if n > MAX_LONG_SYMBOLS {
+            return;
+        }
+        let entry = &mut self.entries[Self::index(key)];
+        (entry.codes, entry.len, entry.n) = (*key, len as u16, n as u16);
+        entry.symbols.iter_mut().zip(symbols).for_each(|(to, symbol)| *to = symbol);
+    }
+}
+
+/// A boxed array of zeros, whose pages stay untouched until they are used.
+///
+/// # Safety
+/// All bits zero must be a valid `T`, and the array must not be empty.
+unsafe fn zeroed<T, const N: usize>() -> Box<[T; N]> {
+    let layout = Layout::new::<[T; N]>();
+    // SAFETY: the layout is not empty, and zeros are a valid array.
+    unsafe {
+        let array = alloc_zeroed(layout).cast::<[T; N]>();
+        if array.is_null() {
+            handle_alloc_error(layout);
+        }
+        Box::from_raw(array)
+    }
+}

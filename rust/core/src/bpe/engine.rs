@@ -1,0 +1,411 @@
+//! The fast encoder: blocks of characters in, ids out.
+
+#[cfg(target_arch = "x86_64")]
+use super::kernel::Avx2;
+use super::{
+    block::{BLOCK, Block, Lists, Segment},
+    cache::{Cache, LongCache, MAX_SYMBOLS, Place},
+    codes::{ASTRAL, FIRST_ASTRAL, SPACE},
+    kernel::{Kernel, Key, Portable, RUN},
+    long::Long,
+    merges::{Merges, NO_MERGE, NONE, Symbol},
+    rules::Rules,
+    run::Run,
+};
+use crate::text::Text;
+
+/// Longest segment the cache takes.
+const MAX_CACHED: usize = 16;
+
+/// What one thread keeps between texts: a block in work, and what segments have become before. About 5 MB,
+/// most of it the cache, and whatever the longest segment so far took.
+#[derive(Debug, Default)]
+pub struct EngineScratch {
+    block: Block,
+    cache: Cache,
+    long_cache: LongCache,
+    lists: Lists,
+    searches: Vec<Search>,
+    keyed: Vec<Keyed>,
+    stack: Vec<Symbol>,
+    run: Run,
+    long: Long,
+    long_codes: Vec<u16>,
+    long_symbols: Vec<Symbol>,
+}
+
+/// A segment on its way to the cache.
+#[derive(Clone, Copy, Debug)]
+struct Keyed {
+    key: Key,
+    place: Place,
+    segment: Segment,
+}
+
+/// A look-up in the merge table that has begun.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    start: u32,
+    left: Symbol,
+    right: Symbol,
+    name: u64,
+}
+
+/// Where ids go.
+#[derive(Debug)]
+pub struct Sink<'a> {
+    /// The ids so far.
+    pub ids: &'a mut Vec<u32>,
+    /// True if the last one is the unknown token, into which the next unknown character fuses.
+    pub after_unknown: bool,
+}
+
+impl Rules {
+    /// Appends the ids of `text`, which holds no USER_DEFINED piece and in which a space counts as `▁`.
+    /// `prefix` puts a `▁` in front.
+    pub fn encode(&self, text: Text<'_>, prefix: bool, scratch: &mut EngineScratch, sink: &mut Sink<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        if Avx2::is_available() {
+            return Avx2::enter(
+                #[inline(always)]
+                || self.encode_with::<Avx2>(text, prefix, scratch, sink),
+            );
+        }
+        self.encode_with::<Portable>(text, prefix, scratch, sink);
+    }
+
+    /// [`Self::encode`] with the loops of one kernel.
+    #[inline(always)]
+    pub fn encode_with<K: Kernel>(
+        &self,
+        text: Text<'_>,
+        prefix: bool,
+        scratch: &mut EngineScratch,
+        sink: &mut Sink<'_>,
+    ) {
+        scratch.block.clear();
+        if prefix {
+            scratch.block.codes[0] = SPACE;
+            scratch.block.held = 1;
+        }
+        let mut at = 0;
+        loop {
+            at = scratch.block.fill::<K>(&self.codes, text, at);
+            let block = &mut scratch.block;
+            if block.held == 0 {
+                return;
+            }
+            block.link::<K>(&self.pairs);
+            let cut = if at == text.len() { block.held } else { block.last_cut() };
+            if cut == 0 {
+                at = K::enter(
+                    #[inline(always)]
+                    || self.encode_long::<K>(text, at, scratch, sink),
+                );
+                continue;
+            }
+            block.cut_segments(cut, &mut scratch.lists);
+            self.answer_three(scratch);
+            self.answer_one_score(scratch);
+            self.answer_mixed::<K>(scratch);
+            self.write::<K>(&mut scratch.block, cut, sink);
+            scratch.block.advance(cut);
+        }
+    }
+
+    /// Answers the segments of three characters in which every pair has the common score: [`Self::answer_one_score`]
+    /// without a branch.
+    ///
+    /// Where a pair is a piece, `tokens` holds it at its first character already. So the first token is right as
+    /// it stands; the second one is at the third character if the first pair is a piece, else at the second; and
+    /// what is left to ask is whether the two merge. The searches are begun for the whole block before the first
+    /// is read.
+    #[inline(always)]
+    fn answer_three(&self, scratch: &mut EngineScratch) {
+        let EngineScratch { block, lists, searches, .. } = scratch;
+        searches.clear();
+        for &start in &lists.three {
+            let at = start as usize;
+            let [left, second, third] = [0, 1, 2].map(|i| block.tokens[at + i]);
+            let right = if block.is_piece(at) { third } else { second };
+            let name = Merges::name(left, right);
+            self.merges.prefetch(name);
+            searches.push(Search { start, left, right, name });
+        }
+        for &Search { start, left, right, name } in searches.iter() {
+            let at = start as usize;
+            let merged = self.merges.result_at(name);
+            let apart = if block.is_piece(at) | block.is_piece(at + 1) { 2 } else { 3 };
+            let n = if merged == NONE { apart } else { 1 };
+            block.tokens[at] = if merged == NONE { left } else { merged };
+            block.tokens[at + 1] = right;
+            block.shorten(Segment { start, len: 3 }, n);
+        }
+    }
+
+    /// Answers the segments of more characters in which every pair has the common score.
+    ///
+    /// Theorem P2: where all merges have one score, the leftmost always comes first, and that is what a stack
+    /// does: push a character; while the two on top merge, merge them.
+    #[inline(always)]
+    fn answer_one_score(&self, scratch: &mut EngineScratch) {
+        let EngineScratch { block, lists, stack, .. } = scratch;
+        for &segment in &lists.one_score {
+            let (start, len) = (segment.start as usize, segment.len as usize);
+            stack.clear();
+            // True if the top is the last character by itself.
+            let mut single = false;
+            for at in start..start + len {
+                let mut top = self.pairs.symbol(block.codes[at]);
+                if single {
+                    // Two characters need no search: the pair is known.
+                    if !block.is_piece(at - 1) {
+                        stack.push(top);
+                        continue;
+                    }
+                    stack.pop();
+                    top = block.tokens[at - 1];
+                }
+                single = !single;
+                while let Some(&below) = stack.last() {
+                    let merged = self.merges.result(below, top);
+                    if merged == NONE {
+                        break;
+                    }
+                    stack.pop();
+                    top = merged;
+                    single = false;
+                }
+                stack.push(top);
+            }
+            block.tokens[start..start + stack.len()].copy_from_slice(stack);
+            block.shorten(segment, stack.len());
+        }
+    }
+
+    /// Answers the other segments: short ones from the cache or by merging, long ones in windows.
+    #[inline(always)]
+    fn answer_mixed<K: Kernel>(&self, scratch: &mut EngineScratch) {
+        let EngineScratch { block, cache, long_cache, lists, keyed, run, long, long_symbols, .. } = scratch;
+        keyed.clear();
+        for &segment in &lists.mixed {
+            let (start, len) = (segment.start as usize, segment.len as usize);
+            if len <= MAX_CACHED
+                && let Some(codes) = block.codes[start..].first_chunk()
+                && let Some(key) = K::key(codes, len)
+            {
+                let place = Cache::place(&key, len);
+                cache.prefetch(place);
+                keyed.push(Keyed { key, place, segment });
+            } else if len <= RUN {
+                let n = self.merge_longer::<K>(block, segment, run, long_cache);
+                block.shorten(segment, n);
+            } else {
+                long_symbols.clear();
+                K::enter(
+                    #[inline(always)]
+                    || long.encode::<K>(self, &block.codes[start..start + len], long_symbols),
+                );
+                block.tokens[start..start + long_symbols.len()].copy_from_slice(long_symbols);
+                block.shorten(segment, long_symbols.len());
+            }
+        }
+        for &Keyed { key, place, segment } in keyed.iter() {
+            let start = segment.start as usize;
+            let n = match cache.get(&key, place) {
+                Some((symbols, n)) => {
+                    let mut rest = symbols;
+                    for to in &mut block.tokens[start..start + n] {
+                        *to = rest as u32 & 0xFF_FFFF;
+                        rest >>= 24;
+                    }
+                    n
+                }
+                None => {
+                    let n = self.merge_in_block::<K>(block, segment, run);
+                    if n <= MAX_SYMBOLS {
+                        cache.put(&key, place, run.symbols(n));
+                    }
+                    for (to, symbol) in block.tokens[start..].iter_mut().zip(run.symbols(n)) {
+                        *to = symbol;
+                    }
+                    n
+                }
+            };
+            block.shorten(segment, n);
+        }
+    }
+
+    /// Answers a segment of 17 to 64 characters, or a shorter one without a key; returns its number of tokens.
+    #[inline(always)]
+    fn merge_longer<K: Kernel>(
+        &self,
+        block: &mut Block,
+        segment: Segment,
+        run: &mut Run,
+        cache: &mut LongCache,
+    ) -> usize {
+        let (start, len) = (segment.start as usize, segment.len as usize);
+        let key = block.codes[start..].first_chunk().and_then(|codes| LongCache::key(codes, len));
+        if let Some(symbols) = key.and_then(|key| cache.get(&key, len)) {
+            block.tokens[start..start + symbols.len()].copy_from_slice(symbols);
+            return symbols.len();
+        }
+        let n = self.merge_in_block::<K>(block, segment, run);
+        if let Some(key) = key {
+            cache.put(&key, len, n, run.symbols(n));
+        }
+        for (to, symbol) in block.tokens[start..].iter_mut().zip(run.symbols(n)) {
+            *to = symbol;
+        }
+        n
+    }
+
+    /// Merges a segment of up to 64 characters, whose pairs are known from linking.
+    #[inline(always)]
+    fn merge_in_block<K: Kernel>(&self, block: &Block, segment: Segment, run: &mut Run) -> usize {
+        let (start, end) = (segment.start as usize, (segment.start + segment.len) as usize);
+        let symbols = block.codes[start..end].iter().map(|&code| self.pairs.symbol(code));
+        let pairs = (start..end - 1)
+            .map(|at| if block.is_piece(at) { self.merges.making(block.tokens[at]) } else { NO_MERGE });
+        run.merge::<K>(&self.merges, symbols, pairs)
+    }
+
+    /// Encodes a segment that fills the whole block and may go on behind it; returns where decoding stopped.
+    #[inline(always)]
+    fn encode_long<K: Kernel>(
+        &self,
+        text: Text<'_>,
+        mut at: usize,
+        scratch: &mut EngineScratch,
+        sink: &mut Sink<'_>,
+    ) -> usize {
+        let EngineScratch { block, long, long_codes, long_symbols, .. } = scratch;
+        long_codes.clear();
+        let mut take = block.held;
+        loop {
+            long_codes.extend_from_slice(&block.codes[..take]);
+            block.advance(take);
+            if block.held > 0 || at == text.len() {
+                break;
+            }
+            at = block.fill::<K>(&self.codes, text, at);
+            let mut last = long_codes[long_codes.len() - 1];
+            let goes_on = |&&code: &&u16| {
+                let linked = self.pairs.link(last, code).is_some();
+                last = code;
+                linked
+            };
+            take = block.codes[..block.held].iter().take_while(goes_on).count();
+        }
+        long_symbols.clear();
+        if self.has_one_score(long_codes) {
+            self.encode_one_score(long_codes, long_symbols);
+        } else {
+            long.encode::<K>(self, long_codes, long_symbols);
+        }
+        for &symbol in long_symbols.iter() {
+            self.write_one(symbol, block, sink);
+        }
+        at
+    }
+
+    fn has_one_score(&self, codes: &[u16]) -> bool {
+        let one_score = |pair: &[u16]| {
+            self.pairs.link(pair[0], pair[1]).is_none_or(|entry| entry & super::pairs::ONE_SCORE != 0)
+        };
+        codes.windows(2).all(one_score)
+    }
+
+    /// [`Self::answer_one_score`] outside a block.
+    fn encode_one_score(&self, codes: &[u16], stack: &mut Vec<Symbol>) {
+        let mut before = None;
+        for &code in codes {
+            let mut top = self.pairs.symbol(code);
+            if let (Some(before), Some(&below)) = (before, stack.last())
+                && self.length(below) == 1
+            {
+                let merged = self.char_merge(before, code).result;
+                if merged != NONE {
+                    stack.pop();
+                    top = merged;
+                }
+            }
+            while let Some(&below) = stack.last() {
+                let merged = self.merges.result(below, top);
+                if merged == NONE {
+                    break;
+                }
+                stack.pop();
+                top = merged;
+            }
+            stack.push(top);
+            before = Some(code);
+        }
+    }
+
+    /// Writes the tokens of the first `cut` characters.
+    #[inline(always)]
+    fn write<K: Kernel>(&self, block: &mut Block, cut: usize, sink: &mut Sink<'_>) {
+        sink.ids.reserve(BLOCK + 72);
+        for word in 0..Block::words(cut) {
+            let (tokens, keep) = block.word(word);
+            if let Some(room) = sink.ids.spare_capacity_mut().first_chunk_mut()
+                && !K::compact(tokens, keep, self.vocab, room)
+            {
+                let n = keep.count_ones() as usize;
+                // SAFETY: `compact` has written the first n places of the room, one for each bit of `keep`.
+                unsafe { sink.ids.set_len(sink.ids.len() + n) };
+                // No piece that text makes is the unknown token.
+                sink.after_unknown &= n == 0;
+                continue;
+            }
+            self.write_slowly(word, block, sink);
+        }
+    }
+
+    /// Writes a word that holds characters that are no piece.
+    #[inline(never)]
+    fn write_slowly(&self, word: usize, block: &mut Block, sink: &mut Sink<'_>) {
+        let (&tokens, mut keep) = block.word(word);
+        while keep != 0 {
+            let token = tokens[keep.trailing_zeros() as usize];
+            keep &= keep - 1;
+            let code = token.wrapping_sub(self.vocab);
+            match &self.bytes {
+                Some(_) if token < self.vocab => sink.ids.push(token),
+                // Most of them are Han characters, three bytes each.
+                Some(bytes) if (0x800..u32::from(FIRST_ASTRAL)).contains(&code) => {
+                    let bytes = [0xE0 | (code >> 12), 0x80 | ((code >> 6) & 0x3F), 0x80 | (code & 0x3F)]
+                        .map(|byte| bytes[byte as usize & 0xFF]);
+                    sink.ids.extend_from_slice(&bytes);
+                }
+                _ => self.write_one(token, block, sink),
+            }
+        }
+        sink.ids.reserve(BLOCK + 72);
+    }
+
+    /// Writes one symbol: a piece, or what stands for a character that is none.
+    #[inline]
+    fn write_one(&self, symbol: Symbol, block: &mut Block, sink: &mut Sink<'_>) {
+        let Some(code) = symbol.checked_sub(self.vocab) else {
+            sink.after_unknown = false;
+            return sink.ids.push(symbol);
+        };
+        let code = code as u16;
+        let c = if code == ASTRAL { block.next_astral() } else { self.codes.char(code) };
+        match &self.bytes {
+            Some(bytes) => {
+                let mut buffer = [0; 4];
+                sink.ids.extend(c.encode_utf8(&mut buffer).bytes().map(|b| bytes[usize::from(b)]));
+            }
+            None => {
+                if !sink.after_unknown {
+                    sink.ids.push(self.unk);
+                }
+                sink.after_unknown = true;
+            }
+        }
+    }
+}

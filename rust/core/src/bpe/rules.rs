@@ -1,0 +1,216 @@
+//! What the engine knows of a model, derived once: symbols, merges, ranks, links.
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    codes::{ASTRAL, Codes},
+    kernel::{Portable, RUN},
+    long::LongRun,
+    merges::{Merge, Merges, NO_MERGE, SYMBOL_BITS, Symbol},
+    pairs::{Link, PIECE, Pairs},
+    run::Run,
+};
+use crate::spm::{Piece, PieceKind, SpmModel, byte_of_piece};
+
+/// The rules of one model, in the form the engine reads.
+#[derive(Debug)]
+pub struct Rules {
+    /// Symbols below this are ids of pieces.
+    pub vocab: u32,
+    /// Characters as codes.
+    pub codes: Codes,
+    /// Characters and pairs of characters.
+    pub pairs: Pairs,
+    /// All merges.
+    pub merges: Merges,
+    /// Characters of a symbol, by id (a character that is no piece has one).
+    pub lengths: Box<[u16]>,
+    /// Ids of the 256 byte pieces, where the model has byte fallback.
+    pub bytes: Option<Box<[u32; 256]>>,
+    /// The unknown token.
+    pub unk: u32,
+}
+
+impl Rules {
+    /// Derives the rules; `None` for a model that needs the plain way: UNUSED pieces (they are split again, and
+    /// by the last offer anywhere in the text), a piece with the text of a reserved one (it is written with the
+    /// other's id), spaces that are not escaped, or sizes beyond the packed words.
+    pub fn new(model: &SpmModel) -> Option<Self> {
+        let pieces = model.pieces();
+        let vocab = u32::try_from(pieces.len()).ok()?;
+        let escapes = model.normalizer().escape_whitespaces;
+        if !escapes || u64::from(vocab) + (1 << 16) >= 1 << SYMBOL_BITS || has_odd_pieces(pieces) {
+            return None;
+        }
+        // A USER_DEFINED piece is cut out of the text wherever it stands, so that no merge ever makes one.
+        let normal = || (0u32..).zip(pieces).filter(|(_, p)| p.kind == PieceKind::Normal);
+        // A CONTROL piece is never made, but if it is one character, that character is written with its id.
+        let is_char = |p: &Piece| p.kind == PieceKind::Control && p.text.chars().nth(1).is_none();
+        let reserved = || (0u32..).zip(pieces).filter(|(_, p)| is_char(p));
+        let codes = Codes::new(normal().chain(reserved()).map(|(_, p)| p.text.as_str()))?;
+
+        let mut symbols: Box<[Symbol]> = (0..1 << 16).map(|code| vocab + code).collect();
+        let bytes = model.byte_fallback().then(|| byte_ids(pieces));
+        if let Some(bytes) = &bytes {
+            // A character of one byte that is no piece is that byte's piece, at once and for good: byte pieces
+            // take part in no merge.
+            for (code, byte) in (0..0x80).filter(|&code| code != usize::from(super::codes::SPACE)).zip(0..) {
+                let _: u8 = byte;
+                symbols[code] = bytes[code];
+            }
+        }
+        for (id, piece) in reserved() {
+            piece.text.chars().for_each(|c| symbols[usize::from(codes.code(c))] = id);
+        }
+        let mut texts: Vec<(u32, Vec<u16>)> = Vec::with_capacity(pieces.len());
+        for (id, piece) in normal() {
+            let text: Vec<u16> = piece.text.chars().map(|c| codes.code(c)).collect();
+            if let [code] = text[..] {
+                symbols[usize::from(code)] = id;
+            } else if text.len() <= usize::from(u16::MAX) {
+                texts.push((id, text));
+            } else {
+                return None;
+            }
+        }
+        let symbols: &[Symbol; 1 << 16] = symbols[..].try_into().ok()?;
+
+        let ranks = rank_pieces(pieces);
+        let (merges, lengths, made) = find_merges(texts, symbols, &ranks)?;
+        let common = most_common(made.iter().map(|(id, _)| ranks[*id as usize]));
+        let mut links: FxHashMap<(u16, u16), Link> = FxHashMap::default();
+        for (id, text) in &made {
+            let is_common = Some(ranks[*id as usize]) == common;
+            for pair in text.windows(2) {
+                let link = links.entry((pair[0], pair[1])).or_insert(Link { piece: None, one_score: true });
+                link.one_score &= is_common;
+                if text.len() == 2 {
+                    link.piece = Some(*id);
+                }
+            }
+        }
+        debug_assert!(!links.keys().any(|&(a, b)| a == ASTRAL || b == ASTRAL));
+        let pairs = Pairs::new(symbols, &links)?;
+        Some(Self { vocab, codes, pairs, merges, lengths, bytes, unk: model.special_ids().unk })
+    }
+
+    /// The merge of two neighbouring characters.
+    #[inline]
+    pub fn char_merge(&self, left: u16, right: u16) -> Merge {
+        match self.pairs.link(left, right) {
+            Some(entry) if entry & PIECE != 0 => self.merges.making(entry as u32 & ((1 << SYMBOL_BITS) - 1)),
+            _ => NO_MERGE,
+        }
+    }
+
+    /// Characters that a symbol covers.
+    #[inline]
+    pub fn length(&self, symbol: Symbol) -> usize {
+        self.lengths.get(symbol as usize).map_or(1, |&length| length.into())
+    }
+}
+
+fn has_odd_pieces(pieces: &[Piece]) -> bool {
+    let reserved: FxHashMap<&str, ()> =
+        pieces.iter().filter(|p| !p.kind.matches_text()).map(|p| (p.text.as_str(), ())).collect();
+    pieces.iter().any(|p| {
+        p.kind == PieceKind::Unused || (p.kind.matches_text() && reserved.contains_key(p.text.as_str()))
+    })
+}
+
+/// Ids of the byte pieces.
+pub fn byte_ids(pieces: &[Piece]) -> Box<[u32; 256]> {
+    let mut ids = Box::new([0; 256]);
+    for (id, piece) in (0u32..).zip(pieces).filter(|(_, p)| p.kind == PieceKind::Byte) {
+        if let Some(byte) = byte_of_piece(&piece.text) {
+            ids[usize::from(byte)] = id;
+        }
+    }
+    ids
+}
+
+/// Place of each piece's score among the distinct ones, the highest first.
+fn rank_pieces(pieces: &[Piece]) -> Vec<u32> {
+    let mut scores: Vec<i32> = pieces.iter().map(|p| score_order(p.score)).collect();
+    scores.sort_unstable_by(|a, b| b.cmp(a));
+    scores.dedup();
+    let rank = |p: &Piece| scores.partition_point(|&s| s > score_order(p.score)) as u32;
+    pieces.iter().map(rank).collect()
+}
+
+/// A score as SentencePiece 0.2.3 orders it: -0.0 below 0.0 (IEEE total order).
+pub fn score_order(score: f32) -> i32 {
+    let bits = score.to_bits() as i32;
+    bits ^ (((bits >> 31) as u32) >> 1) as i32
+}
+
+type Texts = Vec<(u32, Vec<u16>)>;
+
+/// The merges that can happen, one a piece, with the pieces' lengths and the pieces that can be made; `None` if
+/// the table does not take them.
+///
+/// A piece can be made, in whatever text, only as its own text alone makes it: until it is there, no merge has
+/// crossed its ends. So each piece is encoded with the shorter ones, and if two symbols are left, these are the
+/// one pair that ever makes it; if more are left, no text makes it at all, and it is dropped.
+fn find_merges(
+    mut texts: Texts,
+    symbols: &[Symbol; 1 << 16],
+    ranks: &[u32],
+) -> Option<(Merges, Box<[u16]>, Texts)> {
+    texts.sort_by_key(|(_, text)| text.len());
+    let pairs = texts.partition_point(|(_, text)| text.len() == 2);
+    let two: FxHashMap<&[u16], u32> = texts[..pairs].iter().map(|(id, text)| (&text[..], *id)).collect();
+    let mut merges = Merges::new(texts.len() - pairs, ranks.to_vec());
+    let mut lengths = vec![1u16; ranks.len()];
+    let mut made = vec![true; texts.len()];
+    let (mut run, mut long, mut parts) = (Run::default(), LongRun::default(), Vec::new());
+    for ((id, text), made) in texts.iter().zip(&mut made) {
+        lengths[*id as usize] = text.len() as u16;
+        if text.len() == 2 {
+            continue;
+        }
+        parts.clear();
+        parts.extend(text.iter().map(|&code| symbols[usize::from(code)]));
+        if parts.len() <= RUN {
+            let pairs = text.windows(2).map(|pair| two.get(pair).map_or(NO_MERGE, |&id| merges.making(id)));
+            let n = run.merge::<Portable>(&merges, parts.iter().copied(), pairs);
+            parts.clear();
+            parts.extend(run.symbols(n));
+        } else {
+            let mut at = 0;
+            long.merge(&mut parts, |left, right| {
+                // The first pairs to be asked for are those of characters, from left to right.
+                at += 1;
+                match text.get(at - 1..=at) {
+                    Some(pair) => two.get(pair).map_or(NO_MERGE, |&id| merges.making(id)),
+                    None => merges.find(left, right),
+                }
+            });
+        }
+        match parts[..] {
+            [left, right] if !merges.insert(left, right, *id) => return None,
+            [_, _] => {}
+            _ => *made = false,
+        }
+    }
+    let mut made = made.into_iter();
+    texts.retain(|_| made.next() == Some(true));
+    Some((merges, lengths.into(), texts))
+}
+
+fn most_common(ranks: impl Iterator<Item = u32>) -> Option<u32> {
+    let mut counts: FxHashMap<u32, u32> = FxHashMap::default();
+    ranks.for_each(|rank| *counts.entry(rank).or_default() += 1);
+    counts.into_iter().max_by_key(|&(rank, count)| (count, rank)).map(|(rank, _)| rank)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_ordered_totally() {
+        let scores = [f32::NEG_INFINITY, -2.5, -1.0, -0.0, 0.0, 1e-20, 3.0, f32::INFINITY];
+        assert!(scores.map(score_order).is_sorted_by(|a, b| a < b));
+    }
+}
