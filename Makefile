@@ -3,7 +3,7 @@
 # PYTHON       the interpreter to build the environment from (3.11 or newer)
 # TORCH_INDEX  another package index to take torch from (a CPU build is ten times smaller than the default)
 # SYSTEM_TORCH set to 1 to use a torch that is already installed for PYTHON
-# DEMO_ARGS    more arguments for `zhuzi demo`
+# DEMO_ARGS    arguments for `zhuzi demo`, in place of `--out demo-run --overwrite`
 # BENCH        arguments of benches/bench_encode.py
 
 PYTHON ?= python3
@@ -38,7 +38,7 @@ $(VENV)/.built: $(VENV)/.installed $(RUST)
 	touch $@
 
 demo: setup ## Run the main job on the built-in sample; writes demo-run/report.html
-	$(BIN)/zhuzi demo --out demo-run --overwrite $(DEMO_ARGS)
+	$(BIN)/zhuzi demo $(or $(DEMO_ARGS),--out demo-run --overwrite)
 
 test: test-rust test-python ## Run every fast test
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhuzi import _core
-from zhuzi._output import new_folder
+from zhuzi._output import PathLike, new_folder
 from zhuzi.tokenizer import Tokenizer, available_cores
+from zhuzi.vocab import one_or_more
 
 #: Input bytes after which a shard ends: 20 GB become some forty shards.
 SHARD_BYTES = 512 << 20
@@ -31,7 +32,7 @@ class EncodedCorpus:
 
 
 def encode_corpus(
-    inputs: Sequence[str | os.PathLike[str]],
+    inputs: PathLike | Sequence[PathLike],
     tokenizer: str | os.PathLike[str] | Tokenizer,
     out: str | os.PathLike[str],
     *,
@@ -52,12 +53,15 @@ def encode_corpus(
     Raises `InputError` naming file and line of the first bad record, `OutputExistsError` if `out` holds
     something, `ValueError` where the inputs stand for no document.
     """
+    inputs = one_or_more(inputs)
+    read = list(inputs)
     if not isinstance(tokenizer, Tokenizer):
+        read.append(tokenizer)
         tokenizer = Tokenizer.from_dir(tokenizer)
     if shard_bytes < 1:
         raise ValueError(f"shard_bytes must be at least 1, not {shard_bytes}")
     out = Path(out)
-    with new_folder(out, overwrite=overwrite) as folder:
+    with new_folder(out, overwrite=overwrite, inputs=read) as folder:
         _core.encode_corpus(
             inputs,
             tokenizer._core,

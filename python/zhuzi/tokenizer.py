@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from zhuzi import _core
 from zhuzi.errors import ModelFileError
@@ -22,6 +22,9 @@ ADDED_TOKENS_FILE = "added_tokens.json"
 CONFIG_FILE = "tokenizer_config.json"
 GUARD_FILE = "tokenizer.json"
 TOKENIZER_FILES = (MODEL_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, GUARD_FILE)
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 # The `tokenizers` library turns scores into unique ranks, which gives other ids wherever scores tie (88 % of
 # documents on the merged vocabulary). It reads this file first and refuses it with the version's text, so
@@ -83,16 +86,18 @@ class Tokenizer:
         folder = Path(folder)
         path = folder / MODEL_FILE
         if not path.exists():
+            if folder.is_file():
+                raise ModelFileError(f"{folder}: is a file; name the folder it lies in")
             if not folder.is_dir():
                 raise FileNotFoundError(f"{folder}: there is no such folder")
-            if (folder / "tokenizer.json").exists():
+            if (folder / GUARD_FILE).exists():
                 raise ModelFileError(
                     f"{folder}: holds a tokenizer.json but no {MODEL_FILE}; this model's tokenizer is no "
                     "SentencePiece model (LLaMA 3 and Qwen have none), take a base that comes with one"
                 )
             raise ModelFileError(f"{folder}: holds no {MODEL_FILE}; copy the base model's there")
         tokenizer = cls(read_model(path), origin=str(path))
-        added = read_added_tokens(folder / ADDED_TOKENS_FILE, first_id=tokenizer.vocab_size)
+        added = read_added_tokens(folder / ADDED_TOKENS_FILE, tokenizer)
         return cls(tokenizer._model, added_tokens=added, origin=str(path)) if added else tokenizer
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -168,12 +173,25 @@ class Tokenizer:
         return self._core.encode_piece(piece)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, as SentencePiece decodes it; control and added tokens are invisible."""
-        return self._core.decode(ids)
+        """Text of ids, as SentencePiece decodes it; control and added tokens are invisible.
+
+        Raises `IndexError` for an id outside the vocabulary.
+        """
+        return self._checked(self._core.decode, ids)
 
     def decode_batch(self, batch: Sequence[Sequence[int]] | EncodedBatch) -> list[str]:
-        """Texts of many sequences of ids."""
-        return self._core.decode_batch(batch.tolist() if isinstance(batch, EncodedBatch) else batch)
+        """Texts of many sequences of ids; `IndexError` for an id outside the vocabulary."""
+        return self._checked(
+            self._core.decode_batch, batch.tolist() if isinstance(batch, EncodedBatch) else batch
+        )
+
+    def _checked(self, decode: Callable[[_T], _R], ids: _T) -> _R:
+        try:
+            return decode(ids)
+        except OverflowError:
+            raise IndexError(f"an id is outside the vocabulary of {self.vocab_size} ids") from None
+        except ValueError as error:
+            raise IndexError(str(error)) from None
 
     def pieces(self) -> list[Piece]:
         """Every piece in the order of ids; added tokens come last."""
@@ -190,7 +208,7 @@ class Tokenizer:
 
     def id_to_token(self, id: int) -> str:
         """Piece or added token of an id; `IndexError` outside the vocabulary."""
-        token = self._core.id_to_token(id) if id >= 0 else None
+        token = self._core.id_to_token(id) if 0 <= id < self.vocab_size else None
         if token is None:
             raise IndexError(f"id {id} is outside the vocabulary of {self.vocab_size} ids")
         return token
@@ -262,18 +280,26 @@ def read_model(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def read_added_tokens(path: Path, *, first_id: int) -> list[str]:
-    """Tokens of an `added_tokens.json` in the order of their ids, which must go on from `first_id`.
+def read_added_tokens(path: Path, model: Tokenizer) -> list[str]:
+    """Tokens of an `added_tokens.json` in the order of their ids, which must go on where the model's end.
 
-    Entries below `first_id` name pieces of the model itself and count for nothing.
+    An entry below that must name the piece of that id.
     """
     if not path.exists():
         return []
+    first_id = model.vocab_size
     try:
         entries = json.loads(path.read_text("utf-8"))
         behind = sorted((int(id), str(token)) for token, id in entries.items() if int(id) >= first_id)
+        inside = {int(id): str(token) for token, id in entries.items() if int(id) < first_id}
     except (ValueError, AttributeError, TypeError) as error:
         raise ModelFileError(f"{path}: no table of token to id ({error})") from None
+    for id, token in inside.items():
+        if id < 0 or model.id_to_token(id) != token:
+            raise ModelFileError(
+                f"{path}: gives {token!r} the id {id}, which is another piece of the model; added tokens "
+                f"go on from {first_id}"
+            )
     if [id for id, _ in behind] != list(range(first_id, first_id + len(behind))):
         raise ModelFileError(
             f"{path}: the ids of added tokens must go on from {first_id}, where the model's end; "

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from zhuzi import _core
-from zhuzi._output import new_folder, require_free
+from zhuzi._output import PathLike, new_folder, require_free_file
 from zhuzi.errors import InputError, VocabSizeError, ZhuziError
 from zhuzi.tokenizer import Tokenizer, available_cores, read_model
 
 #: Pieces of the published Chinese donor (arXiv 2304.08177).
 PAPER_VOCAB_SIZE = 20_000
-
-_PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class MergedVocab:
 
 
 def train_vocab(
-    inputs: Sequence[_PathLike],
-    out: _PathLike,
+    inputs: PathLike | Sequence[PathLike],
+    out: PathLike,
     *,
     vocab_size: int = PAPER_VOCAB_SIZE,
     model_type: Literal["unigram", "bpe"] = "unigram",
@@ -68,9 +66,10 @@ def train_vocab(
     import sentencepiece
 
     out = Path(out)
-    require_free(out, overwrite=overwrite)
+    inputs = one_or_more(inputs)
     if not inputs:
         raise ValueError("no input files; name .txt or .jsonl files")
+    require_free_file(out, overwrite=overwrite, inputs=inputs)
     counts = {"documents": 0, "characters": 0}
     unreadable: list[Exception] = []
 
@@ -136,9 +135,9 @@ def _explain(message: str, vocab_size: int, counts: dict[str, int]) -> ZhuziErro
 
 
 def merge_vocab(
-    base: _PathLike,
-    donor: _PathLike,
-    out: _PathLike,
+    base: PathLike,
+    donor: PathLike,
+    out: PathLike,
     *,
     policy: str = "paper",
     add_tokens: Sequence[str] = (),
@@ -154,17 +153,34 @@ def merge_vocab(
     `OutputExistsError` if `out` holds something.
     """
     base, donor, out = Path(base), Path(donor), Path(out)
-    with new_folder(out, overwrite=overwrite) as folder:
+    if isinstance(add_tokens, str):
+        raise TypeError("add_tokens wants a list of tokens; for one token write [token]")
+    with new_folder(out, overwrite=overwrite, inputs=[base, donor]) as folder:
         merged, appended, shared, left_out = _core.merge_vocab(
             read_model(base), str(base), read_model(donor), str(donor), policy
         )
         tokenizer = Tokenizer(merged, added_tokens=add_tokens, origin=str(base))
         tokenizer.save(folder)
+        record = {
+            "format": 1,
+            "kind": "tokenizer",
+            "zhuzi": _core.__version__,
+            "base": str(base),
+            "donor": str(donor),
+            "policy": policy,
+            "fingerprint": tokenizer.fingerprint,
+        }
+        (folder / "zhuzi.json").write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", "utf-8")
     base_size = tokenizer.vocab_size - len(add_tokens) - appended
     return MergedVocab(out, base_size, appended, shared, left_out, tokenizer.vocab_size)
 
 
-def read_documents(inputs: Sequence[_PathLike], *, field: str = "text") -> Iterator[str]:
+def one_or_more(paths: PathLike | Sequence[PathLike]) -> Sequence[PathLike]:
+    """A path alone as a list of one."""
+    return [paths] if isinstance(paths, str | os.PathLike) else paths
+
+
+def read_documents(inputs: Sequence[PathLike], *, field: str = "text") -> Iterator[str]:
     """Texts of txt (a document a line) and jsonl (a JSON object a line) files, in order, empty ones too.
 
     Raises `InputError` naming file and line of a record that cannot be read.
@@ -179,8 +195,11 @@ def read_documents(inputs: Sequence[_PathLike], *, field: str = "text") -> Itera
                 line = raw.removesuffix(b"\n").removesuffix(b"\r")
                 try:
                     yield _document(line.decode("utf-8"), path.suffix, field)
+                except UnicodeError as error:
+                    reason = f"not UTF-8 ({error.reason} at character {error.start})"  # type: ignore[attr-defined]
+                    raise InputError(f"{path}: line {number}: {reason}; convert the file") from None
                 except (ValueError, RecursionError) as error:
-                    raise InputError(f"{path}: line {number}: {error}") from None
+                    raise InputError(f"{path}: line {number}: no JSON object with a text ({error})") from None
 
 
 def _document(line: str, suffix: str, field: str) -> str:
@@ -190,4 +209,5 @@ def _document(line: str, suffix: str, field: str) -> str:
     if not isinstance(record, dict) or not isinstance(record.get(field), str):
         raise ValueError(f"no JSON object with a text in `{field}`; name the right field with --field")
     text: str = record[field]
+    text.encode("utf-8")  # JSON can spell half a character (a lone surrogate), which is no text
     return text

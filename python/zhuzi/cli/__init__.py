@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 failed (one line on stderr says why; `--debug` adds the tr
 
 from __future__ import annotations
 
+import io
 import logging
+import signal
 import sys
 import traceback
 import warnings
@@ -32,7 +34,7 @@ def cli(context: click.Context, debug: bool) -> None:
     The road: vocab train, vocab merge, corpus encode, model extend, pretrain (twice), model merge, sft,
     model merge, chat. `zhuzi demo` walks all of it on a small built-in sample.
     """
-    context.obj = {"debug": debug}
+    context.ensure_object(dict)["debug"] = debug
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("zhuzi").setLevel(logging.INFO)
     if not debug:
@@ -47,9 +49,20 @@ for command in (vocab, corpus, model, pretrain, sft, chat, demo):
 
 def main() -> None:
     """Entry point of `zhuzi`."""
-    debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        # What the terminal cannot show is shown as it can be: work that is done must not fail on its report.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, _interrupt)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _interrupt)
+    context: dict[str, bool] = {}
+    debug = False
     try:
-        cli.main(standalone_mode=False)
+        try:
+            cli.main(standalone_mode=False, obj=context)
+        finally:
+            debug = context.get("debug", False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
@@ -66,8 +79,16 @@ def main() -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{place}{error.strerror or error}", debug)
-    except (ZhuziError, ValueError, MemoryError) as error:
+    except (ZhuziError, ValueError, IndexError) as error:
         _fail(str(error) or type(error).__name__, debug)
+    except Exception as error:
+        # None that we know of: a trace helps whoever reports it.
+        _fail(f"unexpected {type(error).__name__}: {error} (zhuzi --debug shows where)", debug)
+
+
+def _interrupt(signal_number: int, frame: object) -> None:
+    """Ends the work as Ctrl-C does, so that what is half made is removed."""
+    raise KeyboardInterrupt
 
 
 def _fail(reason: str, debug: bool) -> None:

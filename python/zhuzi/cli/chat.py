@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from zhuzi.cli.options import FILE
+from zhuzi.cli.options import PATH
 
 
 @click.command()
-@click.option("--model", type=FILE, required=True, help="Folder of a tuned model.")
+@click.option("--model", type=PATH, required=True, help="Folder of a tuned model.")
 @click.option("--max-new-tokens", default=256, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--temperature",
@@ -44,6 +44,8 @@ def chat(
     """
     from zhuzi.chat import Chat
 
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed; write a question to it, or use a terminal")
     interactive = sys.stdin.isatty()
     asked = None if interactive else sys.stdin.buffer.read().decode("utf-8", "replace").strip()
     if asked == "":

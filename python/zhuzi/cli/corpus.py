@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import FILE, say
+from zhuzi.cli.options import PATH, say
 
 
 @click.group()
@@ -18,8 +18,8 @@ def corpus() -> None:
 
 
 @corpus.command("encode")
-@click.argument("inputs", nargs=-1, required=True, type=FILE)
-@click.option("--tokenizer", type=FILE, required=True, help="Tokenizer or model folder.")
+@click.argument("inputs", nargs=-1, required=True, type=PATH)
+@click.option("--tokenizer", type=PATH, required=True, help="Tokenizer or model folder.")
 @click.option("--no-eos", is_flag=True, help="Leave out the end-of-sequence id behind each document.")
 @click.option(
     "--shard-bytes",

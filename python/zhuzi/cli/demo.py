@@ -9,18 +9,18 @@ from pathlib import Path
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import FILE, say
+from zhuzi.cli.options import PATH, say
 
 
 @click.command()
-@click.option("--out", type=FILE, default=Path("demo-run"), show_default=True, help="Folder to write.")
-@click.option("--corpus", type=FILE, default=None, help="Chinese text, .jsonl or .txt. [default: built in]")
+@click.option("--out", type=PATH, default=Path("demo-run"), show_default=True, help="Folder to write.")
+@click.option("--corpus", type=PATH, default=None, help="Chinese text, .jsonl or .txt. [default: built in]")
 @click.option(
-    "--instructions", type=FILE, default=None, help="Alpaca records, .json or .jsonl. [default: built in]"
+    "--instructions", type=PATH, default=None, help="Alpaca records, .json or .jsonl. [default: built in]"
 )
 @click.option(
     "--base-tokenizer",
-    type=FILE,
+    type=PATH,
     default=None,
     help="SentencePiece BPE model of the base. [default: a 32,000-piece one from mistral-common]",
 )

@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import FILE, say
+from zhuzi.cli.options import PATH, say
 
 
 @click.group()
@@ -18,7 +18,7 @@ def model() -> None:
 
 @model.command("extend")
 @click.option("--model", "base", required=True, help="Model folder, or id on the hub.")
-@click.option("--tokenizer", type=FILE, required=True, help="Folder of the larger tokenizer.")
+@click.option("--tokenizer", type=PATH, required=True, help="Folder of the larger tokenizer.")
 @click.option(
     "--dtype",
     type=click.Choice(["bfloat16", "float16"]),
@@ -48,18 +48,23 @@ def extend(
 
 
 @model.command("merge")
-@click.option("--model", "base", required=True, help="The 16-bit model folder that the adapter was made on.")
-@click.option("--adapter", type=FILE, required=True, help="Adapter folder, such as RUN/adapter.")
+@click.option(
+    "--model", "base", required=True, help="The 16-bit model (folder or hub id) that the adapter was made on."
+)
+@click.option("--adapter", type=PATH, required=True, help="Adapter folder, such as RUN/adapter.")
+@click.option(
+    "--unverified", is_flag=True, help="Take an adapter that does not say which base it was made on."
+)
 @options.out
 @options.overwrite
-def merge(base: str, adapter: Path, out: Path, overwrite: bool) -> None:
+def merge(base: str, adapter: Path, unverified: bool, out: Path, overwrite: bool) -> None:
     """Merge a LoRA adapter, with its embeddings and head, into its 16-bit base.
 
     Refused where the adapter was made on another base, tokenizer or vocabulary size.
     """
     from zhuzi.model import merge_adapter
 
-    made = merge_adapter(base, adapter, out, overwrite=overwrite)
+    made = merge_adapter(base, adapter, out, unverified=unverified, overwrite=overwrite)
     say(
         "{out}: logits differ from base + adapter by {exact:.1e} before rounding, by {saved:.1e} as saved",
         out=out,

@@ -7,9 +7,20 @@ from typing import Any
 
 import click
 
-FILE = click.Path(path_type=Path)
 
-out = click.option("--out", type=FILE, required=True, help="Folder to write; must not hold anything yet.")
+class _Place(click.Path):
+    """A path, never the empty one that an unset variable of the shell leaves (it would mean `.`)."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("an empty path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+#: A file or folder. Whether it can be read is found out where it is read: a failure, not wrong usage.
+PATH = _Place(readable=False, path_type=Path)
+
+out = click.option("--out", type=PATH, required=True, help="Folder to write; must not hold anything yet.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what the output already holds.")
 field = click.option(
     "--field", default="text", show_default=True, help="The jsonl field that holds the text."

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import FILE, say
+from zhuzi.cli.options import PATH, say
 
 if TYPE_CHECKING:
     from zhuzi.train.run import TrainReport
 
 
 @click.command()
-@click.argument("recipe", type=FILE)
+@click.argument("recipe", type=PATH)
 @options.overwrite
 def pretrain(recipe: Path, overwrite: bool) -> None:
     """Pre-train as RECIPE (a YAML file) says; the same command goes on after an interruption."""
@@ -25,7 +25,7 @@ def pretrain(recipe: Path, overwrite: bool) -> None:
 
 
 @click.command()
-@click.argument("recipe", type=FILE)
+@click.argument("recipe", type=PATH)
 @options.overwrite
 def sft(recipe: Path, overwrite: bool) -> None:
     """Tune on instructions as RECIPE (a YAML file) says; the same command goes on after an interruption."""

@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import FILE, say
+from zhuzi.cli.options import PATH, say
 
 
 @click.group()
@@ -17,8 +17,8 @@ def vocab() -> None:
 
 
 @vocab.command("train")
-@click.argument("inputs", nargs=-1, required=True, type=FILE)
-@click.option("--out", type=FILE, required=True, help="Model file to write, such as donor.model.")
+@click.argument("inputs", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, required=True, help="Model file to write, such as donor.model.")
 @click.option("--vocab-size", default=20_000, show_default=True, type=click.IntRange(min=4), help="Pieces.")
 @click.option(
     "--type", "model_type", default="unigram", show_default=True, type=click.Choice(["unigram", "bpe"])
@@ -69,8 +69,8 @@ def train(
 
 
 @vocab.command("merge")
-@click.option("--base", type=FILE, required=True, help="SentencePiece model of the base (BPE).")
-@click.option("--donor", type=FILE, required=True, help="SentencePiece model whose pieces are added.")
+@click.option("--base", type=PATH, required=True, help="SentencePiece model of the base (BPE).")
+@click.option("--donor", type=PATH, required=True, help="SentencePiece model whose pieces are added.")
 @click.option("--policy", default="paper", show_default=True, type=click.Choice(["paper"]))
 @click.option(
     "--add-token",

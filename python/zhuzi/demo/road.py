@@ -25,6 +25,8 @@ from zhuzi.model import extend_model, merge_adapter
 from zhuzi.model.folder import ModelFolder
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train import pretrain, sft
+from zhuzi.train.base import device
+from zhuzi.train.data import IGNORED, Records
 from zhuzi.train.recipe import ATTENTION, MLP
 from zhuzi.train.run import TrainReport
 from zhuzi.vocab import merge_vocab, train_vocab
@@ -68,12 +70,13 @@ def run_demo(
 
     Donor vocabulary, merge, corpus, base model, extension, two stages of pre-training, merge, tuning, merge;
     Chinese and English are measured on text held out from all of it, before and after each stage. A few
-    minutes on two cores, fp32 throughout. `say` is told what happens, a line a step.
+    minutes on two cores, in fp32 on a CPU. `say` is told what happens, a line a step.
 
     Raises what the steps raise; see their functions.
     """
     out = Path(out)
-    require_free(out, overwrite=overwrite)
+    own = [path for path in (corpus, instructions, base_tokenizer) if path]
+    require_free(out, overwrite=overwrite, inputs=own)
     zh = sample.chinese(Path(corpus) if corpus else None)
     en = sample.english()
     source, records, held_records = sample.instructions(Path(instructions) if instructions else None)
@@ -83,7 +86,8 @@ def run_demo(
     (out / "data").mkdir(parents=True)
     (out / "recipes").mkdir()
     started = time.monotonic()
-    facts: dict[str, Any] = {"seed": seed, "threads": torch.get_num_threads()}
+    facts: dict[str, Any] = {"seed": seed, "device": str(device()), "threads": torch.get_num_threads()}
+    _write_facts(facts, out)  # so that --overwrite knows the folder, should this run be interrupted
 
     say(f"1/9  vocabulary: train a donor on {len(zh.train):,} Chinese documents")
     train_file = sample.write_jsonl(out / "data" / "zh-train.jsonl", zh.train)
@@ -220,8 +224,8 @@ def run_demo(
     measure("stage 2, merged", first.out, asks=True)
 
     say(f"8/9  tuning on {len(records):,} instructions, {_STAGES['sft']['steps']} steps")
-    record_file = out / "data" / "instructions-train.json"
-    record_file.write_text(json.dumps(records, ensure_ascii=False, indent=1), "utf-8")
+    record_file = sample.write_records(out / "data" / "instructions-train.json", records)
+    held_file = sample.write_records(out / "data" / "instructions-held-out.json", held_records)
     tuned = train(
         "sft",
         sft,
@@ -234,7 +238,13 @@ def run_demo(
     )
     second = merge_adapter(first.out, tuned.result, out / "chinese-alpaca")
     measure("tuned, merged", second.out, asks=True)
-    facts["instructions"] = {"source": source, "records": len(records), "held_out": len(held_records)}
+    facts["instructions"] = {
+        "source": source,
+        "records": len(records),
+        "held_out": len(held_records),
+        "loss_before": _answer_loss(first.out, held_file),
+        "loss_after": _answer_loss(second.out, held_file),
+    }
     facts["merges"] = {
         name: {"difference": made.difference, "difference_stored": made.difference_stored}
         for name, made in (("stage 2", first), ("tuning", second))
@@ -243,7 +253,7 @@ def run_demo(
     say("9/9  report")
     facts["seconds"] = time.monotonic() - started
     facts["prompts"] = {"english": ENGLISH_START, "chinese": CHINESE_START, "question": QUESTION}
-    (out / "demo.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    _write_facts(facts, out)
     report = write_report(facts, out / "report.html")
     return DemoResult(report, second.out, facts)
 
@@ -259,6 +269,23 @@ def _train_donor(text: Path, out: Path, characters: int, say: Callable[[str], ob
         fitting = error.limit if error.limit < size else error.limit * 5 // 4
         say(f"     {error}; taking {fitting:,}")
         return train_vocab([text], out, vocab_size=fitting).path
+
+
+def _answer_loss(model: Path, file: Path) -> float:
+    """Mean loss (nats a token) of a model on the outputs of a file's records, prompts given."""
+    folder = ModelFolder.open(model)
+    records, live = Records([file], folder.tokenizer, SEQUENCE_LENGTH), folder.load(torch.float32)
+    total, tokens = 0.0, 0
+    for ids, labels in (records[i] for i in range(len(records))):
+        with torch.no_grad():
+            loss = live(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+        counted = sum(label != IGNORED for label in labels)
+        total, tokens = total + loss.item() * counted, tokens + counted
+    return total / tokens
+
+
+def _write_facts(facts: dict[str, Any], out: Path) -> None:
+    (out / "demo.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 
 def _characters_a_token(tokenizer: Tokenizer, texts: list[str]) -> float:

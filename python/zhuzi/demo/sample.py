@@ -72,6 +72,12 @@ def write_jsonl(path: Path, texts: Sequence[str]) -> Path:
     return path
 
 
+def write_records(path: Path, records: Sequence[dict[str, str]]) -> Path:
+    """Write Alpaca records as a JSON list."""
+    path.write_text(json.dumps(records, ensure_ascii=False, indent=1), "utf-8")
+    return path
+
+
 def _documents(path: Path | None, built_in: str) -> Split:
     with as_file(files(__package__) / "data" / built_in) as sample:
         texts = [text for text in read_documents([path or sample]) if text.strip()]

@@ -50,11 +50,14 @@ impl Tokenizer {
             }
         }
         for text in added {
-            if text.is_empty() || by_text.contains_key(text) {
-                return Err(Error::Argument(format!(
-                    "added token `{text}`: {} already has it; choose another name",
-                    model.origin()
-                )));
+            let reason = match by_text.get(text) {
+                _ if text.is_empty() => "is empty; give it a name".into(),
+                Some(&id) if id as usize >= model.pieces().len() => "is given twice".into(),
+                Some(_) => format!("is a piece of {} already; choose another name", model.origin()),
+                None => String::new(),
+            };
+            if !reason.is_empty() {
+                return Err(Error::Argument(format!("added token `{text}` {reason}")));
             }
             by_text.insert(text.clone(), pieces.len() as u32);
             pieces.push(Piece { text: text.clone(), score: 0.0, kind: PieceKind::Control });

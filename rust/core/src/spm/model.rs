@@ -1,5 +1,3 @@
-use std::{fs, path::Path};
-
 use buffa::Message;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -8,10 +6,6 @@ use super::proto::{
     trainer_spec::ModelType,
 };
 use crate::{Error, Result};
-
-/// Largest model file that is read, in bytes. Real ones have 0.2 to 5 MB; the bound keeps a wrong path
-/// (a weights file, a disk image) from filling the memory.
-const MAX_MODEL_BYTES: u64 = 256 << 20;
 
 /// What a piece is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,23 +85,6 @@ pub struct SpmModel {
 }
 
 impl SpmModel {
-    /// Reads and checks a model file.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when it cannot be read; [`Error::Model`] when it is empty, cut off, or no
-    /// SentencePiece model.
-    pub fn read(path: &Path) -> Result<Self> {
-        let size = fs::metadata(path).map_err(Error::io(path))?.len();
-        let origin = path.display().to_string();
-        if size > MAX_MODEL_BYTES {
-            return Err(Error::model(
-                &origin,
-                format!("{size} bytes are too many for a SentencePiece model; give the tokenizer.model file"),
-            ));
-        }
-        Self::from_bytes(&fs::read(path).map_err(Error::io(path))?, &origin)
-    }
-
     /// Parses and checks a model; `origin` names it in errors.
     pub fn from_bytes(bytes: &[u8], origin: &str) -> Result<Self> {
         if bytes.is_empty() {
