@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +33,7 @@ def run(
     """Runs `zhuzi` in this process, and undoes what it sets for the whole of it."""
     loggers = [logging.getLogger(name) for name in ("zhuzi", "zhuzi.train", "bitsandbytes")]
     levels = [logger.level for logger in loggers]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
     def call(*args: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["zhuzi", *map(str, args)])
@@ -44,6 +48,8 @@ def run(
         yield call
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def test_help_names_every_command(run: Callable[..., Outcome]) -> None:
@@ -112,9 +118,52 @@ def test_a_failure_is_one_line_and_code_1(
 
 
 def test_debug_shows_the_trace(run: Callable[..., Outcome], tmp_path: Path) -> None:
-    failed = run("--debug", "vocab", "train", tmp_path / "no.txt", "--out", tmp_path / "m")
+    command = ["vocab", "train", tmp_path / "no.txt", "--out", tmp_path / "m"]
+    for words in (["--debug", *command], [*command, "--debug"]):
+        failed = run(*words)
+        assert failed.code == 1
+        assert "Traceback" in failed.err
+
+
+def test_an_unknown_failure_is_one_line_too(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("something\nnew")
+
+    monkeypatch.setattr("zhuzi.vocab.train_vocab", fail)
+    failed = run("vocab", "train", "x.txt", "--out", tmp_path / "m")
     assert failed.code == 1
-    assert "Traceback" in failed.err
+    assert failed.err == "zhuzi: unexpected RuntimeError: something new (zhuzi --debug shows where)\n"
+
+
+def zhuzi_process(*args: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "zhuzi", *map(str, args)]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def test_a_terminated_run_leaves_nothing(merged: Path, chinese_file: Path, tmp_path: Path) -> None:
+    big = tmp_path / "in" / "big.jsonl"
+    big.parent.mkdir()
+    big.write_bytes(chinese_file.read_bytes() * 3000)
+    process = zhuzi_process("corpus", "encode", big, "--tokenizer", merged, "--out", tmp_path / "out")
+    while not list(tmp_path.glob(".out.*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert "interrupted" in process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_report_that_cannot_be_shown_is_no_failure(merged: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("好")
+    process = zhuzi_process(
+        *["corpus", "encode", tmp_path / "in.txt", "--tokenizer", merged, "--out", tmp_path / "出"],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -126,6 +175,8 @@ def test_debug_shows_the_trace(run: Callable[..., Outcome], tmp_path: Path) -> N
         ["nonsense"],
         ["chat", "--model", "m", "--top-p", "2"],
         ["--nonsense"],
+        ["corpus", "encode", "", "--tokenizer", "t", "--out", "o"],
+        ["demo", "--out", ""],
     ],
 )
 def test_wrong_usage_is_code_2(args: list[str], run: Callable[..., Outcome]) -> None:

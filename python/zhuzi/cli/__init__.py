@@ -26,25 +26,43 @@ from zhuzi.errors import ZhuziError
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="zhuzi")
-@click.option("--debug", is_flag=True, help="Show the whole trace of an error.")
-@click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+def cli() -> None:
     """Teach an existing LLaMA Chinese (铸字, "casting type").
 
     The road: vocab train, vocab merge, corpus encode, model extend, pretrain (twice), model merge, sft,
     model merge, chat. `zhuzi demo` walks all of it on a small built-in sample.
     """
-    context.ensure_object(dict)["debug"] = debug
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("zhuzi").setLevel(logging.INFO)
-    if not debug:
-        # Between libraries, none a user's: kernels of bitsandbytes' 4-bit path, names PEFT still uses.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", category=FutureWarning)
+    # Between libraries, none a user's: kernels of bitsandbytes' 4-bit path, names PEFT still uses.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 for command in (vocab, corpus, model, pretrain, sft, chat, demo):
     cli.add_command(command)
+
+
+def _take_debug(command: click.Command) -> None:
+    """Gives the command and those below it `--debug`, wherever on the line it is written."""
+
+    def note(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+        context.ensure_object(dict)["debug"] |= wanted
+
+    command.params.append(
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            callback=note,
+            help="Show the whole trace of an error.",
+        )
+    )
+    for inner in getattr(command, "commands", {}).values():
+        _take_debug(inner)
+
+
+_take_debug(cli)
 
 
 def main() -> None:
@@ -56,34 +74,33 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _interrupt)
-    context: dict[str, bool] = {}
-    debug = False
+    options = {"debug": False}
     try:
-        try:
-            cli.main(standalone_mode=False, obj=context)
-        finally:
-            debug = context.get("debug", False)
+        cli.main(standalone_mode=False, obj=options)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", debug)
+        _fail("interrupted", options["debug"])
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except ModuleNotFoundError as error:
         extra = "demo" if error.name in {"jinja2", "matplotlib", "mistral_common"} else "train"
-        _fail(f"this command needs {error.name}; install it with: pip install 'zhuzi[{extra}]'", debug)
+        _fail(
+            f"this command needs {error.name}; install it with: pip install 'zhuzi[{extra}]'",
+            options["debug"],
+        )
     except OSError as error:
         place = f"{error.filename}: " if error.filename is not None else ""
-        _fail(f"{place}{error.strerror or error}", debug)
+        _fail(f"{place}{error.strerror or error}", options["debug"])
     except (ZhuziError, ValueError, IndexError) as error:
-        _fail(str(error) or type(error).__name__, debug)
+        _fail(str(error) or type(error).__name__, options["debug"])
     except Exception as error:
         # None that we know of: a trace helps whoever reports it.
-        _fail(f"unexpected {type(error).__name__}: {error} (zhuzi --debug shows where)", debug)
+        _fail(f"unexpected {type(error).__name__}: {error} (zhuzi --debug shows where)", options["debug"])
 
 
 def _interrupt(signal_number: int, frame: object) -> None:
