@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,43 @@ def test_two_processes_on_one_output(stage1: Recipes) -> None:
     assert pretrain(recipe) == first  # and the lock is free again
     # Of torchrun's processes, the first alone takes it.
     assert pretrain(recipe, overwrite=True, callbacks=[Second()]).steps == 1
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_processes_that_begin_at_once(
+    stage1: Recipes, model: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    """The first run comes into place while the second makes its own: it is not moved aside."""
+    recipe, folder = stage1(), ModelFolder.open(model)
+    with ExitStack() as held:
+
+        def write(*args: Any) -> None:
+            monkeypatch.undo()
+            held.enter_context(Run.open(recipe, folder, "data", overwrite=False))
+            (recipe.output / "first").touch()
+
+        monkeypatch.setattr("zhuzi.train.run.write_json", write)
+        second = Run.open(recipe, folder, "data", overwrite=overwrite)
+        # Overwriting, it was asked to replace what stood there, which was nothing.
+        with pytest.raises(OutputExistsError, match="another process put something there"), second:
+            pass
+        assert (recipe.output / "first").is_file()
+    assert [path.name for path in recipe.output.parent.iterdir()] == ["run"]
+
+
+def test_of_torchruns_processes_the_first_alone_locks(
+    stage1: Recipes, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, folder = stage1(), ModelFolder.open(model)
+    with Run.open(recipe, folder, "data", overwrite=False):
+        monkeypatch.setenv("RANK", "1")
+        with Run.open(recipe, folder, "data", overwrite=True) as second:
+            assert second.finished(overwrite=True) is None
+        assert (recipe.output / "run.json").is_file()
+        monkeypatch.delenv("RANK")
+    with Run.open(recipe, folder, "data", overwrite=False), pytest.raises(MismatchError):
+        raise MismatchError("the lock is free again, and a run that goes on is left where it is")
+    assert (recipe.output / "run.json").is_file()
 
 
 def test_tied_head_alone_without_lora(

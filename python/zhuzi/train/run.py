@@ -14,6 +14,7 @@ its report, and comes back if the new one fails before that.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -104,10 +105,12 @@ class Run:
         known = run.path / "run.json"
         inputs = (folder.path, *recipe.data, *([source] if source else []))
         require_free(run.path, overwrite=overwrite or known.is_file(), inputs=inputs)
+        # Decided before the lock: what comes there later is another process's, and not to be moved.
+        there, is_run = run.path.exists() and any(run.path.iterdir()), known.is_file()
         with ExitStack() as held:
-            if known.is_file():
+            if is_run:
                 held.enter_context(_locked(run.path))
-            if known.is_file() and not overwrite:
+            if is_run and not overwrite:
                 key = _first_difference(_read(known), facts)
                 if key is not None:
                     raise OutputExistsError(
@@ -116,15 +119,15 @@ class Run:
                     )
                 yield run
                 return
-            run._begin(facts, held)
+            run._begin(facts, held, replace=overwrite and there)
             try:
                 yield run
             except BaseException:
                 run._take_back()
                 raise
 
-    def _begin(self, facts: Mapping[str, Any], held: ExitStack) -> None:
-        """Put a new run in place, locked from its first moment, and what stood there aside."""
+    def _begin(self, facts: Mapping[str, Any], held: ExitStack, *, replace: bool) -> None:
+        """Put a new run in place, locked from its first moment, and with `replace` what stood there aside."""
         place = self.path.resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
@@ -133,7 +136,7 @@ class Run:
             write_json(made / "run.json", facts)
             (made / "checkpoints").mkdir()
             made.chmod(place.stat().st_mode & 0o777 if place.exists() else 0o777 & ~_umask())
-            if place.exists() and any(place.iterdir()):
+            if replace:
                 if self._replaced.exists() and not self._stands():
                     shutil.rmtree(place)  # a run killed before its first checkpoint: what it replaced is kept
                 else:
@@ -144,6 +147,10 @@ class Run:
             except OSError as error:
                 if not place.exists() and self._replaced.exists():
                     self._replaced.rename(place)
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # a mount point, for one
+                    raise OutputExistsError(
+                        f"{self.path}: cannot be put in place ({error.strerror}); name a folder in it"
+                    ) from error
                 raise OutputExistsError(
                     f"{self.path}: another process put something there; choose another output"
                 ) from error
