@@ -61,11 +61,36 @@ struct Part {
     ends: Vec<usize>,
 }
 
+/// What a thread takes at a time.
+#[derive(Clone, Debug)]
+enum Task<'a> {
+    /// Whole documents.
+    Documents(Range<usize>),
+    /// A part of a long document.
+    Part { text: Text<'a>, first: bool, last: bool },
+}
+
 impl Part {
-    fn encode<D: Document>(&mut self, tokenizer: &Tokenizer, documents: &[D], scratch: &mut Scratch) {
-        for document in documents {
-            tokenizer.encode_document(document, scratch, &mut self.ids);
-            self.ends.push(self.ids.len());
+    fn work<D: Document>(
+        &mut self,
+        tokenizer: &Tokenizer,
+        documents: &[D],
+        task: &Task<'_>,
+        scratch: &mut Scratch,
+    ) {
+        match task {
+            Task::Documents(range) => {
+                for document in &documents[range.clone()] {
+                    tokenizer.encode_document(document, scratch, &mut self.ids);
+                    self.ends.push(self.ids.len());
+                }
+            }
+            Task::Part { text, first, last } => {
+                tokenizer.encode_part(*text, *first, scratch, &mut self.ids);
+                if *last {
+                    self.ends.push(self.ids.len());
+                }
+            }
         }
     }
 }
@@ -76,7 +101,7 @@ impl Tokenizer {
     /// The first thread takes tasks from the front and writes where the result will stand; the others take them
     /// from the back, and only what they made is copied.
     pub fn encode_batch<D: Document>(&self, documents: &[D], threads: usize) -> EncodedBatch {
-        let tasks = cut_batch(documents);
+        let tasks = cut_batch(self, documents, threads);
         let left = Mutex::new(0..tasks.len());
         let claim = |front: bool| {
             let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +116,7 @@ impl Tokenizer {
                     let mut done = Vec::new();
                     while let Some(task) = claim(false) {
                         let mut part = Part::default();
-                        part.encode(self, &documents[tasks[task].clone()], scratch);
+                        part.work(self, documents, &tasks[task], scratch);
                         done.push((task, part));
                     }
                     done
@@ -100,7 +125,7 @@ impl Tokenizer {
             let others: Vec<_> = (1..threads.min(tasks.len())).map(|_| scope.spawn(work)).collect();
             self.with_scratch(|scratch| {
                 while let Some(task) = claim(true) {
-                    first.encode(self, &documents[tasks[task].clone()], scratch);
+                    first.work(self, documents, &tasks[task], scratch);
                 }
             });
             let join = |other: thread::ScopedJoinHandle<'_, _>| {
@@ -149,17 +174,45 @@ fn append(ids: &mut Vec<u32>, parts: &[(usize, Part)], threads: usize) {
     unsafe { ids.set_len(ids.len() + total) };
 }
 
-/// Ranges of documents of about [`TASK_UNITS`] each.
-fn cut_batch<D: Document>(documents: &[D]) -> Vec<Range<usize>> {
+/// Tasks of about [`TASK_UNITS`] each. A document of several times that is cut, where its model allows it.
+fn cut_batch<'a, D: Document>(tokenizer: &Tokenizer, documents: &'a [D], threads: usize) -> Vec<Task<'a>> {
     let mut tasks = Vec::new();
     let (mut start, mut units) = (0, 0);
     for (i, document) in documents.iter().enumerate() {
-        units += document.content().len();
+        let content = document.content();
+        if threads > 1
+            && content.len() > 2 * TASK_UNITS
+            && let Some(parts) = cut_document(tokenizer, content)
+        {
+            if start < i {
+                tasks.push(Task::Documents(start..i));
+            }
+            tasks.extend(parts);
+            (start, units) = (i + 1, 0);
+            continue;
+        }
+        units += content.len();
         if units >= TASK_UNITS {
-            tasks.push(start..i + 1);
+            tasks.push(Task::Documents(start..i + 1));
             (start, units) = (i + 1, 0);
         }
     }
-    tasks.push(start..documents.len());
+    tasks.push(Task::Documents(start..documents.len()));
     tasks
+}
+
+fn cut_document<'a>(tokenizer: &Tokenizer, content: Content<'a>) -> Option<Vec<Task<'a>>> {
+    let text = match content {
+        _ if !tokenizer.encodes_directly() => return None,
+        Content::Text(text) => text,
+        Content::Bytes(bytes) => Text::Utf8(simdutf8::basic::from_utf8(bytes).ok()?),
+    };
+    let mut parts = Vec::new();
+    let mut start = 0;
+    while let Some(end) = tokenizer.next_cut(text, start + TASK_UNITS) {
+        parts.push(Task::Part { text: text.slice(start, end), first: start == 0, last: false });
+        start = end;
+    }
+    parts.push(Task::Part { text: text.slice(start, text.len()), first: start == 0, last: true });
+    Some(parts)
 }

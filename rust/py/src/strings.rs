@@ -91,9 +91,9 @@ impl Layout {
         let Some(found) = (unsafe { self.characters(string, header, header.length / 2) }) else {
             return false;
         };
-        let mut spelled = String::new();
+        let mut spelled = Vec::new();
         found.push_utf8(&mut spelled);
-        text.starts_with(&spelled) && !spelled.is_empty()
+        text.as_bytes().starts_with(&spelled) && !spelled.is_empty()
     }
 }
 

@@ -23,8 +23,9 @@ impl Tokenizer {
         Ok(Self { core: Arc::new(core) })
     }
 
-    fn encode(&self, py: Python<'_>, text: Text) -> Vec<u32> {
-        py.detach(|| self.core.encode(&text))
+    #[pyo3(signature = (text, threads=1))]
+    fn encode(&self, py: Python<'_>, text: Text, threads: usize) -> Vec<u32> {
+        py.detach(|| self.core.encode_on(&text, threads))
     }
 
     fn encode_piece(&self, piece: &str) -> Vec<u32> {

@@ -103,6 +103,12 @@ impl Rules {
         }
     }
 
+    /// True if text may be cut between these: no merge crosses, and the left part does not end in the unknown
+    /// token, which the right one might have to go on with.
+    pub fn may_cut(&self, left: u16, right: u16) -> bool {
+        self.pairs.link(left, right).is_none() && self.pairs.symbol(left) < self.vocab
+    }
+
     /// Characters that a symbol covers.
     #[inline]
     pub fn length(&self, symbol: Symbol) -> usize {
