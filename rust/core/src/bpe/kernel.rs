@@ -55,9 +55,9 @@ pub trait Kernel {
     /// Writes the codes of the characters that `starts` marks, none of which is astral.
     fn decode(chunk: &[u8; CHUNK + CHUNK_TAIL], starts: u64, out: &mut [u16; CHUNK]);
 
-    /// Looks 64 neighbour pairs up (the last one with `codes[64]`). Each place of `tokens` gets what its pair
-    /// becomes if that is a piece, else the character's own symbol.
-    fn link(pairs: &Pairs, codes: &[u16; 65], tokens: &mut [Symbol; 64]) -> LinkMasks;
+    /// Looks the first `n` of 64 neighbour pairs up (the last one with `codes[64]`), or some more. Each place of
+    /// `tokens` gets what its pair becomes if that is a piece, else the character's own symbol.
+    fn link(pairs: &Pairs, codes: &[u16; 65], n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks;
 
     /// Copies the tokens whose bit is set in `keep` to the front of `out`, and says whether one of the copied
     /// ones is at least `vocab`. May scribble on what follows in `out`.
@@ -128,10 +128,10 @@ impl Kernel for Portable {
     }
 
     #[inline(always)]
-    fn link(pairs: &Pairs, codes: &[u16; 65], tokens: &mut [Symbol; 64]) -> LinkMasks {
+    fn link(pairs: &Pairs, codes: &[u16; 65], n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks {
         let mut masks = LinkMasks::default();
         let mut left = pairs.char(codes[0]);
-        for i in 0..64 {
+        for i in 0..n.min(64) {
             let right = pairs.char(codes[i + 1]);
             let entry = pairs.entry(left, right);
             let linked = Pairs::matches(entry, right);
@@ -345,16 +345,19 @@ mod avx2 {
         }
 
         #[inline(always)]
-        fn link(pairs: &Pairs, codes: &[u16; 65], tokens: &mut [Symbol; 64]) -> LinkMasks {
+        fn link(pairs: &Pairs, codes: &[u16; 65], n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks {
             let mut chars = [0u64; 65];
             let mut entries = [0u64; 64];
             let mut left = pairs.char(codes[0]);
             chars[0] = left;
-            for i in 0..64 {
-                let right = pairs.char(codes[i + 1]);
-                chars[i + 1] = right;
-                entries[i] = pairs.entry(left, right);
-                left = right;
+            let n = n.min(64).next_multiple_of(8);
+            for from in (0..n).step_by(8) {
+                for i in from..from + 8 {
+                    let right = pairs.char(codes[i + 1]);
+                    chars[i + 1] = right;
+                    entries[i] = pairs.entry(left, right);
+                    left = right;
+                }
             }
             let mut masks = LinkMasks::default();
             // SAFETY: for i up to 56: loads of 4 words at i and i + 4 of `entries` (64) and `chars` (65), the latter
@@ -372,7 +375,7 @@ mod avx2 {
                 let bits = |v| u64::from(_mm256_movemask_ps(_mm256_castsi256_ps(v)) as u32);
                 let symbol = _mm256_set1_epi32((1 << SYMBOL_BITS) - 1);
                 let zero = _mm256_setzero_si256();
-                for i in (0..64).step_by(8) {
+                for i in (0..n).step_by(8) {
                     let (entry_low, entry_high) = halves(entries.as_ptr().add(i));
                     let (right_low, right_high) = halves(chars.as_ptr().add(i + 1));
                     let (left_low, _) = halves(chars.as_ptr().add(i));
@@ -405,7 +408,7 @@ mod avx2 {
                 // Symbols are below 2^24, so a signed comparison does.
                 let limit = _mm256_set1_epi32(vocab as i32 - 1);
                 let mut beyond = _mm256_setzero_si256();
-                for k in 0..8 {
+                for k in 0..(64 - keep.leading_zeros() as usize).div_ceil(8) {
                     let mask = (keep >> (8 * k)) as usize & 0xFF;
                     let tokens = _mm256_loadu_si256(tokens.as_ptr().add(8 * k).cast());
                     let kept = _mm256_cvtepu8_epi32(_mm_loadl_epi64(KEPT[mask].as_ptr().cast()));
@@ -555,8 +558,8 @@ mod tests {
                 if random(&mut state, 2) == 0 { code } else { code * 700 }
             });
             let (mut plain, mut vector) = ([0; 64], [1; 64]);
-            let masks = Portable::link(&pairs, &codes, &mut plain);
-            assert_eq!(Avx2::link(&pairs, &codes, &mut vector), masks);
+            let masks = Portable::link(&pairs, &codes, 64, &mut plain);
+            assert_eq!(Avx2::link(&pairs, &codes, 64, &mut vector), masks);
             assert_eq!(plain, vector);
             for i in 0..64 {
                 let link = links.get(&(codes[i], codes[i + 1]));
