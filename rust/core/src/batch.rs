@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    memory::prefetch,
+    memory::{populate, prefetch},
     text::Text,
     tokenizer::{Scratch, Tokenizer},
 };
@@ -31,6 +31,12 @@ pub struct EncodedBatch {
 pub trait Document: Sync {
     /// Bytes (any bytes, see [`Tokenizer::encode_into`]) or a text.
     fn content(&self) -> Content<'_>;
+
+    /// Called once before the document is encoded; an invalid one counts as empty. (Here, on the thread that reads
+    /// it next anyway, so that looking through the text costs next to nothing.)
+    fn is_valid(&self) -> bool {
+        true
+    }
 }
 
 /// The content of a document.
@@ -97,6 +103,14 @@ impl Part {
         task: &Task<'_>,
         scratch: &mut Scratch,
     ) {
+        let units = match task {
+            Task::Documents(range) => documents[range.clone()].iter().map(|d| d.content().len()).sum(),
+            Task::Part { text, .. } => text.len(),
+        };
+        // A token covers two characters or so. Where it covers more, the next task finds the rest.
+        let ids = units / 2;
+        self.ids.reserve(ids);
+        populate(&mut self.ids.spare_capacity_mut()[..ids]);
         match task {
             Task::Documents(range) => {
                 let documents = &documents[range.clone()];
@@ -206,6 +220,7 @@ fn cut_batch<'a, D: Document>(tokenizer: &Tokenizer, documents: &'a [D], threads
         let content = document.content();
         if threads > 1
             && content.len() > 2 * TASK_UNITS
+            && document.is_valid()
             && let Some(parts) = cut_document(tokenizer, content)
         {
             if start < i {

@@ -171,6 +171,9 @@ impl Tokenizer {
         scratch: &mut Scratch,
         out: &mut Vec<u32>,
     ) {
+        if !document.is_valid() {
+            return;
+        }
         match document.content() {
             Content::Bytes(bytes) => self.encode_into(bytes, scratch, out),
             Content::Text(text) => self.encode_text_into(text, scratch, out),

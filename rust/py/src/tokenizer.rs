@@ -24,8 +24,10 @@ impl Tokenizer {
     }
 
     #[pyo3(signature = (text, threads=1))]
-    fn encode(&self, py: Python<'_>, text: Text, threads: usize) -> Vec<u32> {
-        py.detach(|| self.core.encode_on(&text, threads))
+    fn encode(&self, py: Python<'_>, text: Text, threads: usize) -> PyResult<Vec<u32>> {
+        let ids = py.detach(|| self.core.encode_on(&text, threads));
+        text.check(py)?;
+        Ok(ids)
     }
 
     fn encode_piece(&self, piece: &str) -> Vec<u32> {
@@ -33,9 +35,10 @@ impl Tokenizer {
     }
 
     /// Ids (uint32) and offsets (int64) of many texts, as buffers.
-    fn encode_batch(&self, py: Python<'_>, texts: Vec<Text>, threads: usize) -> (Buffer, Buffer) {
+    fn encode_batch(&self, py: Python<'_>, texts: Vec<Text>, threads: usize) -> PyResult<(Buffer, Buffer)> {
         let batch = py.detach(|| self.core.encode_batch(&texts, threads));
-        (Buffer(Values::Ids(batch.ids)), Buffer(Values::Offsets(batch.offsets)))
+        texts.iter().try_for_each(|text| text.check(py))?;
+        Ok((Buffer(Values::Ids(batch.ids)), Buffer(Values::Offsets(batch.offsets))))
     }
 
     fn decode(&self, py: Python<'_>, ids: Vec<u32>) -> PyResult<String> {
