@@ -4,10 +4,11 @@
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::{
-    engine::{EngineScratch, Sink},
+    engine::EngineScratch,
     kernel::Portable,
     plain::{PlainRules, PlainScratch},
     rules::Rules,
+    write::Sink,
 };
 use crate::{
     Error, Result,

@@ -7,10 +7,10 @@ use aho_corasick::AhoCorasick;
 use rustc_hash::FxHashMap;
 
 use super::{
-    engine::Sink,
     long::LongRun,
     merges::{Merge, NO_MERGE},
     rules::score_order,
+    write::Sink,
 };
 use crate::spm::{Piece, PieceKind, SpmModel};
 
