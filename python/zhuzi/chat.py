@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import torch
 from zhuzi.errors import InputError
 from zhuzi.prompt import format_prompt
 from zhuzi.tokenizer import Tokenizer
+
+_GREEDY = 1e-5  # a temperature below draws the likeliest id anyway, and its quotients would overflow
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,15 @@ class Chat:
 
         Raises:
             InputError: no model in the folder. MismatchError: its tokenizer has ids without a row.
+            ValueError: a device that is unknown, or not in this machine.
         """
         from zhuzi.model.folder import ModelFolder
 
+        place = _device(device)
         folder = ModelFolder.open(path)
         folder.require_rows()
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.float32 if device == "cpu" else folder.dtype
-        return cls(folder.load(dtype, device), folder.tokenizer)
+        dtype = torch.float32 if place.type == "cpu" else folder.dtype
+        return cls(folder.load(dtype, place), folder.tokenizer)
 
     def reply(
         self,
@@ -53,6 +57,9 @@ class Chat:
 
         The prompt's ids are those of tuning. The defaults are the published inference settings; a temperature
         of 0 always takes the likeliest token, a seed repeats a draw.
+
+        Raises:
+            ValueError: a setting that cannot be (a penalty of 0, a temperature that is no number).
         """
         if self.tokenizer.bos_id is None:
             raise InputError("the tokenizer has no BOS id, with which every prompt of tuning begins")
@@ -113,7 +120,32 @@ def generate(
 
     `limit` keeps to the tokenizer's ids where the model has padding rows. Penalty, temperature, top-k and
     top-p act in transformers' order.
+
+    Raises:
+        ValueError: a setting that cannot be; at once, not at the first id.
     """
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(f"temperature: want 0 or more, not {temperature}")
+    for name, value in (("top_p", top_p), ("repetition_penalty", repetition_penalty)):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name}: want more than 0, not {value}")
+    return _generate(
+        model, prompt, eos_id, limit, max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed
+    )
+
+
+def _generate(
+    model: Any,
+    prompt: list[int],
+    eos_id: int | None,
+    limit: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    repetition_penalty: float,
+    seed: int | None,
+) -> Iterator[int]:
     draw = torch.Generator()
     draw.manual_seed(seed) if seed is not None else draw.seed()
     device = next(model.parameters()).device
@@ -163,7 +195,7 @@ def _choose(
         used = torch.tensor(sorted(set(seen)))
         scores = logits[used]
         logits[used] = torch.where(scores > 0, scores / repetition_penalty, scores * repetition_penalty)
-    if temperature <= 0:
+    if temperature < _GREEDY:
         return int(logits.argmax())
     logits, order = (logits / temperature).sort(descending=True, stable=True)
     if top_k > 0:
@@ -172,6 +204,26 @@ def _choose(
     # Keep the likeliest ids up to the one that fills top_p, that one included.
     probabilities[probabilities.cumsum(-1) - probabilities >= top_p] = 0
     return int(order[torch.multinomial(probabilities, 1, generator=draw)])
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name, or this machine's GPU, or its CPU."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: {name!r} is unknown; want cpu, cuda or cuda:1") from None
+    if device.type == "meta":
+        raise ValueError("device: meta holds no weights; want cpu, cuda or cuda:1")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        raise ValueError(
+            f"device: {name!r} is not in this machine, which has {torch.cuda.device_count()} CUDA devices; "
+            "leave it out to take what there is"
+        ) from None
+    return device
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def make_model(old_tokenizer: Path) -> Callable[..., Path]:
             intermediate_size=64,
             num_hidden_layers=2,
             num_attention_heads=4,
-            max_position_embeddings=128,
+            max_position_embeddings=256,
             bos_token_id=1,
             eos_token_id=2,
             **settings,

@@ -84,6 +84,47 @@ def test_seed_and_limits(chat: Chat) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"top_p": float("nan")},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": -1.0},
+        {"repetition_penalty": float("nan")},
+    ],
+)
+def test_settings_that_cannot_be(model: Path, settings: dict[str, float]) -> None:
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name}: want"):
+        Chat(Fixed([]), Tokenizer.from_dir(model)).reply("天", **settings)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-45, 1e-6, 1e-5])
+def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
+    ids = generate(Fixed([7] * 5), [1], eos_id=2, limit=410, max_new_tokens=5, temperature=temperature)
+    assert list(ids) == [7] * 5
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "'gpu' is unknown"), ("", "'' is unknown"), ("cuda:99", "'cuda:99' is not in this machine"),
+     ("meta", "meta holds no weights")],
+)  # fmt: skip
+def test_devices_that_are_not_there(model: Path, device: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"device: {message}"):
+        Chat.from_dir(model, device=device)
+
+
+def test_an_adapter_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="an adapter; merge it first, with `zhuzi model merge`"):
+        Chat.from_dir(tmp_path)
+
+
 def test_complete_and_mode(chat: Chat) -> None:
     chat.model.train()
     text = complete(chat.model, chat.tokenizer, "The river", max_new_tokens=5)

@@ -86,6 +86,17 @@ GOOD = json.dumps({"instruction": "a", "output": "b"})
         (f"[{GOOD}, 3]", "record 2: want an object"),
         ('[{"instruction": 1, "output": "b"}]', "record 1: 'instruction' is no text"),
         ("[", "no JSON"),
+        ('[{"instruction": null, "output": "b"}]', "record 1: 'instruction' is no text"),
+        ('{"instruction": "a", "output": null}', "line 1: 'output' is no text"),
+        ('{"instruction": "a", "output": 0}', "line 1: 'output' is no text"),
+        ('[{"instruction": "a", "input": 0, "output": "b"}]', "record 1: 'input' is no text"),
+        (f'{GOOD}\n{{"instruction": "a\\ud83d", "output": "b"}}', "line 2: .* lone surrogate at character 1"),
+        ("[" * 100_000, "nested too deeply"),
+        (f"{GOOD}\n" + '{"a":' * 100_000, "line 2: JSON nested too deeply"),
+        ("", "holds no records"),
+        (" \n\n", "holds no records"),
+        ("[]", "holds no records"),
+        (json.dumps(json.loads(GOOD), indent=2), "want a JSON list of records, or a record on each line"),
     ],
 )
 def test_bad_records_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -124,9 +124,15 @@ def test_refused(
     (out / "mine.txt").write_text("mine")
     with pytest.raises(OutputExistsError):
         extend_model(base_model, new_tokenizer, out)
+    with pytest.raises(OutputExistsError, match="not written by zhuzi"):
+        extend_model(base_model, new_tokenizer, out, overwrite=True)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
-    extend_model(base_model, new_tokenizer, out, overwrite=True)
-    assert not (out / "mine.txt").exists()
+    made = tmp_path / "made"
+    extend_model(base_model, new_tokenizer, made)
+    extend_model(base_model, new_tokenizer, made, overwrite=True)
+    for tokenizer, base in ((made, base_model), (new_tokenizer, made)):
+        with pytest.raises(OutputExistsError, match="is read here"):
+            extend_model(base, tokenizer, made, overwrite=True)
 
 
 def test_bad_folders(
@@ -158,6 +164,41 @@ def test_bad_folders(
     quantised = damaged("quantised") / "config.json"
     quantised.write_text(json.dumps({**json.loads(quantised.read_text()), "quantization_config": {}}))
     refused(quantised.parent, "quantised")
+
+
+def test_a_hub_repository_of_pickles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **options: str(tmp_path))
+    monkeypatch.setattr(
+        "huggingface_hub.list_repo_files", lambda name: ["config.json", "pytorch_model-00001-of-00002.bin"]
+    )
+    with pytest.raises(InputError, match=r"owner/name: holds only pytorch_model\.bin, a pickle"):
+        ModelFolder.open("owner/name")
+
+
+def test_foreign_exceptions_name_the_file(
+    base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(base_model, tmp_path / "base"))
+    opened = ModelFolder.open(folder)
+    (folder / "model.safetensors").write_bytes(b"\xff" * 100)  # after its header was read
+    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read"):
+        opened.read(EMBEDDING)
+    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read"):
+        opened.copy(tmp_path, {EMBEDDING: torch.zeros(1)})
+    with pytest.raises(InputError, match=r"base: transformers cannot load it"):
+        opened.load(torch.float32)
+    shutil.copy(base_model / "model.safetensors", folder)
+    config = json.loads((folder / "config.json").read_text())
+    for change in ({"hidden_size": "wide"}, {"model_type": "none"}, {"hidden_size": 64}):
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(InputError, match=r"base: transformers cannot load it"):
+            ModelFolder.open(folder).load(torch.float32)
+    for name in ("config.json", "model.safetensors.index.json"):
+        (folder / name).write_text("[" * 100_000)
+        with pytest.raises(InputError, match=name):
+            ModelFolder.open(folder)
+        (folder / name).write_text(json.dumps(config))
 
 
 def test_fingerprint_is_of_the_tensors(

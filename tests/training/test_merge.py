@@ -64,7 +64,48 @@ def test_tied(make_model: Callable[..., Path], stage2: Any, new_tokenizer: Path,
 def test_without_record(model: Path, adapter: Path, tmp_path: Path) -> None:
     foreign = Path(shutil.copytree(adapter, tmp_path / "foreign"))
     (foreign / "zhuzi.json").unlink()
-    assert not merge_adapter(model, foreign, tmp_path / "out").verified
+    with pytest.raises(MismatchError, match="merge it with --unverified"):
+        merge_adapter(model, foreign, tmp_path / "out")
+    report = merge_adapter(model, foreign, tmp_path / "out", unverified=True)
+    assert not report.verified and (report.merged, report.replaced) == (4, 2)
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_a_mangled_adapter_is_refused(model: Path, adapter: Path, tmp_path: Path, record: bool) -> None:
+    """With a record by its digests; without one where config and tensors disagree."""
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    for number, (change, message) in enumerate([
+        ({"peft_type": "LORA"}, "has no r, lora_alpha, target_modules"),
+        ({**config, "target_modules": ["q_proj"]}, "damaged|disagree about .*v_proj"),
+        ({**config, "modules_to_save": None}, "damaged|disagree about .*(embed_tokens|lm_head)"),
+        ({**config, "r": 2}, "damaged|PEFT cannot load it"),
+        ({**config, "target_modules": ["query"]}, "damaged|PEFT cannot load it"),
+        ({**config, "lora_alpha": 1} if record else {**config, "r": "x"}, "damaged|PEFT cannot load it"),
+    ]):  # fmt: skip
+        mangled = Path(shutil.copytree(adapter, tmp_path / str(number)))
+        (mangled / "adapter_config.json").write_text(json.dumps(change))
+        if not record:
+            (mangled / "zhuzi.json").unlink()
+        with pytest.raises(InputError, match=message):
+            merge_adapter(model, mangled, tmp_path / "out", unverified=True)
+        assert not (tmp_path / "out").exists()
+
+
+def test_changed_weights_are_refused(model: Path, adapter: Path, tmp_path: Path) -> None:
+    changed = Path(shutil.copytree(adapter, tmp_path / "changed"))
+    raw = bytearray((changed / "adapter_model.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (changed / "adapter_model.safetensors").write_bytes(raw)
+    with pytest.raises(InputError, match="damaged, or changed since it was trained"):
+        merge_adapter(model, changed, tmp_path / "out")
+
+
+def test_an_output_that_holds_an_input(model: Path, adapter: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(model, tmp_path / "models" / "base"))
+    shutil.copy(model / "zhuzi.json", tmp_path / "models")
+    for out in (base, base.parent):
+        with pytest.raises(OutputExistsError, match="is read here"):
+            merge_adapter(base, adapter, out, overwrite=True)
 
 
 def test_refused(
@@ -77,7 +118,7 @@ def test_refused(
 ) -> None:
     def refused(kind: type[ZhuziError], message: str, base: Path, folder: Path) -> None:
         with pytest.raises(kind, match=message):
-            merge_adapter(base, folder, tmp_path / "out")
+            merge_adapter(base, folder, tmp_path / "out", unverified=True)
         assert not (tmp_path / "out").exists()
 
     def changed(name: str, change: Callable[[dict[str, Any]], Any]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,20 @@ def test_near_key_is_offered(tmp_path: Path) -> None:
         (text.replace("task: pretrain", "task: pretrian"), "want `task: pretrain` or `task: sft`"),
         (text.replace("micro_batch_size: 8", "micro_batch_size: 7"), "no multiple"),
         ("lora: [", "no YAML"),
+        ("[" * 5000, "no YAML"),
+        ("steps: 2026-99-99", "no YAML"),
+        (text.replace("steps: 6000", "steps: true"), "steps: .*integer"),
+        (text.replace("steps: 6000", "steps: 6000.0"), "steps: .*integer"),
+        (text + "seed: 4294967296\n", "seed: .*less than 4294967296"),
+        (re.sub("learning_rate: .*", "learning_rate: .inf", text), "learning_rate: .*finite"),
+        (re.sub("learning_rate: .*", "learning_rate: .nan", text), "learning_rate: "),
+        (re.sub("learning_rate: .*", "learning_rate: true", text), "learning_rate: want a number"),
+        (text + "gradient_checkpointing: 1\n", "gradient_checkpointing"),
+        (text + "steps: 7000\n", "line [0-9]+: 'steps' is given twice; keep one"),
+        (re.sub("  rank: .*", "  rank: 8\n  rank: 9", text), "line [0-9]+: 'rank' is given twice"),
+        (re.sub("modules_to_save: .*", "modules_to_save: [lm_head, lm_head]", text), "lm_head named twice"),
+        (re.sub("  targets: .*", "  targets: [q_proj, q_proj]", text), "targets: q_proj named twice"),
+        (re.sub("  targets: .*", "  targets: [embed_tokens]", text), "name embed_tokens in modules_to_save"),
         ("- 1", "key: value"),
     ]:
         path.write_text(wrong)

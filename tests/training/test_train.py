@@ -17,6 +17,7 @@ from zhuzi import Tokenizer, pretrain, sft
 from zhuzi.errors import MismatchError, OutputExistsError, RecipeError, TrainingError
 from zhuzi.model.folder import EMBEDDING, ModelFolder
 from zhuzi.train.recipe import SftRecipe
+from zhuzi.train.run import Run
 from zhuzi.train.stage import _require_frozen
 
 Recipes = Callable[..., Any]
@@ -149,7 +150,7 @@ def test_mismatches(
         shutil.copy(file, shrunk)
     with pytest.raises(MismatchError, match="410 ids, its embedding 400 rows"):
         pretrain(stage1(model=str(shrunk)))
-    with pytest.raises(RecipeError, match="no module 'query'"):
+    with pytest.raises(RecipeError, match="no matrix 'query'"):
         pretrain(stage1(lora={"targets": ["q_proj", "query"]}))
     short = tmp_path / "short"
     short.mkdir()
@@ -166,13 +167,120 @@ def test_output_folder(stage1: Recipes, tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match=r"seed differs|seed \(42 there, 7 now\) differs"):
         pretrain(stage1(steps=1, seed=7))
     assert pretrain(stage1(steps=1, seed=7), overwrite=True).losses != first.losses
-    with pytest.raises(OutputExistsError, match="which the run reads"):
+    with pytest.raises(OutputExistsError, match="which is read here"):
         pretrain(stage1(steps=1, model=str(first.result)), overwrite=True)
     other = tmp_path / "other"
     other.mkdir()
     (other / "mine.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match="no training run"):
-        pretrain(stage1(output=other))
+    for overwrite, message in ((False, "already holds something"), (True, "was not written by zhuzi")):
+        with pytest.raises(OutputExistsError, match=message):
+            pretrain(stage1(output=other), overwrite=overwrite)
+    assert (other / "mine.txt").read_text() == "mine"
+    with pytest.raises(OutputExistsError, match="the current folder"):
+        pretrain(stage1(output="."), overwrite=True)
+
+
+def test_an_output_that_holds_the_recipe(stage1: Recipes) -> None:
+    first = pretrain(stage1(steps=1))
+    path = first.output / "recipe.yaml"
+    path.write_text(stage1(steps=1, seed=7).model_dump_json())  # JSON is YAML
+    with pytest.raises(OutputExistsError, match=r"recipe\.yaml, which is read here"):
+        pretrain(path, overwrite=True)
+    assert first.result.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora": {"targets": ["q_proj", "query"]}}, "no matrix 'query'"),
+        ({"lora": {"targets": ["self_attn"]}}, "no matrix 'self_attn'"),
+        ({"sequence_length": 257}, "beyond the 256 positions .*; write 256 or less"),
+        ({"micro_batch_size": None, "batch_size": 1}, "no multiple of micro_batch_size 0 x 2 devices"),
+        ({"micro_batch_size": 4, "batch_size": 4}, "no multiple of micro_batch_size 4 x 2 devices"),
+    ],
+)
+def test_a_recipe_that_cannot_be_leaves_the_old_run(
+    stage1: Recipes, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    output = stage1().output
+    output.mkdir()
+    (output / "run.json").write_text('{"recipe": {}}')
+    if "devices" in message:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match=message):
+        pretrain(stage1(**changes), overwrite=True)
+    assert [path.name for path in output.iterdir()] == ["run.json"]
+
+
+class Fail(TrainerCallback):
+    """Raises after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_a_failed_overwrite_gives_the_old_run_back(stage1: Recipes) -> None:
+    first = pretrain(stage1(steps=1))
+    other = stage1(steps=6, seed=7)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(other, overwrite=True, callbacks=[Fail(2)])
+    assert pretrain(stage1(steps=1)) == first
+    assert [path.name for path in first.output.parent.iterdir()] == ["run"]
+    # From its first checkpoint on (step 3) the new run is worth more than the old one.
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(other, overwrite=True, callbacks=[Fail(4)])
+    assert [path.name for path in first.output.parent.iterdir()] == ["run"]
+    assert pretrain(other).resumed_from == 3
+
+
+def test_a_killed_overwrite_keeps_the_old_run(stage1: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pretrain(stage1(steps=1))
+    aside = first.output.with_name(".run.replaced")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "_take_back", lambda run: None)  # as after SIGKILL
+        pretrain(stage1(seed=7), overwrite=True, callbacks=[Fail(2)])
+    assert (aside / "report.json").is_file()
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(stage1(seed=8), overwrite=True, callbacks=[Fail(2)])
+    assert pretrain(stage1(steps=1)) == first and not aside.exists()
+
+
+def test_two_processes_on_one_output(stage1: Recipes) -> None:
+    recipe = stage1(steps=1)
+
+    class Second(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            # A lock of flock belongs to the open file, so the same process shows what another would see.
+            for overwrite in (False, True):
+                with pytest.raises(OutputExistsError, match="run: another process trains there"):
+                    pretrain(recipe, overwrite=overwrite)
+
+    first = pretrain(recipe, callbacks=[Second()])
+    assert (first.output / ".lock").is_file()
+    assert pretrain(recipe) == first  # and the lock is free again
+    # Of torchrun's processes, the first alone takes it.
+    assert pretrain(recipe, overwrite=True, callbacks=[Second()]).steps == 1
+
+
+def test_tied_head_alone_without_lora(
+    make_model: Callable[..., Path], stage1: Recipes, new_tokenizer: Path, tmp_path: Path
+) -> None:
+    tied = make_model(tmp_path / "tied", rows=410, tokenizer=new_tokenizer, tie_word_embeddings=True)
+    report = pretrain(stage1(model=str(tied), modules_to_save=["lm_head"], steps=1))
+    assert report.trainable_names == [EMBEDDING]
+
+
+def test_report_names_the_device(stage1: Recipes) -> None:
+    report = pretrain(stage1(steps=1))
+    if torch.cuda.is_available():
+        assert report.device.startswith("cuda:0 ") and report.compute_dtype in ("bfloat16", "float16")
+    else:
+        assert (report.device, report.compute_dtype) == ("cpu", "float32")
+    assert pretrain(stage1(steps=1)) == report
 
 
 def _load(folder: Path) -> Any:

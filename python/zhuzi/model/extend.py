@@ -60,7 +60,8 @@ def extend_model(
         OutputExistsError: `out` holds something and `overwrite` is not set.
     """
     out = Path(out)
-    require_free(out, overwrite=overwrite)
+    inputs = [path for path in (model, tokenizer) if isinstance(path, str | Path)]
+    require_free(out, overwrite=overwrite, inputs=inputs)
     base = ModelFolder.open(model)
     new = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_dir(tokenizer)
     old = base.tokenizer
@@ -74,7 +75,7 @@ def extend_model(
     else:
         rows[HEAD] = _extend(base.read(HEAD).to(stored), old.vocab_size, pieces)
 
-    with new_folder(out, overwrite=overwrite) as folder:
+    with new_folder(out, overwrite=overwrite, inputs=inputs) as folder:
         base.copy(
             folder,
             rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -14,8 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import weights
@@ -24,6 +24,7 @@ from zhuzi.tokenizer import Tokenizer
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 RECORD = "zhuzi.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 # What is fetched of a hub repository: nothing that runs code.
 _HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model"]
@@ -47,6 +48,8 @@ class ModelFolder:
                 without LLaMA's embedding and head.
         """
         path = _local(model)
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise InputError(f"{path}: an adapter; merge it first, with `zhuzi model merge`")
         config = read_json(path / "config.json")
         if "quantization_config" in config:
             raise InputError(f"{path}: a quantised model; name the 16-bit model it was made from")
@@ -104,17 +107,28 @@ class ModelFolder:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, as stored."""
-        with safe_open(self.tensors[name].file, framework="pt") as file:
-            return file.get_tensor(name)
+        tensor: torch.Tensor = weights.load_tensor(self.tensors[name].file, name)
+        return tensor
 
     def load(self, dtype: torch.dtype, device: str | torch.device = "cpu", **options: Any) -> Any:
-        """The model as transformers' `LlamaForCausalLM` (or its like), on a device, in evaluation mode."""
+        """The model as transformers' `LlamaForCausalLM` (or its like), on a device, in evaluation mode.
+
+        Raises:
+            InputError: transformers cannot build it: config.json is damaged, or not that of the weights.
+        """
         from transformers import AutoModelForCausalLM
 
-        with quiet():
-            return AutoModelForCausalLM.from_pretrained(
-                self.path, dtype=dtype, device_map={"": device}, **options
-            ).eval()
+        try:
+            with quiet():
+                return AutoModelForCausalLM.from_pretrained(
+                    self.path, dtype=dtype, device_map={"": device}, **options
+                ).eval()
+        except (OSError, ImportError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # kinds of transformers', the hub client's, safetensors' and Python's own
+            if "CUDA" in str(error):
+                raise
+            raise InputError(f"{self.path}: transformers cannot load it ({first_line(error)})") from error
 
     def copy(
         self,
@@ -134,7 +148,7 @@ class ModelFolder:
             if round_to is None and not names & set(replaced):
                 shutil.copyfile(file, out / file.name)
                 continue
-            held = load_file(file)
+            held = weights.load_tensors(file)
             if round_to is not None:
                 held = {n: t.to(round_to) if t.dtype == torch.float32 else t for n, t in held.items()}
             held |= {name: replaced[name].contiguous() for name in names & set(replaced)}
@@ -184,11 +198,22 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path.parent}: holds no {path.name}; name the folder of a model") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no JSON ({error})") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: want a JSON object")
     return cast(dict[str, Any], value)
+
+
+def digest_file(path: Path) -> str:
+    """sha256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign exception says first, or its kind if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _local(model: str | Path) -> Path:
@@ -198,10 +223,14 @@ def _local(model: str | Path) -> Path:
     # `owner/name` may be a hub id; anything else can only have been meant as a folder.
     if isinstance(model, Path) or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise InputError(f"{model}: no such folder; name a model folder, or a hub id like owner/name")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import list_repo_files, snapshot_download
 
     try:
-        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
+        path = Path(snapshot_download(model, allow_patterns=_HUB_FILES))
+        names = [] if any(path.glob("*.safetensors")) else list_repo_files(model)
     except Exception as error:  # the client raises kinds of its own, of requests' and of the OS
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{model}: no such folder, and the hub does not give it ({reason})") from error
+        raise InputError(
+            f"{model}: no such folder, and the hub does not give it ({first_line(error)})"
+        ) from error
+    weights.refuse_pickles(model, names)
+    return path

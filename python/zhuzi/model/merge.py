@@ -9,14 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 
 from zhuzi._output import new_folder, require_free
-from zhuzi.errors import InputError, MismatchError, TrainingError
-from zhuzi.model.folder import EMBEDDING, HEAD, RECORD, ModelFolder, read_json, write_record
+from zhuzi.errors import InputError, MismatchError, TrainingError, ZhuziError
+from zhuzi.model.folder import (
+    ADAPTER_FILES,
+    EMBEDDING,
+    HEAD,
+    RECORD,
+    ModelFolder,
+    digest_file,
+    first_line,
+    read_json,
+    write_record,
+)
 from zhuzi.model.weights import TensorInfo, read_header
 
 _PREFIX = "base_model.model."  # PEFT's, before each of its tensors' names
+_RESTORE = "take the adapter folder from its training run again"
 _TOLERANCE = 1e-4  # of the merged logits against base plus adapter, both in fp32
 
 
@@ -29,11 +40,16 @@ class MergeReport:
     replaced: int  # matrices that were trained whole
     difference: float  # merged against base plus adapter, both in fp32: the merge itself
     difference_stored: float  # the saved model against base plus adapter: with the rounding to 16 bit
-    verified: bool  # whether the adapter's record proved that it belongs to this base
+    verified: bool  # whether the adapter's record proved it whole, and of this base
 
 
 def merge_adapter(
-    model: str | Path, adapter: str | Path, out: str | Path, *, overwrite: bool = False
+    model: str | Path,
+    adapter: str | Path,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    unverified: bool = False,
 ) -> MergeReport:
     """Add LoRA's products to the base's matrices and put the matrices trained whole in place of the base's.
 
@@ -41,21 +57,33 @@ def merge_adapter(
     then rounded to the base's own type. Matrices without adapter are copied to the byte. The result loads in
     plain transformers.
 
+    Args:
+        unverified: also take an adapter without zhuzi.json, if it fits: nothing proves that it was trained on
+            this base. A record that is there is always checked.
+
     Raises:
-        MismatchError: the adapter was made on another base, tokenizer or number of rows, or does not fit it.
-        InputError: no adapter in the folder, or a damaged file.
+        MismatchError: the adapter was made on another base, tokenizer or number of rows, or does not fit it,
+            or has no record that tells.
+        InputError: no adapter in the folder, or one that was damaged or edited.
         TrainingError: the merged logits differ by more than 1e-4: the merge is not to be trusted.
         OutputExistsError: `out` holds something and `overwrite` is not set.
     """
     adapter, out = Path(adapter), Path(out)
-    require_free(out, overwrite=overwrite)
+    inputs = (model, adapter)
+    require_free(out, overwrite=overwrite, inputs=inputs)
     base = ModelFolder.open(model)
     tensors = _read_adapter(adapter)
     verified = _require_same_base(base, adapter)
+    if not verified and not unverified:
+        raise MismatchError(
+            f"{adapter}: holds no {RECORD}, so nothing tells whether it was trained on {base.path}; if you "
+            "know that it was, merge it with --unverified"
+        )
     _require_fitting(base, adapter, tensors)
     probe = _probe(base.rows)
 
-    merged = PeftModel.from_pretrained(base.load(torch.float32), adapter).eval()
+    merged = _adapted(base, adapter, tensors)
+    matched = sum(".lora_A." in name for name, _ in merged.named_parameters())
     wanted = _logits(merged, probe)
     merged = merged.merge_and_unload().eval()
     difference = _difference(_logits(merged, probe), wanted)
@@ -70,7 +98,7 @@ def merge_adapter(
     del merged
     if base.tied and HEAD in base.tensors and EMBEDDING in matrices:
         matrices[HEAD] = matrices[EMBEDDING].clone()
-    with new_folder(out, overwrite=overwrite) as made:
+    with new_folder(out, overwrite=overwrite, inputs=inputs) as made:
         base.copy(made, matrices)
         base.tokenizer.save(made)
         write_record(
@@ -85,7 +113,7 @@ def merge_adapter(
         difference_stored = _difference(_logits(stored, probe), wanted)
     return MergeReport(
         out=out,
-        merged=sum(".lora_A." in name for name in tensors),
+        merged=matched,
         replaced=sum(".lora_" not in name for name in tensors),
         difference=difference,
         difference_stored=difference_stored,
@@ -94,13 +122,35 @@ def merge_adapter(
 
 
 def _read_adapter(adapter: Path) -> dict[str, TensorInfo]:
-    weights = adapter / "adapter_model.safetensors"
-    for path in (adapter / "adapter_config.json", weights):
+    settings, weights = (adapter / name for name in ADAPTER_FILES)
+    for path in (settings, weights):
         if not path.is_file():
             raise InputError(f"{adapter}: holds no {path.name}; name the adapter folder of a training run")
-    if read_json(adapter / "adapter_config.json").get("peft_type") != "LORA":
+    config = read_json(settings)
+    if config.get("peft_type") != "LORA":
         raise InputError(f"{adapter}: not a LoRA adapter; only those are merged")
+    missing = [key for key in ("r", "lora_alpha", "target_modules") if key not in config]
+    if missing:  # PEFT would take its defaults, and so another adapter
+        raise InputError(f"{settings}: has no {', '.join(missing)}; {_RESTORE}")
     return read_header(weights)
+
+
+def _adapted(base: ModelFolder, adapter: Path, tensors: Mapping[str, TensorInfo]) -> Any:
+    """Base plus adapter in fp32. PEFT only warns of tensors its config has no place for."""
+    try:
+        merged = PeftModel.from_pretrained(base.load(torch.float32), adapter).eval()
+    except (OSError, ImportError, ZhuziError):
+        raise
+    except Exception as error:  # kinds of PEFT's, safetensors', torch's and Python's own
+        raise InputError(f"{adapter}: PEFT cannot load it ({first_line(error)}); {_RESTORE}") from error
+    held = set(get_peft_model_state_dict(merged, save_embedding_layers=False))
+    if held != set(tensors):
+        name = min(held ^ set(tensors))
+        raise InputError(
+            f"{adapter}: {ADAPTER_FILES[0]} and {ADAPTER_FILES[1]} disagree about {name} (and "
+            f"{len(held ^ set(tensors)) - 1} more); {_RESTORE}"
+        )
+    return merged
 
 
 def _require_same_base(base: ModelFolder, adapter: Path) -> bool:
@@ -108,6 +158,11 @@ def _require_same_base(base: ModelFolder, adapter: Path) -> bool:
     if not (adapter / RECORD).is_file():
         return False
     record = read_json(adapter / RECORD)
+    for name in ADAPTER_FILES:
+        if not isinstance(record.get("files"), dict) or name not in record["files"]:
+            raise InputError(f"{adapter / RECORD}: not the record of an adapter")
+        if record["files"][name] != digest_file(adapter / name):
+            raise InputError(f"{adapter / name}: damaged, or changed since it was trained; {_RESTORE}")
     try:
         made = {
             "number of rows": (record["rows"], base.rows),

@@ -11,11 +11,14 @@ import hashlib
 import json
 import math
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from zhuzi.errors import InputError
 
@@ -60,7 +63,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         header = json.loads(raw)
         header.pop("__metadata__", None)
         tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: the safetensors header cannot be read ({error}); fetch it again"
         ) from error
@@ -97,12 +100,39 @@ def read_headers(folder: Path) -> dict[str, TensorInfo]:
         return _read_indexed(folder)
     if (folder / SINGLE).is_file():
         return read_header(folder / SINGLE)
-    if any(folder.glob("pytorch_model*.bin")):
+    refuse_pickles(folder, (path.name for path in folder.iterdir()))
+    raise InputError(f"{folder}: holds no {SINGLE} (nor {INDEX}); name the folder of a model")
+
+
+def refuse_pickles(model: str | Path, names: Iterable[str]) -> None:
+    """Raise `InputError` if the weights of a model are pickles only."""
+    names = list(names)
+    pickled = any(name.startswith("pytorch_model") and name.endswith(".bin") for name in names)
+    if pickled and not any(name.endswith(".safetensors") for name in names):
         raise InputError(
-            f"{folder}: holds only pytorch_model.bin, a pickle that runs code when it is loaded; convert it "
+            f"{model}: holds only pytorch_model.bin, a pickle that runs code when it is loaded; convert it "
             "once, where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
         )
-    raise InputError(f"{folder}: holds no {SINGLE} (nor {INDEX}); name the folder of a model")
+
+
+def load_tensor(path: Path, name: str) -> Any:
+    """One tensor of a safetensors file, as torch's; `InputError` where the library cannot read it."""
+    with _readable(path), safe_open(path, framework="pt") as file:
+        return file.get_tensor(name)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """All tensors of a safetensors file, as torch's; `InputError` where the library cannot read it."""
+    with _readable(path), safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise InputError(f"{path}: cannot be read ({error}); make or fetch the file again") from error
 
 
 def _read_indexed(folder: Path) -> dict[str, TensorInfo]:
@@ -110,7 +140,7 @@ def _read_indexed(folder: Path) -> dict[str, TensorInfo]:
     try:
         places: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
         files = sorted(set(places.values()))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{index}: no weight_map can be read from it ({error}); fetch it again") from error
     tensors: dict[str, TensorInfo] = {}
     for name in files:

@@ -59,21 +59,45 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
+def device_name() -> str:
+    """This process's device with the name of its GPU, as a report tells it."""
+    here = device()
+    return str(here) if here.type == "cpu" else f"{here} {torch.cuda.get_device_name(here)}"
+
+
+def require_possible(folder: ModelFolder, recipe: Recipe) -> None:
+    """Raise `RecipeError` where the recipe asks for what this model has not; before anything is written."""
+    positions = folder.config.get("max_position_embeddings")
+    if isinstance(positions, int) and recipe.sequence_length > positions:
+        raise RecipeError(
+            f"sequence_length: {recipe.sequence_length} is beyond the {positions} positions of {folder.path} "
+            f"(its max_position_embeddings); write {positions} or less"
+        )
+    if recipe.lora is None:
+        return
+    present = {_module(name) for name, info in folder.tensors.items() if len(info.shape) == 2}
+    present -= {"embed_tokens", *(["lm_head"] if folder.tied else [])}
+    for target in recipe.lora.targets:
+        if target not in present:  # PEFT passes over a name that matches nothing as long as another matches
+            raise RecipeError(
+                f"lora.targets: the model has no matrix {target!r} to adapt; it has "
+                f"{', '.join(sorted(present))}"
+            )
+
+
+def trained_whole(recipe: Recipe, *, tied: bool) -> list[str]:
+    """The modules whose matrices train whole. A tied head is the embedding: both would make two of it."""
+    return ["embed_tokens"] if tied and recipe.modules_to_save else list(recipe.modules_to_save)
+
+
 def adapt(model: Any, recipe: Recipe, *, tied: bool) -> Any:
     """Freeze the model but for what the recipe trains; with `lora`, wrap it by PEFT."""
-    # A tied head is the embedding: naming both would make two matrices of it.
-    whole = ["embed_tokens"] if tied and recipe.modules_to_save else list(recipe.modules_to_save)
+    whole = trained_whole(recipe, tied=tied)
     if recipe.lora is None:
         model.requires_grad_(False)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(_module(name) in whole)
         return model
-    present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    for target in recipe.lora.targets:
-        if target not in present:  # PEFT passes over a name that matches nothing as long as another matches
-            raise RecipeError(
-                f"lora.targets: the model has no module {target!r}; LLaMA's are q_proj, k_proj, ..."
-            )
     config = LoraConfig(
         r=recipe.lora.rank,
         lora_alpha=recipe.lora.alpha,
@@ -128,11 +152,12 @@ def _require_intended(model: Any, recipe: Recipe, *, tied: bool) -> None:
     PEFT left frozen, or whose frozen copy trains in its stead, is only noticed in the finished model.
     """
     found = {name for name, _ in trainable(model)}
+    whole = trained_whole(recipe, tied=tied)
     if recipe.lora is None:
-        wanted = {name for name, _ in model.named_parameters() if _module(name) in recipe.modules_to_save}
+        wanted = {name for name, _ in model.named_parameters() if _module(name) in whole}
     else:
         wanted = {name for name, _ in model.named_parameters() if ".lora_A." in name or ".lora_B." in name}
-        for module in {"embed_tokens"} if tied and recipe.modules_to_save else set(recipe.modules_to_save):
+        for module in whole:
             wanted |= {
                 n
                 for n, _ in model.named_parameters()

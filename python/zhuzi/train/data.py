@@ -18,6 +18,8 @@ from zhuzi.tokenizer import Tokenizer
 
 IGNORED = -100  # the label transformers' loss leaves out
 
+_WANTED = "want a JSON list of records, or a record on each line"
+
 _log = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
@@ -134,8 +136,19 @@ def read_records(path: Path) -> Iterator[dict[str, str]]:
     """The records of a file: a JSON list, or JSON Lines (a record a line; empty lines are passed over).
 
     Raises:
-        InputError: naming the file and the line (JSON Lines) or the record's number (from 1).
+        InputError: naming the file and the line (JSON Lines) or the record's number (from 1), or a file
+            without records.
     """
+    empty = True
+    for record, place in _parsed(path):
+        empty = False
+        yield _record(record, f"{path}, {place}")
+    if empty:
+        raise InputError(f"{path}: holds no records; {_WANTED}")
+
+
+def _parsed(path: Path) -> Iterator[tuple[Any, str]]:
+    """What a file holds, each with its place in it."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -143,20 +156,21 @@ def read_records(path: Path) -> Iterator[dict[str, str]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; convert it first") from error
     if text.lstrip().startswith("["):
-        try:
-            records = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"{path}: no JSON ({error})") from error
-        for number, record in enumerate(records, 1):
-            yield _record(record, f"{path}, record {number}")
+        for number, record in enumerate(_json(text, f"{path}"), 1):
+            yield record, f"record {number}"
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}: no JSON ({error})") from error
-            yield _record(record, f"{path}, line {number}")
+            yield _json(line, f"{path}, line {number}"), f"line {number}"
+
+
+def _json(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{place}: no JSON ({error}); {_WANTED}") from error
+    except RecursionError:
+        raise InputError(f"{place}: JSON nested too deeply; {_WANTED}") from None
 
 
 def digest_files(files: Sequence[Path]) -> str:
@@ -175,6 +189,15 @@ def _record(record: Any, place: str) -> dict[str, str]:
         if key not in record:
             raise InputError(f"{place}: has no {key!r}; want an object with instruction, input and output")
     for key in ("instruction", "input", "output"):
-        if not isinstance(record.get(key) or "", str):
+        text = record.get(key)
+        if text is None and key == "input":  # published records have it null, too
+            continue
+        if not isinstance(text, str):
             raise InputError(f"{place}: {key!r} is no text")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON can write half of a UTF-16 pair, as \ud83d
+            raise InputError(
+                f"{place}: {key!r} holds a lone surrogate at character {error.start}; take it out"
+            ) from None
     return record

@@ -12,7 +12,7 @@ from zhuzi.shards import Corpus
 from zhuzi.train.data import Blocks, collate_blocks
 from zhuzi.train.recipe import PretrainRecipe, resolve_recipe
 from zhuzi.train.run import Run, TrainReport
-from zhuzi.train.stage import train_stage
+from zhuzi.train.stage import require_trainable, train_stage
 
 
 def pretrain(
@@ -34,15 +34,19 @@ def pretrain(
         OutputExistsError: the output folder holds something else.
         TrainingError: too few tokens, or a loss that is no number.
     """
+    source = Path(recipe) if isinstance(recipe, str | Path) else None
     recipe = resolve_recipe(recipe, PretrainRecipe)
     folder = ModelFolder.open(recipe.model)
     corpus = Corpus(recipe.corpus)
     folder.require_rows()
+    require_trainable(recipe, folder)
     if corpus.tokenizer_fingerprint != folder.tokenizer.fingerprint:
         raise MismatchError(
             f"{corpus.path}: encoded by another tokenizer ({corpus.vocab_size} ids) than {folder.path}'s "
             f"({folder.tokenizer.vocab_size} ids); encode it with --tokenizer {folder.path}"
         )
     blocks = Blocks(corpus, recipe.sequence_length, folder.rows)
-    run = Run.open(recipe, folder, corpus.fingerprint(), overwrite=overwrite)
-    return run.finished() or train_stage(recipe, folder, run, blocks, collate_blocks, callbacks=callbacks)
+    with Run.open(recipe, folder, corpus.fingerprint(), overwrite=overwrite, source=source) as run:
+        return run.finished(overwrite) or train_stage(
+            recipe, folder, run, blocks, collate_blocks, callbacks=callbacks
+        )

@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from zhuzi.errors import RecipeError
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("want a number")
+    return value
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{', '.join(twice)} named twice; name each once")
+    return names
+
+
+# Left to itself, pydantic takes `true` for 1, and YAML has .inf and .nan.
+_Whole = Annotated[int, Field(strict=True)]
+_Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_bool)]
 
 
 class _Frozen(BaseModel):
@@ -22,10 +51,10 @@ class _Frozen(BaseModel):
 class LoraRecipe(_Frozen):
     """Low-rank adapters (Hu et al. 2106.09685), with the published settings as defaults."""
 
-    rank: int = Field(8, gt=0)
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.05, ge=0, lt=1)
-    targets: tuple[str, ...] = Field(ATTENTION, min_length=1)
+    rank: _Whole = Field(8, gt=0)
+    alpha: _Number = Field(32, gt=0)
+    dropout: _Number = Field(0.05, ge=0, lt=1)
+    targets: Annotated[tuple[str, ...], AfterValidator(_each_once)] = Field(ATTENTION, min_length=1)
 
 
 class Recipe(_Frozen):
@@ -35,22 +64,25 @@ class Recipe(_Frozen):
     model: str  # a model folder, or a hub id
     output: Path
     # Matrices trained whole. All else is frozen, or adapted by LoRA.
-    modules_to_save: tuple[Literal["embed_tokens", "lm_head"], ...] = ("embed_tokens", "lm_head")
+    modules_to_save: Annotated[tuple[Literal["embed_tokens", "lm_head"], ...], AfterValidator(_each_once)] = (
+        "embed_tokens",
+        "lm_head",
+    )
     lora: LoraRecipe | None = None
     base_bits: Literal[8, 16] = 16  # 8: the frozen weights in int8 (LLM.int8(), Dettmers et al. 2208.07339)
-    sequence_length: int = Field(512, ge=2)  # tokens
-    steps: int = Field(gt=0)  # optimiser steps
-    batch_size: int = Field(gt=0)  # sequences an optimiser step, over all devices
-    micro_batch_size: int | None = Field(None, gt=0)  # sequences a forward on one device; none: all at once
-    learning_rate: float = Field(gt=0)  # peak; cosine down to zero
-    warmup: float = Field(0.05, ge=0, lt=1)  # share of the steps
-    weight_decay: float = Field(0.0, ge=0)
-    seed: int = Field(42, ge=0)
-    gradient_checkpointing: bool = False
-    log_every: int = Field(10, gt=0)  # steps
-    save_every: int = Field(500, gt=0)  # steps
-    keep_checkpoints: int = Field(2, gt=0)
-    verify_frozen: bool = False  # digest every tensor before and after: what is frozen must not have moved
+    sequence_length: _Whole = Field(512, ge=2)  # tokens
+    steps: _Whole = Field(gt=0)  # optimiser steps
+    batch_size: _Whole = Field(gt=0)  # sequences an optimiser step, over all devices
+    micro_batch_size: _Whole | None = Field(None, gt=0)  # sequences a forward on one device; none: all
+    learning_rate: _Number = Field(gt=0)  # peak; cosine down to zero
+    warmup: _Number = Field(0.05, ge=0, lt=1)  # share of the steps
+    weight_decay: _Number = Field(0.0, ge=0)
+    seed: _Whole = Field(42, ge=0, lt=2**32)  # numpy takes no larger one
+    gradient_checkpointing: StrictBool = False
+    log_every: _Whole = Field(10, gt=0)  # steps
+    save_every: _Whole = Field(500, gt=0)  # steps
+    keep_checkpoints: _Whole = Field(2, gt=0)
+    verify_frozen: StrictBool = False  # digest every tensor before and after: what is frozen must not move
 
     @model_validator(mode="after")
     def _can_be(self) -> Recipe:
@@ -61,6 +93,8 @@ class Recipe(_Frozen):
             )
         if self.lora is None and not self.modules_to_save:
             raise ValueError("nothing to train: give lora, or name embed_tokens in modules_to_save")
+        if self.lora is not None and "embed_tokens" in self.lora.targets:
+            raise ValueError("the embedding is trained whole: name embed_tokens in modules_to_save")
         if self.lora is not None and set(self.lora.targets) & set(self.modules_to_save):
             raise ValueError("a matrix cannot be in lora.targets and in modules_to_save at once")
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
@@ -111,12 +145,15 @@ def load_recipe(path: str | Path) -> PretrainRecipe | SftRecipe:
         RecipeError: no such file, no YAML, an unknown key (the near name is offered), a value that cannot be.
     """
     try:
-        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        # A SafeLoader, which builds plain values only.
+        read = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_EachKeyOnce)
     except OSError as error:
         raise RecipeError(
             f"{path}: cannot be read ({error.strerror}); name a recipe, as in recipes/"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _KeyGivenTwiceError as error:
+        raise RecipeError(f"{path}, line {error.line}: {error.key!r} is given twice; keep one") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
     if not isinstance(read, dict):
         raise RecipeError(f"{path}: want `key: value` lines, as in recipes/")
@@ -137,6 +174,25 @@ def resolve_recipe(recipe: AnyRecipe | str | Path, kind: type[AnyRecipe]) -> Any
     where = "the recipe" if isinstance(recipe, BaseModel) else recipe
     other = "sft" if kind is PretrainRecipe else "pretrain"
     raise RecipeError(f"{where}: its task is {other}; run it with `zhuzi {other}`")
+
+
+class _KeyGivenTwiceError(Exception):
+    def __init__(self, key: Any, line: int) -> None:
+        self.key, self.line = key, line
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win, silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key_node.tag != "tag:yaml.org,2002:merge":
+                if key in seen:
+                    raise _KeyGivenTwiceError(key, key_node.start_mark.line + 1)
+                seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def _reasons(error: ValidationError, kind: type[BaseModel]) -> str:

@@ -6,19 +6,27 @@ OUT/checkpoints/  what a stopped run goes on from
 OUT/model/        the result: a whole model (no LoRA), or ...
 OUT/adapter/      ... PEFT's adapter, to be merged
 OUT/report.json   the report; written last: a run that has it is finished
+OUT/.lock         held (flock) by the process that trains
+
+A run that another replaces is kept as .OUT.replaced beside it until the new one has its first checkpoint, or
+its report, and comes back if the new one fails before that.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from zhuzi._output import _umask, require_free
 from zhuzi.errors import OutputExistsError
 from zhuzi.model.folder import ModelFolder, write_json
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
@@ -44,6 +52,8 @@ class TrainReport:
     resumed_from: int | None  # the step of the checkpoint it went on from
     frozen_checked: int | None  # tensors found bit-equal before and after, with `verify_frozen`
     left_out: int = 0  # records without room for their output
+    device: str = ""  # of the process that finished it: "cpu", "cuda:0 NVIDIA ..."
+    compute_dtype: str = ""  # "float32", "bfloat16" or "float16"
 
     @property
     def share(self) -> float:
@@ -64,16 +74,26 @@ class Run:
         return self.path / "checkpoints"
 
     @classmethod
+    @contextmanager
     def open(
-        cls, recipe: PretrainRecipe | SftRecipe, folder: ModelFolder, data: str, *, overwrite: bool
-    ) -> Run:
-        """Claim `recipe.output`, new or to go on with.
+        cls,
+        recipe: PretrainRecipe | SftRecipe,
+        folder: ModelFolder,
+        data: str,
+        *,
+        overwrite: bool,
+        source: Path | None = None,
+    ) -> Iterator[Run]:
+        """Hold `recipe.output`, new or to go on with, for the block; `source` is the recipe's own file.
 
         Raises:
             OutputExistsError: it holds something else, or a run of another recipe, model or data (the first
-                key that differs is named).
+                key that differs is named), or another process trains there.
         """
         run = cls(recipe.output, recipe)
+        if not is_main():  # the first process claims it for all
+            yield run
+            return
         facts = {
             "format": 1,
             "recipe": {k: v for k, v in recipe.model_dump(mode="json").items() if k != "output"},
@@ -81,39 +101,81 @@ class Run:
             "tokenizer": folder.tokenizer.fingerprint,
             "data": data,
         }
-        if not is_main():  # the first process claims it for all
-            return run
-        for source in (folder.path, *recipe.data):
-            if source.resolve().is_relative_to(run.path.resolve()):
-                raise OutputExistsError(
-                    f"{run.path}: holds {source}, which the run reads; choose another output"
-                )
-        if overwrite and run.path.exists():
-            shutil.rmtree(run.path)
         known = run.path / "run.json"
-        if known.is_file():
-            key = _first_difference(_read(known), facts)
-            if key is not None:
-                raise OutputExistsError(
-                    f"{run.path}: holds a run whose {key} differs; choose another output, or start anew with "
-                    "--overwrite"
-                )
-        elif run.path.exists() and (
-            not run.path.is_dir() or any(p.name != "run.tmp" for p in run.path.iterdir())
-        ):
-            raise OutputExistsError(
-                f"{run.path}: already holds something that is no training run; choose another output, or "
-                "replace it with --overwrite"
-            )
-        run.path.mkdir(parents=True, exist_ok=True)
-        _write_whole(known, facts)
-        run.checkpoints.mkdir(exist_ok=True)
-        return run
+        inputs = (folder.path, *recipe.data, *([source] if source else []))
+        require_free(run.path, overwrite=overwrite or known.is_file(), inputs=inputs)
+        with ExitStack() as held:
+            if known.is_file():
+                held.enter_context(_locked(run.path))
+            if known.is_file() and not overwrite:
+                key = _first_difference(_read(known), facts)
+                if key is not None:
+                    raise OutputExistsError(
+                        f"{run.path}: holds a run whose {key} differs; choose another output, or start anew "
+                        "with --overwrite"
+                    )
+                yield run
+                return
+            run._begin(facts, held)
+            try:
+                yield run
+            except BaseException:
+                run._take_back()
+                raise
 
-    def finished(self) -> TrainReport | None:
-        """The report of the run, if it has ended."""
+    def _begin(self, facts: Mapping[str, Any], held: ExitStack) -> None:
+        """Put a new run in place, locked from its first moment, and what stood there aside."""
+        place = self.path.resolve()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+        try:
+            held.enter_context(_locked(made))
+            write_json(made / "run.json", facts)
+            (made / "checkpoints").mkdir()
+            made.chmod(place.stat().st_mode & 0o777 if place.exists() else 0o777 & ~_umask())
+            if place.exists() and any(place.iterdir()):
+                if self._replaced.exists() and not self._stands():
+                    shutil.rmtree(place)  # a run killed before its first checkpoint: what it replaced is kept
+                else:
+                    self.settle()
+                    place.rename(self._replaced)
+            try:
+                made.rename(place)
+            except OSError as error:
+                if not place.exists() and self._replaced.exists():
+                    self._replaced.rename(place)
+                raise OutputExistsError(
+                    f"{self.path}: another process put something there; choose another output"
+                ) from error
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+
+    @property
+    def _replaced(self) -> Path:
+        place = self.path.resolve()
+        return place.with_name(f".{place.name}.replaced")
+
+    def _stands(self) -> bool:
+        """Whether the run has something to go on from, or is finished."""
+        return (self.path / "report.json").is_file() or any(self.checkpoints.glob("checkpoint-*"))
+
+    def settle(self) -> None:
+        """Remove the run that this one replaced: this one has its first checkpoint, or its report."""
+        if is_main() and self._replaced.exists():
+            shutil.rmtree(self._replaced)
+
+    def _take_back(self) -> None:
+        """After a failure: what the run replaced, if it got nowhere itself."""
+        if self._replaced.exists() and not self._stands():
+            shutil.rmtree(self.path.resolve())
+            self._replaced.rename(self.path.resolve())
+            _log.warning("%s: the run before it is back in place", self.path)
+
+    def finished(self, overwrite: bool = False) -> TrainReport | None:
+        """The report of the run, if it has ended; none of a run that the first process is overwriting."""
         path = self.path / "report.json"
-        if not path.is_file():
+        if overwrite or not path.is_file():
             return None
         _log.info("%s: this run is finished; nothing to do (start anew with --overwrite)", self.path)
         read = _read(path)
@@ -126,11 +188,27 @@ class Run:
         """Write the report, which ends the run."""
         facts = {**asdict(report), "share": report.share, "result": report.result.name}
         _write_whole(self.path / "report.json", {k: v for k, v in facts.items() if k != "output"})
+        self.settle()
 
 
 def is_main() -> bool:
     """Whether this is the first of torchrun's processes, or the only one."""
     return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold FOLDER/.lock, or raise `OutputExistsError`. The system lets go of it when the process ends."""
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputExistsError(
+                f"{folder}: another process trains there; wait for it, or choose another output"
+            ) from None
+        except OSError as error:  # a file system without locks
+            _log.warning("%s: cannot be locked (%s); start no second run there", folder, error.strerror)
+        yield
 
 
 def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
@@ -151,7 +229,7 @@ def _read(path: Path) -> dict[str, Any]:
         return read
     except ValueError:
         raise OutputExistsError(
-            f"{path}: damaged; choose another output, or start anew with --overwrite"
+            f"{path}: damaged; choose another output, or remove the run's folder yourself"
         ) from None
 
 

@@ -14,11 +14,25 @@ from transformers import TrainingArguments, set_seed
 
 from zhuzi._output import new_folder
 from zhuzi.errors import RecipeError, TrainingError
-from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder, write_record
-from zhuzi.train.base import compute_dtype, count_parameters, digest_tensors, load_for_training, trainable
+from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder, digest_file, write_record
+from zhuzi.train.base import (
+    compute_dtype,
+    count_parameters,
+    device_name,
+    digest_tensors,
+    load_for_training,
+    require_possible,
+    trainable,
+)
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run, TrainReport, is_main
-from zhuzi.train.trainer import LogLosses, StageTrainer, checkpoints, losses, remove_partial, step_of
+from zhuzi.train.trainer import LogLosses, OnSave, StageTrainer, checkpoints, losses, remove_partial, step_of
+
+
+def require_trainable(recipe: Recipe, folder: ModelFolder) -> None:
+    """Raise `RecipeError` for what can be known not to work before the output folder is touched."""
+    _micro_batch(recipe)
+    require_possible(folder, recipe)
 
 
 def train_stage(
@@ -44,7 +58,7 @@ def train_stage(
         args=arguments,
         train_dataset=dataset,
         data_collator=collate,
-        callbacks=[LogLosses(run.path / "log.jsonl"), *callbacks],
+        callbacks=[LogLosses(run.path / "log.jsonl"), OnSave(run.settle), *callbacks],
         keep_checkpoints=recipe.keep_checkpoints,
     )
     if is_main():
@@ -72,6 +86,8 @@ def train_stage(
         resumed_from=None if last is None else step_of(last),
         frozen_checked=checked,
         left_out=left_out,
+        device=device_name(),
+        compute_dtype=str(compute_dtype()).removeprefix("torch."),
     )
     if is_main():
         _save(model, recipe, folder, report.result)
@@ -79,19 +95,25 @@ def train_stage(
     return report
 
 
-def _arguments(recipe: Recipe, run: Run) -> Any:
+def _micro_batch(recipe: Recipe) -> tuple[int, int]:
+    """Sequences a forward on one device, and how many forwards make a step."""
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     micro = recipe.micro_batch_size or recipe.batch_size // devices
     if micro == 0 or recipe.batch_size % (micro * devices):
         raise RecipeError(
             f"batch_size {recipe.batch_size} is no multiple of micro_batch_size {micro} x {devices} devices"
         )
+    return micro, recipe.batch_size // (micro * devices)
+
+
+def _arguments(recipe: Recipe, run: Run) -> Any:
+    micro, forwards = _micro_batch(recipe)
     compute = compute_dtype()
     arguments = TrainingArguments(
         output_dir=str(run.checkpoints),
         max_steps=recipe.steps,
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch_size // (micro * devices),
+        gradient_accumulation_steps=forwards,
         optim="adamw_torch_fused",  # betas 0.9 and 0.999, as published, by default; fused: 8 x on a CPU
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
@@ -147,4 +169,6 @@ def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
             # The matrices trained whole are saved anyway; "auto" would ask the hub about the base.
             model.save_pretrained(made, save_embedding_layers=False)
             (made / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-            write_record(made, "adapter", **facts)
+            # So that a merge can tell an adapter that was damaged, or edited by hand.
+            files = {name: digest_file(made / name) for name in ADAPTER_FILES}
+            write_record(made, "adapter", **facts, files=files)

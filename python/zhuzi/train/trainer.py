@@ -11,17 +11,18 @@ import logging
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
 from zhuzi._output import replace_folder
 from zhuzi.errors import TrainingError
+from zhuzi.model.weights import load_tensors
 from zhuzi.train.base import trainable
 
 _WEIGHTS = "trainable.safetensors"
@@ -105,7 +106,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         parameters = dict(trainable(self.model if model is None else model))
-        saved = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
+        saved = load_tensors(Path(resume_from_checkpoint) / _WEIGHTS)
         if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in saved.items()}:
             raise TrainingError(f"{resume_from_checkpoint}: holds other parameters than the recipe trains")
         with torch.no_grad():
@@ -129,6 +130,16 @@ def remove_partial(folder: Path) -> None:
     """Remove what a kill left while a checkpoint was written or replaced."""
     for path in folder.glob(".checkpoint-*"):
         shutil.rmtree(path)
+
+
+class OnSave(TrainerCallback):  # type: ignore[misc]
+    """Calls a function after each checkpoint."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.call()
 
 
 class LogLosses(TrainerCallback):  # type: ignore[misc]

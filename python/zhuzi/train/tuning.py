@@ -10,7 +10,7 @@ from zhuzi.model.folder import ModelFolder
 from zhuzi.train.data import PadRecords, Records, digest_files
 from zhuzi.train.recipe import SftRecipe, resolve_recipe
 from zhuzi.train.run import Run, TrainReport
-from zhuzi.train.stage import train_stage
+from zhuzi.train.stage import require_trainable, train_stage
 
 
 def sft(
@@ -27,17 +27,20 @@ def sft(
         OutputExistsError: the output folder holds something else.
         TrainingError: no record is left, or a loss that is no number.
     """
+    source = Path(recipe) if isinstance(recipe, str | Path) else None
     recipe = resolve_recipe(recipe, SftRecipe)
     folder = ModelFolder.open(recipe.model)
     folder.require_rows()
+    require_trainable(recipe, folder)
     records = Records(recipe.instructions, folder.tokenizer, recipe.sequence_length)
-    run = Run.open(recipe, folder, digest_files(recipe.instructions), overwrite=overwrite)
-    return run.finished() or train_stage(
-        recipe,
-        folder,
-        run,
-        records,
-        PadRecords(folder.tokenizer),
-        callbacks=callbacks,
-        left_out=records.left_out,
-    )
+    data = digest_files(recipe.instructions)
+    with Run.open(recipe, folder, data, overwrite=overwrite, source=source) as run:
+        return run.finished(overwrite) or train_stage(
+            recipe,
+            folder,
+            run,
+            records,
+            PadRecords(folder.tokenizer),
+            callbacks=callbacks,
+            left_out=records.left_out,
+        )
