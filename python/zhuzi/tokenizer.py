@@ -144,9 +144,14 @@ class Tokenizer:
             },
         }
 
-    def encode(self, text: str | bytes, *, add_bos: bool = False, add_eos: bool = False) -> list[int]:
-        """Ids of one text. In `bytes`, what is no UTF-8 counts as U+FFFD, byte by byte."""
-        ids = self._core.encode(text)
+    def encode(
+        self, text: str | bytes, *, add_bos: bool = False, add_eos: bool = False, num_threads: int = 1
+    ) -> list[int]:
+        """Ids of one text. In `bytes`, what is no UTF-8 counts as U+FFFD, byte by byte.
+
+        A text of megabytes is encoded on `num_threads` threads, with the same ids.
+        """
+        ids = self._core.encode(text, num_threads)
         if add_bos:
             ids.insert(0, self._required("bos", self.bos_id))
         if add_eos:

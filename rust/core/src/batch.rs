@@ -7,12 +7,16 @@ use std::{
 };
 
 use crate::{
+    memory::{populate, prefetch},
     text::Text,
     tokenizer::{Scratch, Tokenizer},
 };
 
 /// Units of text that one thread takes at a time.
 const TASK_UNITS: usize = 1 << 18;
+
+/// Bytes of a document that are asked for before its turn.
+const PREFETCH: usize = 512;
 
 /// The ids of many documents in one buffer: those of document `i` are `ids[offsets[i]..offsets[i + 1]]`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -27,6 +31,12 @@ pub struct EncodedBatch {
 pub trait Document: Sync {
     /// Bytes (any bytes, see [`Tokenizer::encode_into`]) or a text.
     fn content(&self) -> Content<'_>;
+
+    /// Called once before the document is encoded; an invalid one counts as empty. (Here, on the thread that reads
+    /// it next anyway, so that looking through the text costs next to nothing.)
+    fn is_valid(&self) -> bool {
+        true
+    }
 }
 
 /// The content of a document.
@@ -45,6 +55,21 @@ impl<T: AsRef<[u8]> + Sync + ?Sized> Document for T {
 }
 
 impl Content<'_> {
+    /// Asks the processor to bring the start of the text nearer.
+    #[inline]
+    fn prefetch(&self) {
+        let (start, bytes): (*const u8, usize) = match *self {
+            Self::Bytes(text) => (text.as_ptr(), text.len()),
+            Self::Text(Text::Utf8(text)) => (text.as_ptr(), text.len()),
+            Self::Text(Text::Latin1(text)) => (text.as_ptr(), text.len()),
+            Self::Text(Text::Ucs2(text)) => (text.as_ptr().cast(), size_of_val(text)),
+            Self::Text(Text::Ucs4(text)) => (text.as_ptr().cast(), size_of_val(text)),
+        };
+        for line in (0..bytes.min(PREFETCH)).step_by(64) {
+            prefetch(start.wrapping_add(line));
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
@@ -61,11 +86,49 @@ struct Part {
     ends: Vec<usize>,
 }
 
+/// What a thread takes at a time.
+#[derive(Clone, Debug)]
+enum Task<'a> {
+    /// Whole documents.
+    Documents(Range<usize>),
+    /// A part of a long document.
+    Part { text: Text<'a>, first: bool, last: bool },
+}
+
 impl Part {
-    fn encode<D: Document>(&mut self, tokenizer: &Tokenizer, documents: &[D], scratch: &mut Scratch) {
-        for document in documents {
-            tokenizer.encode_document(document, scratch, &mut self.ids);
-            self.ends.push(self.ids.len());
+    fn work<D: Document>(
+        &mut self,
+        tokenizer: &Tokenizer,
+        documents: &[D],
+        task: &Task<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let units = match task {
+            Task::Documents(range) => documents[range.clone()].iter().map(|d| d.content().len()).sum(),
+            Task::Part { text, .. } => text.len(),
+        };
+        // A token covers two characters or so. Where it covers more, the next task finds the rest.
+        let ids = units / 2;
+        self.ids.reserve(ids);
+        populate(&mut self.ids.spare_capacity_mut()[..ids]);
+        match task {
+            Task::Documents(range) => {
+                let documents = &documents[range.clone()];
+                for (i, document) in documents.iter().enumerate() {
+                    // Documents lie scattered in memory, and the processor does not foresee where.
+                    if let Some(soon) = documents.get(i + 2) {
+                        soon.content().prefetch();
+                    }
+                    tokenizer.encode_document(document, scratch, &mut self.ids);
+                    self.ends.push(self.ids.len());
+                }
+            }
+            Task::Part { text, first, last } => {
+                tokenizer.encode_part(*text, *first, scratch, &mut self.ids);
+                if *last {
+                    self.ends.push(self.ids.len());
+                }
+            }
         }
     }
 }
@@ -76,7 +139,7 @@ impl Tokenizer {
     /// The first thread takes tasks from the front and writes where the result will stand; the others take them
     /// from the back, and only what they made is copied.
     pub fn encode_batch<D: Document>(&self, documents: &[D], threads: usize) -> EncodedBatch {
-        let tasks = cut_batch(documents);
+        let tasks = cut_batch(self, documents, threads);
         let left = Mutex::new(0..tasks.len());
         let claim = |front: bool| {
             let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +154,7 @@ impl Tokenizer {
                     let mut done = Vec::new();
                     while let Some(task) = claim(false) {
                         let mut part = Part::default();
-                        part.encode(self, &documents[tasks[task].clone()], scratch);
+                        part.work(self, documents, &tasks[task], scratch);
                         done.push((task, part));
                     }
                     done
@@ -100,7 +163,7 @@ impl Tokenizer {
             let others: Vec<_> = (1..threads.min(tasks.len())).map(|_| scope.spawn(work)).collect();
             self.with_scratch(|scratch| {
                 while let Some(task) = claim(true) {
-                    first.encode(self, &documents[tasks[task].clone()], scratch);
+                    first.work(self, documents, &tasks[task], scratch);
                 }
             });
             let join = |other: thread::ScopedJoinHandle<'_, _>| {
@@ -149,17 +212,46 @@ fn append(ids: &mut Vec<u32>, parts: &[(usize, Part)], threads: usize) {
     unsafe { ids.set_len(ids.len() + total) };
 }
 
-/// Ranges of documents of about [`TASK_UNITS`] each.
-fn cut_batch<D: Document>(documents: &[D]) -> Vec<Range<usize>> {
+/// Tasks of about [`TASK_UNITS`] each. A document of several times that is cut, where its model allows it.
+fn cut_batch<'a, D: Document>(tokenizer: &Tokenizer, documents: &'a [D], threads: usize) -> Vec<Task<'a>> {
     let mut tasks = Vec::new();
     let (mut start, mut units) = (0, 0);
     for (i, document) in documents.iter().enumerate() {
-        units += document.content().len();
+        let content = document.content();
+        if threads > 1
+            && content.len() > 2 * TASK_UNITS
+            && document.is_valid()
+            && let Some(parts) = cut_document(tokenizer, content)
+        {
+            if start < i {
+                tasks.push(Task::Documents(start..i));
+            }
+            tasks.extend(parts);
+            (start, units) = (i + 1, 0);
+            continue;
+        }
+        units += content.len();
         if units >= TASK_UNITS {
-            tasks.push(start..i + 1);
+            tasks.push(Task::Documents(start..i + 1));
             (start, units) = (i + 1, 0);
         }
     }
-    tasks.push(start..documents.len());
+    tasks.push(Task::Documents(start..documents.len()));
     tasks
+}
+
+fn cut_document<'a>(tokenizer: &Tokenizer, content: Content<'a>) -> Option<Vec<Task<'a>>> {
+    let text = match content {
+        _ if !tokenizer.encodes_directly() => return None,
+        Content::Text(text) => text,
+        Content::Bytes(bytes) => Text::Utf8(simdutf8::basic::from_utf8(bytes).ok()?),
+    };
+    let mut parts = Vec::new();
+    let mut start = 0;
+    while let Some(end) = tokenizer.next_cut(text, start + TASK_UNITS) {
+        parts.push(Task::Part { text: text.slice(start, end), first: start == 0, last: false });
+        start = end;
+    }
+    parts.push(Task::Part { text: text.slice(start, text.len()), first: start == 0, last: true });
+    Some(parts)
 }

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod bpe;
 pub mod corpus;
 pub mod error;
+mod memory;
 pub mod normalize;
 pub mod spm;
 pub mod text;

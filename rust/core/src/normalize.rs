@@ -12,11 +12,20 @@ pub const SPACE: &[u8] = "\u{2581}".as_bytes();
 const REPLACEMENT: &[u8] = "\u{FFFD}".as_bytes();
 
 /// SentencePiece's normaliser for one model.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Normalizer {
     charsmap: Option<CharsMap>,
     user_defined: PrefixMatcher,
     options: NormalizerOptions,
+    /// Characters that start no rule.
+    unchanged: CharSet,
+    /// Characters that start rules (`A` and a combining accent) but have none by themselves: they stay too, unless
+    /// one of `joiners` is the next byte.
+    alone: CharSet,
+    joiners: Vec<bool>,
+    /// By character up to U+FFFF: 0, or 1 if it counts as a space, or 2 + its place in `replacements`.
+    simple: Box<[u16]>,
+    replacements: Vec<Box<[u8]>>,
 }
 
 impl Normalizer {
@@ -25,7 +34,47 @@ impl Normalizer {
     pub fn new(mut options: NormalizerOptions, user_defined: PrefixMatcher, origin: &str) -> Result<Self> {
         let blob = std::mem::take(&mut options.charsmap);
         let charsmap = if blob.is_empty() { None } else { Some(CharsMap::new(&blob, origin)?) };
-        Ok(Self { charsmap, user_defined, options })
+        let starts_rule = |c: char| {
+            let mut buffer = [0; 4];
+            let bytes = c.encode_utf8(&mut buffer).as_bytes();
+            user_defined.starts_with(bytes[0])
+                || charsmap.as_ref().is_some_and(|map| map.node(bytes).is_some())
+        };
+        let unchanged = CharSet::new(|c| !starts_rule(c));
+        let mut made = Self { charsmap, user_defined, options, unchanged, ..Self::default() };
+        made.find_simple_rules();
+        Ok(made)
+    }
+
+    /// Notes what the rules say of each character by itself.
+    fn find_simple_rules(&mut self) {
+        let Some(map) = &self.charsmap else { return };
+        self.simple = vec![0; 1 << 16].into();
+        let mut joiners = vec![false; 256];
+        for c in ('\0'..='\u{FFFF}').filter(|&c| !self.unchanged.contains(c)) {
+            let mut buffer = [0; 4];
+            let bytes = c.encode_utf8(&mut buffer).as_bytes();
+            let Some(node) = map.node(bytes).filter(|_| !self.user_defined.starts_with(bytes[0])) else {
+                continue;
+            };
+            let rule = map.longest(bytes);
+            if map.goes_on(node, &mut joiners) {
+                if rule.is_none() {
+                    self.alone.insert(c);
+                }
+                continue;
+            }
+            self.simple[c as usize] = match rule {
+                Some((b" ", used)) if used == bytes.len() => 1,
+                Some((text, used)) if used == bytes.len() && !text.is_empty() && !text.contains(&b' ') => {
+                    let Ok(place) = u16::try_from(self.replacements.len() + 2) else { continue };
+                    self.replacements.push(text.into());
+                    place
+                }
+                _ => 0,
+            };
+        }
+        self.joiners = joiners;
     }
 
     /// True if all this does to valid UTF-8 is turn spaces into `▁` and put one in front.
@@ -54,20 +103,21 @@ impl Normalizer {
         if self.options.add_dummy_prefix && !self.options.whitespace_as_suffix {
             out.extend_from_slice(space);
         }
-        if !trims && self.charsmap.is_none() && self.user_defined.is_empty() {
+        if !trims && self.charsmap.is_none() {
+            // USER_DEFINED pieces pass as they are, and so does everything else.
             identity(rest, space, out);
         } else {
             let mut after_space = trims;
-            while !rest.is_empty() {
-                let (mut piece, used) = self.prefix(rest);
-                while after_space && piece.first() == Some(&b' ') {
-                    piece = &piece[1..];
+            if let Ok(text) = simdutf8::basic::from_utf8(rest) {
+                self.rewrite(text, space, &mut after_space, out);
+                rest = &[];
+            }
+            for chunk in rest.utf8_chunks() {
+                self.rewrite(chunk.valid(), space, &mut after_space, out);
+                for _ in chunk.invalid() {
+                    out.extend_from_slice(REPLACEMENT);
+                    after_space = false;
                 }
-                if let Some(&last) = piece.last() {
-                    push_escaped(piece, space, out);
-                    after_space = trims && last == b' ';
-                }
-                rest = &rest[used..];
             }
         }
         if trims {
@@ -78,6 +128,77 @@ impl Normalizer {
         if self.options.add_dummy_prefix && self.options.whitespace_as_suffix {
             out.extend_from_slice(space);
         }
+    }
+
+    /// Appends the rewritten form of valid text; `after_space` says whether a space may not follow.
+    fn rewrite(&self, text: &str, space: &[u8], after_space: &mut bool, out: &mut Vec<u8>) {
+        let trims = self.options.remove_extra_whitespaces;
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            // Most text is what no rule is about.
+            let same = self.span(rest);
+            if same > 0 {
+                out.extend_from_slice(&rest[..same]);
+                *after_space = false;
+                rest = &rest[same..];
+            }
+            let Some((c, len)) = bmp_char(rest) else {
+                if rest.is_empty() {
+                    return;
+                }
+                rest = &rest[self.rewrite_slowly(rest, space, after_space, out)..];
+                continue;
+            };
+            let is_space = c == u32::from(b' ') && self.stays(c, rest.get(1));
+            match self.simple.get(c as usize).copied().unwrap_or(0) {
+                0 if !is_space => rest = &rest[self.rewrite_slowly(rest, space, after_space, out)..],
+                0 | 1 => {
+                    if !*after_space {
+                        out.extend_from_slice(space);
+                        *after_space = trims;
+                    }
+                    rest = &rest[len..];
+                }
+                place => {
+                    out.extend_from_slice(&self.replacements[usize::from(place) - 2]);
+                    *after_space = false;
+                    rest = &rest[len..];
+                }
+            }
+        }
+    }
+
+    /// Bytes of valid UTF-8 that stay as they are, up to a space, an astral character, or what a rule may be about.
+    #[inline(always)]
+    fn span(&self, text: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some((c, len)) = bmp_char(&text[at..]) {
+            if c == u32::from(b' ') || !self.stays(c, text.get(at + len)) {
+                break;
+            }
+            at += len;
+        }
+        at
+    }
+
+    /// True if no rule is about a character that `next` follows.
+    #[inline(always)]
+    fn stays(&self, c: u32, next: Option<&u8>) -> bool {
+        let joins = || next.is_some_and(|&byte| self.joiners[usize::from(byte)]);
+        self.unchanged.contains(c) || (self.alone.contains(c) && !joins())
+    }
+
+    /// Rewrites one prefix; returns its length.
+    fn rewrite_slowly(&self, rest: &[u8], space: &[u8], after_space: &mut bool, out: &mut Vec<u8>) -> usize {
+        let (mut piece, used) = self.prefix(rest);
+        while *after_space && piece.first() == Some(&b' ') {
+            piece = &piece[1..];
+        }
+        if let Some(&last) = piece.last() {
+            push_escaped(piece, space, out);
+            *after_space = self.options.remove_extra_whitespaces && last == b' ';
+        }
+        used
     }
 
     /// The replacement of the longest prefix that has one, and how many bytes it replaces; (empty, 0) at
@@ -96,6 +217,46 @@ impl Normalizer {
             Some(len) => (&text[..len], len),
             None => (REPLACEMENT, 1),
         }
+    }
+}
+
+/// Characters up to U+FFFF of which something is known, one bit each.
+#[derive(Debug, Default)]
+struct CharSet(Vec<u64>);
+
+impl CharSet {
+    fn new(holds: impl Fn(char) -> bool) -> Self {
+        let mut bits = vec![0; (1 << 16) / 64];
+        for c in '\0'..='\u{FFFF}' {
+            bits[c as usize / 64] |= u64::from(holds(c)) << (c as usize % 64);
+        }
+        Self(bits)
+    }
+
+    #[inline(always)]
+    fn contains(&self, c: impl Into<u32>) -> bool {
+        let c = c.into() as usize;
+        self.0.get(c / 64).is_some_and(|word| word >> (c % 64) & 1 != 0)
+    }
+
+    fn insert(&mut self, c: char) {
+        self.0.resize((1 << 16) / 64, 0);
+        if let Some(word) = self.0.get_mut(c as usize / 64) {
+            *word |= 1 << (c as usize % 64);
+        }
+    }
+}
+
+/// The first character of valid UTF-8 and its bytes, if there is one up to U+FFFF.
+#[inline(always)]
+fn bmp_char(text: &[u8]) -> Option<(u32, usize)> {
+    match *text {
+        [a @ 0..0x80, ..] => Some((u32::from(a), 1)),
+        [a @ 0xC0..0xE0, b, ..] => Some((u32::from(a & 0x1F) << 6 | u32::from(b & 0x3F), 2)),
+        [a @ 0xE0..0xF0, b, c, ..] => {
+            Some((u32::from(a & 0xF) << 12 | u32::from(b & 0x3F) << 6 | u32::from(c & 0x3F), 3))
+        }
+        _ => None,
     }
 }
 
@@ -158,6 +319,11 @@ impl PrefixMatcher {
         self.entries.is_empty()
     }
 
+    /// True if an entry starts with this byte.
+    pub fn starts_with(&self, first: u8) -> bool {
+        !self.is_empty() && self.starts[usize::from(first)]
+    }
+
     /// Length of the longest entry that `text` starts with.
     pub fn longest(&self, text: &[u8]) -> Option<usize> {
         let first = *text.first()?;
@@ -175,6 +341,11 @@ struct CharsMap {
     replacements: Vec<u8>,
 }
 
+/// Distance from a unit of the trie to its children.
+fn trie_offset(unit: u32) -> u32 {
+    (unit >> 10) << ((unit & (1 << 9)) >> 6)
+}
+
 impl CharsMap {
     fn new(blob: &[u8], origin: &str) -> Result<Self> {
         let broken = || Error::model(origin, "the compiled character map is broken; copy the model again");
@@ -190,14 +361,36 @@ impl CharsMap {
         Ok(Self { units, replacements: replacements.to_vec() })
     }
 
+    /// Where the trie stands after `text`, if some key goes that far.
+    fn node(&self, text: &[u8]) -> Option<u32> {
+        let root = *self.units.first()?;
+        text.iter().try_fold(trie_offset(root), |at, &byte| self.step(at, byte))
+    }
+
+    fn step(&self, at: u32, byte: u8) -> Option<u32> {
+        let at = at ^ u32::from(byte);
+        let unit = *self.units.get(at as usize)?;
+        (unit & ((1 << 31) | 0xFF) == u32::from(byte)).then_some(at ^ trie_offset(unit))
+    }
+
+    /// True if keys go on from a node; with which bytes, is noted.
+    fn goes_on(&self, node: u32, bytes: &mut [bool]) -> bool {
+        let mut any = false;
+        for (byte, noted) in (0..=u8::MAX).zip(bytes).skip(1) {
+            if self.step(node, byte).is_some() {
+                (any, *noted) = (true, true);
+            }
+        }
+        any
+    }
+
     /// The replacement of the longest key that `text` starts with, and the length of that key.
     ///
     /// Walks the darts-clone layout: a unit holds a label (bits 0 to 7), whether a value follows (bit 8) and
     /// an offset (bits 10 and up, shifted by 8 more when bit 9 is set). Every step is bounds-checked: the
     /// trie comes from a file.
     fn longest(&self, text: &[u8]) -> Option<(&[u8], usize)> {
-        let offset = |unit: u32| (unit >> 10) << ((unit & (1 << 9)) >> 6);
-        let mut at = offset(*self.units.first()?);
+        let mut at = trie_offset(*self.units.first()?);
         let mut found = None;
         for (i, &byte) in text.iter().enumerate() {
             at ^= u32::from(byte);
@@ -205,7 +398,7 @@ impl CharsMap {
             if unit & ((1 << 31) | 0xFF) != u32::from(byte) {
                 break;
             }
-            at ^= offset(unit);
+            at ^= trie_offset(unit);
             if unit & (1 << 8) != 0 {
                 let Some(&leaf) = self.units.get(at as usize) else { break };
                 found = Some(((leaf & 0x7FFF_FFFF) as usize, i + 1));

@@ -15,7 +15,35 @@ pub enum Text<'a> {
     Ucs4(&'a [u32]),
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
+    /// The units from `start` to `end`; empty if these are no places in it.
+    #[must_use]
+    pub fn slice(self, start: usize, end: usize) -> Self {
+        match self {
+            Self::Utf8(text) => Self::Utf8(text.get(start..end).unwrap_or_default()),
+            Self::Latin1(text) => Self::Latin1(text.get(start..end).unwrap_or_default()),
+            Self::Ucs2(text) => Self::Ucs2(text.get(start..end).unwrap_or_default()),
+            Self::Ucs4(text) => Self::Ucs4(text.get(start..end).unwrap_or_default()),
+        }
+    }
+
+    /// The characters from unit `start` on (or, in UTF-8, from the first character behind it), each with the
+    /// unit it starts at.
+    pub fn chars_from(self, start: usize) -> Box<dyn Iterator<Item = (usize, char)> + 'a> {
+        let char = |c| char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER);
+        let rest = self.len().saturating_sub(start);
+        let tail = self.len() - rest;
+        match self {
+            Self::Utf8(text) => {
+                let first = (tail..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+                Box::new(text[first..].char_indices().map(move |(at, c)| (first + at, c)))
+            }
+            Self::Latin1(text) => Box::new((tail..).zip(text[tail..].iter().map(|&c| c.into()))),
+            Self::Ucs2(text) => Box::new((tail..).zip(text[tail..].iter().map(move |&c| char(c.into())))),
+            Self::Ucs4(text) => Box::new((tail..).zip(text[tail..].iter().map(move |&c| char(c)))),
+        }
+    }
+
     /// Number of units: bytes in UTF-8, else characters.
     pub fn len(&self) -> usize {
         match self {
@@ -42,15 +70,34 @@ impl Text<'_> {
     }
 
     /// Appends the text to `out` as UTF-8; an invalid unit becomes U+FFFD.
-    pub fn push_utf8(&self, out: &mut String) {
-        let char = |c| char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER);
+    pub fn push_utf8(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Utf8(text) => out.push_str(text),
-            Self::Latin1(text) => out.extend(text.iter().map(|&c| char::from(c))),
-            Self::Ucs2(text) => out.extend(text.iter().map(|&c| char(c.into()))),
-            Self::Ucs4(text) => out.extend(text.iter().map(|&c| char(c))),
+            Self::Utf8(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Latin1(text) => push_chars(out, text.iter().map(|&c| c.into())),
+            Self::Ucs2(text) => push_chars(out, text.iter().map(|&c| c.into())),
+            Self::Ucs4(text) => push_chars(out, text.iter().copied()),
         }
     }
+}
+
+/// Writes into room that is surely enough and cuts it off behind the last byte: far quicker than asking for
+/// room at each character.
+fn push_chars(out: &mut Vec<u8>, chars: impl ExactSizeIterator<Item = u32>) {
+    let mut at = out.len();
+    out.resize(at + 4 * chars.len(), 0);
+    for c in chars {
+        match c {
+            0..0x80 => out[at] = c as u8,
+            0x80..0x800 => out[at..at + 2].copy_from_slice(&[0xC0 | (c >> 6) as u8, 0x80 | (c & 0x3F) as u8]),
+            _ => {
+                let c = char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER);
+                at += c.encode_utf8(&mut out[at..]).len();
+                continue;
+            }
+        }
+        at += 1 + usize::from(c >= 0x80);
+    }
+    out.truncate(at);
 }
 
 #[cfg(test)]
@@ -60,13 +107,17 @@ mod tests {
     #[test]
     fn every_form_spells_the_same() {
         let utf8 = |text: Text<'_>| {
-            let mut out = String::new();
+            let mut out = Vec::new();
             text.push_utf8(&mut out);
-            out
+            String::from_utf8(out).unwrap()
         };
         assert_eq!(utf8(Text::Latin1(b"a\xE9")), "aé");
         assert_eq!(utf8(Text::Ucs2(&[0x61, 0x4E2D, 0xD800])), "a中\u{FFFD}");
         assert_eq!(utf8(Text::Ucs4(&[0x4E2D, 0x1F600])), "中😀");
+        let chars = |text: Text<'_>, at| text.chars_from(at).collect::<Vec<_>>();
+        assert_eq!(chars(Text::Utf8("a中b"), 2), [(4, 'b')]);
+        assert_eq!(chars(Text::Ucs2(&[0x61, 0x4E2D]), 1), [(1, '中')]);
+        assert_eq!(chars(Text::Latin1(b"a"), 7), []);
         assert!(Text::Ucs2(&[0xD7FF, 0xE000]).is_valid());
         assert!(!Text::Ucs2(&[0x61, 0xDC00]).is_valid());
         assert!(!Text::Ucs4(&[0xD800]).is_valid() && !Text::Ucs4(&[0x11_0000]).is_valid());

@@ -33,7 +33,7 @@ pub struct Tokenizer {
 #[derive(Debug, Default)]
 pub struct Scratch {
     normalized: Vec<u8>,
-    utf8: String,
+    utf8: Vec<u8>,
     bpe: bpe::Scratch,
 }
 
@@ -123,9 +123,7 @@ impl Tokenizer {
     /// Appends the ids of a text in any form to `out`.
     pub fn encode_text_into(&self, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
         if self.encodes_directly() {
-            let prefix = self.options.add_dummy_prefix && !text.is_empty();
-            self.encoder.encode_spaced(prefix, text, &mut scratch.bpe, out);
-            return;
+            return self.encode_part(text, true, scratch, out);
         }
         if let Text::Utf8(text) = text {
             return self.encode_into(text.as_bytes(), scratch, out);
@@ -133,12 +131,23 @@ impl Tokenizer {
         let mut utf8 = std::mem::take(&mut scratch.utf8);
         utf8.clear();
         text.push_utf8(&mut utf8);
-        self.encode_into(utf8.as_bytes(), scratch, out);
+        self.encode_into(&utf8, scratch, out);
         scratch.utf8 = utf8;
     }
 
+    /// Appends the ids of a part of a text that [`Self::encodes_directly`], cut where [`Self::next_cut`] says.
+    pub(crate) fn encode_part(&self, text: Text<'_>, first: bool, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        let prefix = first && self.options.add_dummy_prefix && !text.is_empty();
+        self.encoder.encode_spaced(prefix, text, &mut scratch.bpe, out);
+    }
+
+    /// A unit at or a little behind `at` where the text may be cut, if there is one.
+    pub(crate) fn next_cut(&self, text: Text<'_>, at: usize) -> Option<usize> {
+        self.encoder.next_cut(text, at)
+    }
+
     /// True if text need not be rewritten before it is encoded.
-    fn encodes_directly(&self) -> bool {
+    pub(crate) fn encodes_directly(&self) -> bool {
         self.encoder.reads_spaces() && self.normalizer.only_escapes_spaces()
     }
 
@@ -149,6 +158,15 @@ impl Tokenizer {
         out
     }
 
+    /// Ids of one text, a long one encoded by `threads` threads.
+    pub fn encode_on<D: Document>(&self, text: &D, threads: usize) -> Vec<u32> {
+        if threads > 1 {
+            self.encode_batch(std::slice::from_ref(text), threads).ids
+        } else {
+            self.encode(text)
+        }
+    }
+
     /// Appends the ids of a document to `out`.
     pub fn encode_document<D: Document + ?Sized>(
         &self,
@@ -156,6 +174,9 @@ impl Tokenizer {
         scratch: &mut Scratch,
         out: &mut Vec<u32>,
     ) {
+        if !document.is_valid() {
+            return;
+        }
         match document.content() {
             Content::Bytes(bytes) => self.encode_into(bytes, scratch, out),
             Content::Text(text) => self.encode_text_into(text, scratch, out),

@@ -148,6 +148,20 @@ fn bytes_are_text_whatever_they_are() {
     }
 }
 
+/// Where unknown characters fuse, a long document must not be cut between them.
+#[test]
+fn long_documents_of_unknown_characters_are_cut_right() {
+    let pieces =
+        [("a", -1.0), ("▁", -2.0), ("aa", -1.5)].map(|(text, score)| (text.to_string(), score, Normal));
+    let settings = Settings { dummy_prefix: true, ..Settings::default() };
+    let tokenizer = Tokenizer::new(&model(&pieces, settings), &[]).unwrap();
+    let mut random = Random(3);
+    let text: String = (0..1_500_000).map(|_| *random.pick(&['a', '中', '国', ' ', '😀'])).collect();
+    assert!(tokenizer.encode_on(&text, 4) == tokenizer.encode(&text));
+    let unknown = "中".repeat(1_000_000);
+    assert_eq!(tokenizer.encode_on(&unknown, 4), tokenizer.encode(&unknown));
+}
+
 #[test]
 fn batches_do_not_depend_on_the_number_of_threads() {
     let mut random = Random(11);
@@ -166,6 +180,8 @@ fn batches_do_not_depend_on_the_number_of_threads() {
         assert!(tokenizer.encode_batch(&texts, threads) == one, "{threads} threads");
     }
     assert_eq!(tokenizer.encode_batch::<String>(&[], 4).offsets, [0]);
+    let all = texts.concat();
+    assert!(tokenizer.encode_on(&all, 3) == tokenizer.encode(&all));
 }
 
 proptest! {

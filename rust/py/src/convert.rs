@@ -28,6 +28,23 @@ impl Document for Text {
             Self::Bytes(bytes) => Content::Bytes(bytes),
         }
     }
+
+    fn is_valid(&self) -> bool {
+        match self {
+            Self::InPlace(text) => text.is_valid(),
+            Self::Str(_) | Self::Bytes(_) => true,
+        }
+    }
+}
+
+impl Text {
+    /// Raises Python's own error if the text, encoded by now, turned out not to be one.
+    pub fn check(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::InPlace(text) => text.check(py),
+            Self::Str(_) | Self::Bytes(_) => Ok(()),
+        }
+    }
 }
 
 impl<'py> FromPyObject<'_, 'py> for Text {

@@ -5,7 +5,13 @@
 //! they stand is no part of the stable ABI, so nothing is taken for granted: each known layout is tried on
 //! strings of every kind, and only one that reads all of them right is used. With none, UTF-8 it is.
 
-use std::{slice, sync::OnceLock};
+use std::{
+    slice,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use pyo3::{prelude::*, types::PyString};
 use zhuzi_core::Text;
@@ -91,9 +97,9 @@ impl Layout {
         let Some(found) = (unsafe { self.characters(string, header, header.length / 2) }) else {
             return false;
         };
-        let mut spelled = String::new();
+        let mut spelled = Vec::new();
         found.push_utf8(&mut spelled);
-        text.starts_with(&spelled) && !spelled.is_empty()
+        text.as_bytes().starts_with(&spelled) && !spelled.is_empty()
     }
 }
 
@@ -127,16 +133,18 @@ fn layout(py: Python<'_>) -> Option<Layout> {
 
 /// A string that is kept alive while its characters are read.
 pub struct InPlace {
-    _string: Py<PyString>,
+    string: Py<PyString>,
     text: Text<'static>,
+    /// Set when the text turned out to hold lone surrogates.
+    invalid: AtomicBool,
 }
 
 impl InPlace {
-    /// `None` if the characters cannot be read in place, or are not all characters (lone surrogates).
+    /// `None` if the characters cannot be read in place.
     pub fn new(string: &Bound<'_, PyString>) -> Option<Self> {
         let layout = layout(string.py())?;
         let pointer = string.as_ptr().cast_const().cast();
-        // SAFETY: the layout has been tried on strings of every kind. `'static` stands for "as long as `_string`",
+        // SAFETY: the layout has been tried on strings of every kind. `'static` stands for "as long as `string`",
         // which is kept beside it; `text` lends it out for no longer.
         let text = unsafe {
             let header = layout.header(pointer);
@@ -145,7 +153,21 @@ impl InPlace {
             }
             layout.characters(pointer, header, header.length)
         }?;
-        text.is_valid().then(|| Self { _string: string.clone().unbind(), text })
+        Some(Self { string: string.clone().unbind(), text, invalid: AtomicBool::new(false) })
+    }
+
+    /// True if the string holds no lone surrogates.
+    pub fn is_valid(&self) -> bool {
+        let valid = self.text.is_valid();
+        if !valid {
+            self.invalid.store(true, Ordering::Relaxed);
+        }
+        valid
+    }
+
+    /// Python's own error for a string that [`Self::is_valid`] found not to be text.
+    pub fn check(&self, py: Python<'_>) -> PyResult<()> {
+        if self.invalid.load(Ordering::Relaxed) { self.string.bind(py).to_str().map(drop) } else { Ok(()) }
     }
 
     /// The characters.

@@ -23,8 +23,11 @@ impl Tokenizer {
         Ok(Self { core: Arc::new(core) })
     }
 
-    fn encode(&self, py: Python<'_>, text: Text) -> Vec<u32> {
-        py.detach(|| self.core.encode(&text))
+    #[pyo3(signature = (text, threads=1))]
+    fn encode(&self, py: Python<'_>, text: Text, threads: usize) -> PyResult<Vec<u32>> {
+        let ids = py.detach(|| self.core.encode_on(&text, threads));
+        text.check(py)?;
+        Ok(ids)
     }
 
     fn encode_piece(&self, piece: &str) -> Vec<u32> {
@@ -42,7 +45,9 @@ impl Tokenizer {
             Some(array) => py.detach(|| self.core.encode_batch(&array.texts(), threads)),
             None => {
                 let texts: Vec<Text> = texts.extract()?;
-                py.detach(|| self.core.encode_batch(&texts, threads))
+                let batch = py.detach(|| self.core.encode_batch(&texts, threads));
+                texts.iter().try_for_each(|text| text.check(py))?;
+                batch
             }
         };
         Ok((Buffer(Values::Ids(batch.ids)), Buffer(Values::Offsets(batch.offsets))))

@@ -161,7 +161,7 @@ impl Block {
             let codes = self.codes[64 * word..].first_chunk::<65>();
             let tokens = self.tokens[64 * word..].first_chunk_mut::<64>();
             if let (Some(codes), Some(tokens)) = (codes, tokens) {
-                self.links[word] = K::link(pairs, codes, tokens);
+                self.links[word] = K::link(pairs, codes, self.held - 64 * word, tokens);
             }
         }
         let over = (64 * words - self.held) as u32;

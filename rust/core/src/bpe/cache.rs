@@ -3,6 +3,7 @@
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 
 use super::{kernel::Key, merges::Symbol};
+use crate::memory::prefetch;
 
 /// Entries; with 32 bytes each, a thread's cache takes 4 MB. More gain little and cost cold misses.
 const ENTRIES: usize = 1 << 17;
@@ -52,15 +53,7 @@ impl Cache {
     /// Asks the processor to bring the entry nearer.
     #[inline(always)]
     pub fn prefetch(&self, place: Place) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint; the address is that of an entry.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let entry: *const Entry = &raw const self.entries[place.index as usize & (ENTRIES - 1)];
-            _mm_prefetch::<_MM_HINT_T0>(entry.cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = place;
+        prefetch(&raw const self.entries[place.index as usize & (ENTRIES - 1)]);
     }
 
     /// The symbols of a segment, 24 bits each from the lowest up, and their number.

@@ -4,16 +4,20 @@
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::{
-    engine::{EngineScratch, Sink},
+    engine::EngineScratch,
     kernel::Portable,
     plain::{PlainRules, PlainScratch},
     rules::Rules,
+    write::Sink,
 };
 use crate::{
     Error, Result,
     spm::{ModelKind, PieceKind, SpmModel},
     text::Text,
 };
+
+/// Characters that are looked at to find a place to cut.
+const MAX_CUT_SEARCH: usize = 1 << 16;
 
 /// The exact BPE encoder of one model. Threads share it; each brings a [`Scratch`] of its own.
 #[derive(Debug)]
@@ -100,6 +104,21 @@ impl Encoder {
     #[doc(hidden)]
     pub fn is_fast(&self) -> bool {
         matches!(self.way, Way::Fast(_))
+    }
+
+    /// A unit at or a little behind `at` where the parts of `text` may be encoded apart (theorem P1), if there is
+    /// one and [`Self::reads_spaces`].
+    pub fn next_cut(&self, text: Text<'_>, at: usize) -> Option<usize> {
+        let Way::Fast(rules) = &self.way else { return None };
+        let mut last = None;
+        for (at, c) in text.chars_from(at).take(MAX_CUT_SEARCH) {
+            let code = rules.codes.code(c);
+            if last.is_some_and(|last| rules.may_cut(last, code)) {
+                return Some(at);
+            }
+            last = Some(code);
+        }
+        None
     }
 
     /// Appends the ids of `text`, of any form and with a `▁` before it if `prefix` is set; false (and nothing

@@ -1,5 +1,7 @@
 //! Which two symbols merge into which piece, in one hash table.
 
+use crate::memory::prefetch;
+
 /// A symbol of the engine: the id of a piece, or (from the vocabulary's size on) a character that is no
 /// piece, as size + code. Below 2^24 - 1.
 pub type Symbol = u32;
@@ -78,14 +80,7 @@ impl Merges {
     /// Asks the processor to bring the slot of a pair nearer.
     #[inline(always)]
     pub fn prefetch(&self, name: u64) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint; the shift leaves a place in the table.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.slots.as_ptr().add((name >> self.shift) as usize).cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = name;
+        prefetch(&raw const self.slots[(name >> self.shift) as usize & (self.slots.len() - 1)]);
     }
 
     /// [`Self::result`] of a pair with this name.

@@ -3,7 +3,7 @@
 //! The road of a text, in reading order: [`encoder`] cuts USER_DEFINED pieces out; [`engine`] encodes what is
 //! between them block by block; [`block`] decodes a block into 16-bit [`codes`], looks neighbours up in the
 //! [`pairs`] table and cuts where none can merge; the segments are answered from the [`cache`], by merging a
-//! short [`run`], or window by window ([`long`]). [`rules`] derives all tables from a model, [`kernel`] holds
+//! short [`run`], or window by window ([`long`]), and [`write`](mod@write) makes ids of them. [`rules`] derives all tables from a model, [`kernel`] holds
 //! the loops that have a vector twin. [`plain`] encodes for models that allow no cuts, and [`oracle`] says the
 //! whole thing once more in the slowest and plainest way, for tests.
 
@@ -21,5 +21,6 @@ mod pairs;
 mod plain;
 mod rules;
 mod run;
+mod write;
 
 pub use encoder::{Encoder, Scratch};

@@ -13,7 +13,7 @@ pub fn encode(model: &SpmModel, text: &str) -> Vec<u32> {
         (0..).zip(pieces).filter(|(_, p)| wanted(p.kind)).map(|(id, p)| (p.text.as_str(), id)).collect()
     };
     let makeable = ids_where(|k| matches!(k, PieceKind::Normal | PieceKind::UserDefined | PieceKind::Unused));
-    let reserved = ids_where(|k| matches!(k, PieceKind::Control | PieceKind::Unknown | PieceKind::Byte));
+    let bytes = ids_where(|k| k == PieceKind::Byte);
     let user_defined: Vec<&str> =
         pieces.iter().filter(|p| p.kind == PieceKind::UserDefined).map(|p| p.text.as_str()).collect();
     let unknown = pieces.iter().position(|p| p.kind == PieceKind::Unknown).unwrap_or(0) as u32;
@@ -64,17 +64,17 @@ pub fn encode(model: &SpmModel, text: &str) -> Vec<u32> {
     let mut after_unknown = false;
     let mut todo: Vec<String> = symbols.iter().rev().map(|(s, _)| (*s).to_string()).collect();
     while let Some(symbol) = todo.pop() {
-        let id = reserved.get(symbol.as_str()).or_else(|| makeable.get(symbol.as_str())).copied();
-        let id = id.unwrap_or(unknown);
-        if pieces[id as usize].kind == PieceKind::Unused
-            && let Some((left, right)) = splits.get(&symbol)
-        {
+        let id = makeable.get(symbol.as_str()).copied();
+        let is_unused = id.is_some_and(|id| pieces[id as usize].kind == PieceKind::Unused);
+        if is_unused && let Some((left, right)) = splits.get(&symbol) {
             todo.extend([right.clone(), left.clone()]);
             continue;
         }
+        // An UNUSED character is unknown, as one that only a CONTROL piece spells.
+        let id = id.filter(|_| !is_unused).unwrap_or(unknown);
         let is_unknown = id == unknown;
         if is_unknown && model.byte_fallback() {
-            out.extend(symbol.bytes().map(|b| reserved[format!("<0x{b:02X}>").as_str()]));
+            out.extend(symbol.bytes().map(|b| bytes[format!("<0x{b:02X}>").as_str()]));
         } else if !(is_unknown && after_unknown) {
             out.push(id);
         }

@@ -7,12 +7,12 @@ use aho_corasick::AhoCorasick;
 use rustc_hash::FxHashMap;
 
 use super::{
-    engine::Sink,
     long::LongRun,
     merges::{Merge, NO_MERGE},
     rules::score_order,
+    write::Sink,
 };
-use crate::spm::{PieceKind, SpmModel};
+use crate::spm::{Piece, PieceKind, SpmModel};
 
 /// A symbol: the id of a piece that text can make, or a character that is no piece by itself, marked by
 /// [`CHARACTER`].
@@ -32,14 +32,9 @@ pub struct PlainRules {
     /// Symbols of the others, where they are pieces.
     astral: FxHashMap<char, Symbol>,
     merges: FxHashMap<(Symbol, Symbol), Merge>,
-    /// The id each piece is written as: its own, unless a reserved piece has the same text.
-    ids: Vec<u32>,
-    /// Ids of reserved pieces of one character, by the symbol of that character.
-    reserved_chars: FxHashMap<Symbol, u32>,
     unused: Vec<bool>,
     bytes: Option<Box<[u32; 256]>>,
     unk: u32,
-    unk_text: Box<str>,
 }
 
 impl PlainRules {
@@ -47,7 +42,10 @@ impl PlainRules {
     pub fn new(model: &SpmModel) -> Self {
         let pieces = model.pieces();
         let mergeable = || (0u32..).zip(pieces).filter(|(_, p)| p.kind.matches_text());
-        let by_text: FxHashMap<&str, Symbol> = mergeable().map(|(id, p)| (p.text.as_str(), id)).collect();
+        // An UNUSED piece of one character is as good as none.
+        let is_symbol = |p: &Piece| p.kind != PieceKind::Unused || single_char(&p.text).is_none();
+        let symbols = || mergeable().filter(|(_, p)| is_symbol(p));
+        let by_text: FxHashMap<&str, Symbol> = symbols().map(|(id, p)| (p.text.as_str(), id)).collect();
         let symbol = |text: &str| {
             by_text.get(text).copied().or_else(|| single_char(text).map(|c| CHARACTER | c as u32))
         };
@@ -66,7 +64,7 @@ impl PlainRules {
 
         let mut bmp: Box<[Symbol]> = (0..1 << 16).map(|c| CHARACTER | c).collect();
         let mut astral = FxHashMap::default();
-        for (id, piece) in mergeable() {
+        for (id, piece) in symbols() {
             if let Some(c) = single_char(&piece.text) {
                 match bmp.get_mut(c as usize) {
                     Some(slot) => *slot = id,
@@ -75,21 +73,9 @@ impl PlainRules {
             }
         }
 
-        // SentencePiece looks a finished symbol up among the reserved pieces first (`PieceToId`).
-        let mut ids: Vec<u32> = (0u32..).zip(pieces).map(|(id, _)| id).collect();
-        for (id, piece) in (0u32..).zip(pieces).filter(|(_, p)| !p.kind.matches_text()) {
-            if let Some(&twin) = by_text.get(piece.text.as_str()) {
-                ids[twin as usize] = id;
-            }
-        }
-        let reserved = (0u32..).zip(pieces).filter(|(_, p)| !p.kind.matches_text());
-        let reserved_chars =
-            reserved.filter_map(|(id, p)| Some((CHARACTER | single_char(&p.text)? as u32, id))).collect();
         let unused: Vec<bool> = pieces.iter().map(|p| p.kind == PieceKind::Unused).collect();
         let bytes = model.byte_fallback().then(|| super::rules::byte_ids(pieces));
-        let unk = model.special_ids().unk;
-        let unk_text = pieces[unk as usize].text.as_str().into();
-        Self { bmp, astral, merges, ids, reserved_chars, unused, bytes, unk, unk_text }
+        Self { bmp, astral, merges, unused, bytes, unk: model.special_ids().unk }
     }
 
     fn symbol(&self, c: char) -> Symbol {
@@ -138,24 +124,17 @@ impl PlainRules {
     }
 
     fn write(&self, symbol: Symbol, sink: &mut Sink<'_>) {
-        let piece = if symbol & CHARACTER == 0 { symbol & !FROZEN } else { symbol };
-        let known = self.ids.get(piece as usize).or_else(|| self.reserved_chars.get(&piece));
-        let id = known.copied().unwrap_or(self.unk);
-        if id != self.unk {
+        if symbol & CHARACTER == 0 {
             sink.after_unknown = false;
-            return sink.ids.push(id);
+            return sink.ids.push(symbol & !FROZEN);
         }
         if let Some(bytes) = &self.bytes {
+            let c = char::from_u32(symbol & !CHARACTER).unwrap_or(char::REPLACEMENT_CHARACTER);
             let mut buffer = [0; 4];
-            let spelled = match piece & CHARACTER {
-                // A piece with the text of the unknown one is as unknown.
-                0 => &*self.unk_text,
-                _ => char::from_u32(piece & !CHARACTER).map_or("\u{FFFD}", |c| c.encode_utf8(&mut buffer)),
-            };
-            return sink.ids.extend(spelled.bytes().map(|b| bytes[usize::from(b)]));
+            return sink.ids.extend(c.encode_utf8(&mut buffer).bytes().map(|b| bytes[usize::from(b)]));
         }
         if !sink.after_unknown {
-            sink.ids.push(id);
+            sink.ids.push(self.unk);
         }
         sink.after_unknown = true;
     }

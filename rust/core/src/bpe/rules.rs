@@ -33,21 +33,17 @@ pub struct Rules {
 
 impl Rules {
     /// Derives the rules; `None` for a model that needs the plain way: UNUSED pieces (they are split again, and
-    /// by the last offer anywhere in the text), a piece with the text of a reserved one (it is written with the
-    /// other's id), spaces that are not escaped, or sizes beyond the packed words.
+    /// by the last offer anywhere in the text), spaces that are not escaped, or sizes beyond the packed words.
     pub fn new(model: &SpmModel) -> Option<Self> {
         let pieces = model.pieces();
         let vocab = u32::try_from(pieces.len()).ok()?;
         let escapes = model.normalizer().escape_whitespaces;
-        if !escapes || u64::from(vocab) + (1 << 16) >= 1 << SYMBOL_BITS || has_odd_pieces(pieces) {
+        if !escapes || u64::from(vocab) + (1 << 16) >= 1 << SYMBOL_BITS || pieces.iter().any(is_split_again) {
             return None;
         }
         // A USER_DEFINED piece is cut out of the text wherever it stands, so that no merge ever makes one.
         let normal = || (0u32..).zip(pieces).filter(|(_, p)| p.kind == PieceKind::Normal);
-        // A CONTROL piece is never made, but if it is one character, that character is written with its id.
-        let is_char = |p: &Piece| p.kind == PieceKind::Control && p.text.chars().nth(1).is_none();
-        let reserved = || (0u32..).zip(pieces).filter(|(_, p)| is_char(p));
-        let codes = Codes::new(normal().chain(reserved()).map(|(_, p)| p.text.as_str()))?;
+        let codes = Codes::new(normal().map(|(_, p)| p.text.as_str()))?;
 
         let mut symbols: Box<[Symbol]> = (0..1 << 16).map(|code| vocab + code).collect();
         let bytes = model.byte_fallback().then(|| byte_ids(pieces));
@@ -58,9 +54,6 @@ impl Rules {
                 let _: u8 = byte;
                 symbols[code] = bytes[code];
             }
-        }
-        for (id, piece) in reserved() {
-            piece.text.chars().for_each(|c| symbols[usize::from(codes.code(c))] = id);
         }
         let mut texts: Vec<(u32, Vec<u16>)> = Vec::with_capacity(pieces.len());
         for (id, piece) in normal() {
@@ -103,6 +96,12 @@ impl Rules {
         }
     }
 
+    /// True if text may be cut between these: no merge crosses, and the left part does not end in the unknown
+    /// token, which the right one might have to go on with.
+    pub fn may_cut(&self, left: u16, right: u16) -> bool {
+        self.pairs.link(left, right).is_none() && self.pairs.symbol(left) < self.vocab
+    }
+
     /// Characters that a symbol covers.
     #[inline]
     pub fn length(&self, symbol: Symbol) -> usize {
@@ -110,12 +109,9 @@ impl Rules {
     }
 }
 
-fn has_odd_pieces(pieces: &[Piece]) -> bool {
-    let reserved: FxHashMap<&str, ()> =
-        pieces.iter().filter(|p| !p.kind.matches_text()).map(|p| (p.text.as_str(), ())).collect();
-    pieces.iter().any(|p| {
-        p.kind == PieceKind::Unused || (p.kind.matches_text() && reserved.contains_key(p.text.as_str()))
-    })
+/// An UNUSED piece of one character is as good as none.
+fn is_split_again(piece: &Piece) -> bool {
+    piece.kind == PieceKind::Unused && piece.text.chars().nth(1).is_some()
 }
 
 /// Ids of the byte pieces.

@@ -120,14 +120,13 @@ impl SpmModel {
     /// The rules of SentencePiece's own loader (`ModelInterface::InitializePieces`).
     fn check(&self) -> Result<()> {
         let fail = |reason: String| Err(Error::model(&self.origin, reason));
-        let (mut in_text, mut reserved) = (FxHashSet::default(), FxHashSet::default());
+        let mut seen = FxHashSet::default();
         let mut bytes_seen = [false; 256];
         let mut unknown = 0;
         for (id, piece) in self.pieces.iter().enumerate() {
             if piece.text.is_empty() {
                 return fail(format!("piece {id} is empty"));
             }
-            let seen = if piece.kind.matches_text() { &mut in_text } else { &mut reserved };
             if !seen.insert(piece.text.as_str()) {
                 return fail(format!("piece {id} `{}` stands twice", piece.text));
             }

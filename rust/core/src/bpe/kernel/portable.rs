@@ -1,0 +1,115 @@
+//! The loops in plain Rust.
+
+use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, RUN, Ranks, Room};
+use crate::bpe::{
+    codes::from_bmp,
+    merges::{NO_RANK, SYMBOL_BITS, Symbol},
+    pairs::{ONE_SCORE, PIECE, Pairs},
+};
+
+/// The plain loops.
+#[derive(Debug)]
+pub struct Portable;
+
+impl Kernel for Portable {
+    fn enter<R>(work: impl FnOnce() -> R) -> R {
+        work()
+    }
+
+    fn starts(chunk: &[u8; CHUNK]) -> (u64, bool) {
+        let mut starts = 0;
+        for (i, &byte) in chunk.iter().enumerate() {
+            starts |= u64::from(byte as i8 >= -64) << i;
+        }
+        (starts, chunk.iter().any(|&byte| byte >= 0xF0))
+    }
+
+    fn decode(chunk: &[u8; CHUNK + CHUNK_TAIL], mut starts: u64, out: &mut [u16; CHUNK]) {
+        let mut n = 0;
+        while starts != 0 {
+            let at = starts.trailing_zeros() as usize;
+            let [first, second, third] = [0, 1, 2].map(|i| u16::from(chunk[at + i]));
+            let two = (first << 6) | (second & 0x3F);
+            let code = match first {
+                0..0x80 => first,
+                0x80..0xE0 => two & 0x7FF,
+                _ => (two << 6) | (third & 0x3F),
+            };
+            out[n] = from_bmp(code);
+            n += 1;
+            starts &= starts - 1;
+        }
+    }
+
+    #[inline(always)]
+    fn link(pairs: &Pairs, codes: &[u16; 65], n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks {
+        let mut masks = LinkMasks::default();
+        let mut left = pairs.char(codes[0]);
+        for i in 0..n.min(64) {
+            let right = pairs.char(codes[i + 1]);
+            let entry = pairs.entry(left, right);
+            let linked = Pairs::matches(entry, right);
+            let piece = linked && entry & PIECE != 0;
+            let word = if piece { entry } else { left };
+            tokens[i] = word as u32 & ((1 << SYMBOL_BITS) - 1);
+            masks.linked |= u64::from(linked) << i;
+            masks.pieces |= u64::from(piece) << i;
+            masks.mixed |= u64::from(linked && entry & ONE_SCORE == 0) << i;
+            left = right;
+        }
+        masks
+    }
+
+    #[inline(always)]
+    fn compact(tokens: &[Symbol; 64], mut keep: u64, vocab: u32, out: &mut Room) -> bool {
+        let (mut n, mut beyond) = (0, false);
+        while keep != 0 {
+            let token = tokens[keep.trailing_zeros() as usize];
+            out[n].write(token);
+            n += 1;
+            beyond |= token >= vocab;
+            keep &= keep - 1;
+        }
+        beyond
+    }
+
+    #[inline(always)]
+    fn key(codes: &[u16; 16], len: usize) -> Option<Key> {
+        let wide = codes[..len].iter().any(|&code| code > 0xFF);
+        let width = if wide { 16 } else { 8 };
+        if len * width > 128 {
+            return None;
+        }
+        let mut packed = 0u128;
+        for (i, &code) in codes[..len].iter().enumerate() {
+            packed |= u128::from(code) << (i * width);
+        }
+        Some(Key { codes: [packed as u64, (packed >> 64) as u64], wide })
+    }
+
+    type Ranks<const V: usize> = PortableRanks<V>;
+}
+
+/// [`Ranks`] in an array.
+#[derive(Debug)]
+pub struct PortableRanks<const V: usize>([[u32; 8]; V]);
+
+impl<const V: usize> Ranks for PortableRanks<V> {
+    #[inline(always)]
+    fn load(keys: &[u32; RUN]) -> Self {
+        let rows = keys.as_chunks::<8>().0;
+        Self(std::array::from_fn(|i| rows[i]))
+    }
+
+    #[inline(always)]
+    fn best(&self) -> u32 {
+        self.0.as_flattened().iter().copied().fold(NO_RANK, u32::min)
+    }
+
+    #[inline(always)]
+    fn set(&mut self, at: usize, key: u32) {
+        if let Some(place) = self.0.as_flattened_mut().get_mut(at) {
+            *place = key;
+        }
+    }
+}
