@@ -67,9 +67,12 @@ def test_merges_that_cannot_be(base_model_file: Path, donor: Path, tmp_path: Pat
     (out / "mine.txt").write_text("keep me")
     with pytest.raises(OutputExistsError, match="--overwrite"):
         zhuzi.merge_vocab(base_model_file, donor, out)
+    with pytest.raises(OutputExistsError, match="not written by zhuzi"):
+        zhuzi.merge_vocab(base_model_file, donor, out, overwrite=True)
     assert (out / "mine.txt").read_text() == "keep me"
-    zhuzi.merge_vocab(base_model_file, donor, out, overwrite=True)
-    assert not (out / "mine.txt").exists(), "never half-mixed"
+    ours = zhuzi.merge_vocab(base_model_file, donor, tmp_path / "ours", add_tokens=["[PAD]"]).folder
+    zhuzi.merge_vocab(base_model_file, donor, ours, overwrite=True)
+    assert not (ours / "added_tokens.json").exists(), "never half-mixed"
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
