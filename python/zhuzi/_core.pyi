@@ -6,10 +6,12 @@ __all__ = [
     "Buffer",
     "InputError",
     "ModelFileError",
+    "OutputExistsError",
     "Tokenizer",
     "ZhuziError",
     "__version__",
     "encode_corpus",
+    "encode_tasks",
     "merge_vocab",
 ]
 
@@ -18,6 +20,7 @@ __version__: str
 class ZhuziError(Exception): ...
 class ModelFileError(ZhuziError): ...
 class InputError(ZhuziError): ...
+class OutputExistsError(ZhuziError): ...
 
 @final
 class Buffer:
@@ -47,10 +50,22 @@ def encode_corpus(
     tokenizer: Tokenizer,
     fingerprint: str,
     out: str | PathLike[str],
+    options: str,
     *,
-    field: str,
-    eos: bool,
     threads: int,
-    shard_bytes: int,
+    overwrite: bool,
+    append: bool,
+    skip_bad: bool,
+    part: tuple[int, int] | None,
+    plan_only: bool,
     progress: Callable[[int, int, int, int], object] | None,
+) -> str: ...
+def encode_tasks(
+    out: str | PathLike[str],
+    tokenizer: Tokenizer,
+    fingerprint: str,
+    tasks: Sequence[int],
+    *,
+    threads: int,
+    skip_bad: bool,
 ) -> None: ...

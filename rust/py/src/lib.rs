@@ -15,9 +15,11 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("ZhuziError", m.py().get_type::<errors::ZhuziError>())?;
     m.add("ModelFileError", m.py().get_type::<errors::ModelFileError>())?;
     m.add("InputError", m.py().get_type::<errors::InputError>())?;
+    m.add("OutputExistsError", m.py().get_type::<errors::OutputExistsError>())?;
     m.add_class::<tokenizer::Tokenizer>()?;
     m.add_class::<tokenizer::Buffer>()?;
     m.add_function(wrap_pyfunction!(vocab::merge_vocab, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::encode_corpus, m)?)?;
+    m.add_function(wrap_pyfunction!(corpus::encode_tasks, m)?)?;
     Ok(())
 }
