@@ -12,6 +12,7 @@ __all__ = [
     "__version__",
     "encode_corpus",
     "encode_tasks",
+    "estimate_corpus",
     "merge_vocab",
 ]
 
@@ -69,3 +70,11 @@ def encode_tasks(
     threads: int,
     skip_bad: bool,
 ) -> None: ...
+def estimate_corpus(
+    inputs: Sequence[str | PathLike[str]],
+    tokenizer: Tokenizer,
+    fingerprint: str,
+    options: str,
+    *,
+    skip_bad: bool,
+) -> str: ...

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-import time
+import codecs
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import click
 
 from zhuzi.cli import options
 from zhuzi.cli.options import FILE, say
+
+#: Seconds that a run may take to end of itself after a signal. What is committed is durable at any moment.
+PATIENCE = 0.8
 
 
 @click.group()
@@ -17,69 +26,165 @@ def corpus() -> None:
     """Encode text into training shards."""
 
 
+def _part(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    part, slash, of = value.partition("/")
+    if not (slash and part.isdecimal() and of.isdecimal() and int(part) < int(of)):
+        raise click.BadParameter("want I/N, the part and how many there are, I from 0: --task 0/8")
+    return int(part), int(of)
+
+
+def _separator(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is None or "\\" not in value:
+        return value
+    try:
+        return codecs.decode(value.encode("latin-1", "backslashreplace"), "unicode_escape")
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{error.reason}; write a backslash as \\\\") from None
+
+
+SHARE = click.FloatRange(0, 1)
+COUNT = click.IntRange(min=0)
+
+
 @corpus.command("encode")
 @click.argument("inputs", nargs=-1, required=True, type=FILE)
 @click.option("--tokenizer", type=FILE, required=True, help="Tokenizer or model folder.")
+@options.out
+@click.option(
+    "--field",
+    multiple=True,
+    default=["text"],
+    show_default=True,
+    help="The jsonl field or parquet column that holds the text; several are joined by a newline.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["line", "blank-line", "separator", "file"]),
+    default=None,
+    help="What one document of a .txt file is. [default: line]",
+)
+@click.option(
+    "--separator",
+    callback=_separator,
+    help=r"With --split separator: what stands between documents; \n and \t mean what they do in Python.",
+)
+@click.option(
+    "--stdin",
+    "stdin_format",
+    type=click.Choice(["jsonl", "txt"]),
+    default="jsonl",
+    show_default=True,
+    help="What comes through standard input, named `-`.",
+)
+@click.option("--bos", is_flag=True, help="Put the begin-of-sequence id before each document.")
 @click.option("--no-eos", is_flag=True, help="Leave out the end-of-sequence id behind each document.")
+@click.option("--fold-fullwidth", is_flag=True, help="Make full-width letters and digits plain ones.")
+@click.option("--clean", is_flag=True, help="Remove control characters and spare white space.")
+@click.option("--min-chars", type=COUNT, help="Drop documents with fewer code points.")
+@click.option("--max-chars", type=COUNT, help="Drop documents with more code points.")
+@click.option("--min-han", type=SHARE, help="Drop documents with a smaller share of Han characters.")
+@click.option("--sample", type=SHARE, help="Keep this share of the documents.")
+@click.option("--dedup", is_flag=True, help="Drop all but the first of equal documents.")
+@click.option("--limit", type=COUNT, help="Keep this many documents at most.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="At a record that cannot be read: stop, or put it into OUT/rejects.jsonl.",
+)
+@click.option(
+    "--max-record-bytes",
+    type=click.IntRange(min=1),
+    default=64 << 20,
+    show_default=True,
+    help="A longer record counts as one that cannot be read.",
+)
 @click.option(
     "--shard-bytes",
     type=click.IntRange(min=1),
     default=512 << 20,
     show_default=True,
-    help="Input bytes after which a new shard starts.",
+    help="Input bytes (unpacked) after which a new shard starts.",
 )
-@options.field
 @options.threads
-@options.out
+@click.option("--task", "part", callback=_part, metavar="I/N", help="Do part I of N only, I from 0.")
+@click.option("--append", is_flag=True, help="Add the inputs that a finished corpus does not know yet.")
 @options.overwrite
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and what it would take.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json: progress and result as JSON lines on stdout.",
+)
 def encode(
     inputs: tuple[Path, ...],
     tokenizer: Path,
-    no_eos: bool,
-    shard_bytes: int,
-    field: str,
-    threads: int | None,
     out: Path,
-    overwrite: bool,
+    field: tuple[str, ...],
+    separator: str | None,
+    split: str | None,
+    threads: int | None,
+    no_eos: bool,
+    dry_run: bool,
+    log_format: str,
+    **settings: Any,
 ) -> None:
     """Encode INPUTS into Megatron shards (OUT/*.bin + *.idx) and a manifest.
 
-    INPUTS are .jsonl files (a JSON object a line), .txt files (a document a line), folders of them, or quoted
-    patterns; order and bytes of the output do not depend on the number of threads.
+    INPUTS are .jsonl (a JSON object a line) and .txt files, both also with .gz, .zst, .xz or .bz2 behind,
+    .parquet files, folders of them, quoted patterns, or - for standard input. Run the same command again to
+    go on where it stopped. Order and bytes of the output do not depend on threads and interruptions.
     """
-    from tqdm import tqdm
+    from zhuzi.cli.progress import reporter, summary
+    from zhuzi.corpus import encode_corpus, plan_corpus
 
-    from zhuzi.corpus import encode_corpus
-
-    started = time.monotonic()
-    with tqdm(unit="B", unit_scale=True, unit_divisor=1000, disable=not sys.stderr.isatty()) as bar:
-
-        def progress(done: int, total: int, documents: int, tokens: int) -> None:
-            bar.total = total
-            bar.set_postfix_str(f"{documents:,} documents, {tokens:,} tokens", refresh=False)
-            bar.update(done - bar.n)
-
+    settings |= {
+        "field": field,
+        "separator": separator,
+        "split": split or ("line" if separator is None else "separator"),
+        "eos": not no_eos,
+    }
+    if dry_run:
+        for key in ("part", "append", "overwrite"):
+            settings.pop(key)
+        say("{plan}", plan=plan_corpus(inputs, tokenizer, **settings).text())
+        return
+    with _stopping_at_once(), reporter(log_format) as progress:
         made = encode_corpus(
-            inputs,
-            tokenizer,
-            out,
-            field=field,
-            eos=not no_eos,
-            num_threads=threads,
-            shard_bytes=shard_bytes,
-            overwrite=overwrite,
-            progress=progress,
+            inputs, tokenizer, out, num_threads=threads, progress=progress.update, **settings
         )
-    seconds = max(time.monotonic() - started, 1e-9)
-    say(
-        "{folder}: {documents} documents, {tokens} tokens in {shards} shards ({speed:.1f} MB/s of text, "
-        "{ratio:.2f} characters a token)",
-        folder=made.folder,
-        documents=made.documents,
-        tokens=made.tokens,
-        shards=made.shards,
-        speed=made.text_bytes / 1e6 / seconds,
-        ratio=made.characters / made.tokens,
-    )
-    if made.empty_documents:
-        say("{n} documents without characters were left out", n=made.empty_documents)
+    say("{summary}", summary=summary(made, progress.seconds, log_format))
+
+
+@contextmanager
+def _stopping_at_once() -> Iterator[None]:
+    """Make SIGINT and SIGTERM end the run within a second.
+
+    The run itself ends at its next look around; if it is held up (a slow disk, a very long document), the
+    process ends without it. Nothing is lost by that: what is committed is durable, and the next run removes
+    the rest.
+    """
+
+    ends: list[threading.Timer] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        end = threading.Timer(PATIENCE, os._exit, (128 + number,))
+        end.daemon = True
+        end.start()
+        ends.append(end)
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in signals}
+    try:
+        yield
+    finally:
+        for end in ends:
+            end.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)

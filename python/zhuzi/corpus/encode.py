@@ -28,8 +28,8 @@ class EncodedCorpus:
 
     folder: Path
     outcome: Literal["finished", "already", "unsealed"]
-    """`already`: this very corpus was there before, nothing was done. `unsealed`: a part is done; the same call
-    without `part` does what is missing and writes the manifest."""
+    """`already`: this very corpus was there before, nothing was done. `unsealed`: a part is done; the same
+    call without `part` does what is missing and writes the manifest."""
     documents: int
     tokens: int
     characters: int
@@ -106,11 +106,11 @@ def encode_corpus(
 
     The files depend on the inputs and on these options, never on `num_threads`, interruptions or `part`. A
     record that cannot be read, or has more than `max_record_bytes`, stops the run, or with `on_error="skip"`
-    goes to `rejects.jsonl` with the reason. `part=(i, n)` does one of n parts (i from 0) of the same work, side
-    by side with others; the same call without it does what is missing and seals the corpus. `append` adds
-    the inputs that a finished corpus does not know yet. `overwrite` starts anew whatever `out` holds, unless
-    that is an unfinished run of the same request. `progress(bytes, total_bytes, documents, tokens)` is called
-    a few times a second; what it raises ends the run.
+    goes to `rejects.jsonl` with the reason. `part=(i, n)` does one of n parts (i from 0) of the same work,
+    side by side with others; the same call without it does what is missing and seals the corpus. `append`
+    adds the inputs that a finished corpus does not know yet. `overwrite` starts anew whatever `out` holds,
+    unless that is an unfinished run of the same request. `progress(bytes, total_bytes, documents, tokens)` is
+    called a few times a second; what it raises ends the run.
 
     Raises:
         InputError: names file, line and byte of the first bad record, or a file that is damaged or changes.

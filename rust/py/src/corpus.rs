@@ -49,6 +49,24 @@ pub fn encode_corpus(
     teller.finish(result).and_then(|report| to_json(&report))
 }
 
+/// Plans without writing anything; returns the plan and what it would take.
+#[pyfunction]
+#[pyo3(signature = (inputs, tokenizer, fingerprint, options, *, skip_bad))]
+pub fn estimate_corpus(
+    py: Python<'_>,
+    inputs: Vec<PathBuf>,
+    tokenizer: &Tokenizer,
+    fingerprint: String,
+    options: &str,
+    skip_bad: bool,
+) -> PyResult<String> {
+    let options = EncodeOptions::from_json(options).map_err(to_py)?;
+    let request = Request { inputs, out: PathBuf::new(), fingerprint, options };
+    let run = RunOptions { skip_bad, ..RunOptions::default() };
+    let estimate = py.detach(|| corpus::estimate(&tokenizer.core, &request, &run)).map_err(to_py)?;
+    to_json(&estimate)
+}
+
 /// Runs tasks of the plan in `out`; for the workers of a cluster.
 #[pyfunction]
 #[pyo3(signature = (out, tokenizer, fingerprint, tasks, *, threads, skip_bad))]

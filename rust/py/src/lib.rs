@@ -21,5 +21,6 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(vocab::merge_vocab, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::encode_corpus, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::encode_tasks, m)?)?;
+    m.add_function(wrap_pyfunction!(corpus::estimate_corpus, m)?)?;
     Ok(())
 }

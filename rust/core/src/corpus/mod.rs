@@ -14,6 +14,7 @@ mod commit;
 mod cut;
 mod disk;
 mod documents;
+mod estimate;
 mod folder;
 mod input;
 mod json;
@@ -30,6 +31,7 @@ mod stream;
 mod tests;
 mod write;
 
+pub use estimate::{Estimate, EstimatedSource, estimate};
 pub use folder::{MANIFEST_FILE, PLAN_FILE, REJECTS_FILE, RUN_FILE};
 pub use input::{Format, Packing, Source, Unreadable};
 pub use manifest::{Counts, InputRange, Manifest, ShardEntry, SourceEntry};

@@ -43,7 +43,7 @@ pub struct Request {
 }
 
 /// How to run; nothing of it changes a byte of shards or manifest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// Threads that encode.
     pub threads: usize,
