@@ -219,7 +219,12 @@ fn walk(folder: &Path) -> Vec<Found> {
     let entries = WalkDir::new(folder).follow_links(true).into_iter();
     let found = entries.filter_map(|entry| match entry {
         Ok(entry) => entry.file_type().is_file().then(|| Ok(entry.into_path())),
-        Err(e) => Some(Err((e.path().unwrap_or(folder).to_path_buf(), e.into()))),
+        Err(e) => {
+            let path = e.path().unwrap_or(folder).to_path_buf();
+            // A loop of links is the one failure that is not the system's.
+            let text = e.to_string();
+            Some(Err((path, e.into_io_error().unwrap_or_else(|| std::io::Error::other(text)))))
+        }
     });
     found.collect()
 }
