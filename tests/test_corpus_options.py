@@ -40,7 +40,7 @@ def kept(merged: Path, out: Path) -> list[str]:
     [
         ({"fold_fullwidth": True}, {0: "ABC123，！"}, {"empty_documents": 1}),
         ({"clean": True}, {1: "你好 世界\n\n再见"}, {"empty_documents": 2}),
-        ({"min_chars": 2, "clean": True}, {2: None, 6: None}, {"short_documents": 2, "empty_documents": 2}),
+        ({"min_chars": 2}, {2: None, 6: None}, {"short_documents": 2, "empty_documents": 1}),
         ({"max_chars": 99}, {8: None}, {"long_documents": 1}),
         ({"max_chars": 100}, {}, {"long_documents": 0}),
         ({"min_han": 0.3}, {0: None, 3: None, 7: None}, {"foreign_documents": 3}),

@@ -136,7 +136,7 @@ impl<'o> Reader<'o> {
 
     fn judge_json(&mut self, found: &mut Documents, place: (u64, u64), record: &[u8]) {
         if record.len() as u64 <= self.options.max_record_bytes
-            && let Ok(line) = std::str::from_utf8(record)
+            && let Ok(line) = simdutf8::basic::from_utf8(record)
             && !line.trim_ascii().is_empty()
         {
             let start = found.text.len();
@@ -166,7 +166,12 @@ impl<'o> Reader<'o> {
     ) {
         let too_long = record.len() as u64 > self.options.max_record_bytes;
         let text = if too_long { Err(self.too_long(record.len() as u64)) } else { text };
-        let text = text.and_then(|text| std::str::from_utf8(text).map_err(|e| not_utf8(record, e)));
+        let text = text.and_then(|text| {
+            // The quick check does not say where it fails; the slow one does.
+            simdutf8::basic::from_utf8(text)
+                .or_else(|_| std::str::from_utf8(text))
+                .map_err(|e| not_utf8(record, e))
+        });
         match text {
             Ok("") => found.push(Fate::Empty, 0),
             Ok(text) => {

@@ -1,88 +1,118 @@
 //! The text fields of one JSON object.
 
-use std::borrow::Cow;
+use std::ops::Range;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 /// Appends the strings in `fields` of the JSON object `line` to `out`, joined by newlines.
 ///
 /// On an error `out` may hold a part. Of equal fields the last counts, as JSON readers have it.
 pub fn append_fields(line: &str, fields: &[String], out: &mut Vec<u8>) -> Result<(), String> {
+    let start = out.len();
     let mut json = serde_json::Deserializer::from_str(line);
-    let wanted = || fields.iter().map(|f| format!("`{f}`")).collect::<Vec<_>>().join(" and ");
-    let found = Fields(fields).deserialize(&mut json).and_then(|found| json.end().map(|()| found));
-    let found = found.map_err(|e| format!("no JSON object with a text in {}: {e}", wanted()))?;
-    for (number, (field, text)) in fields.iter().zip(found).enumerate() {
-        let text = text
-            .ok_or_else(|| format!("the object has no field `{field}`; name the right one with --field"))?;
-        if number > 0 {
-            out.push(b'\n');
-        }
-        out.extend_from_slice(text.as_bytes());
+    let mut found = vec![None; fields.len()];
+    let object = Object { fields, found: &mut found, out };
+    object.deserialize(&mut json).and_then(|()| json.end()).map_err(|e| {
+        let wanted: Vec<_> = fields.iter().map(|f| format!("`{f}`")).collect();
+        format!("no JSON object with a text in {}: {e}", wanted.join(" and "))
+    })?;
+    let missing =
+        |field: &String| format!("the object has no field `{field}`; name the right one with --field");
+    let found: Vec<_> =
+        fields.iter().zip(found).map(|(f, text)| text.ok_or_else(|| missing(f))).collect::<Result<_, _>>()?;
+    // The one text of one field stands where it belongs; others are put in order.
+    if !matches!(found.as_slice(), [only] if *only == (start..out.len())) {
+        let joined = found.iter().map(|text| &out[text.clone()]).collect::<Vec<_>>().join(&b'\n');
+        out.truncate(start);
+        out.extend(joined);
     }
     Ok(())
 }
 
-/// Reads a JSON object and keeps some of its fields.
-struct Fields<'f>(&'f [String]);
+/// Reads a JSON object, appends some of its fields to `out` and notes where they stand there.
+struct Object<'f, 'o> {
+    fields: &'f [String],
+    found: &'o mut [Option<Range<usize>>],
+    out: &'o mut Vec<u8>,
+}
 
-impl<'de> DeserializeSeed<'de> for Fields<'_> {
-    type Value = Vec<Option<Cow<'de, str>>>;
+impl<'de> DeserializeSeed<'de> for Object<'_, '_> {
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
         json.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Fields<'_> {
-    type Value = Vec<Option<Cow<'de, str>>>;
+impl<'de> Visitor<'de> for Object<'_, '_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = vec![None; self.0.len()];
-        while let Some(key) = map.next_key_seed(Text)? {
-            if !self.0.iter().any(|field| *field == key) {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(wanted) = map.next_key_seed(Key(self.fields))? {
+            let Some(first) = wanted else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
-            }
-            let text = map.next_value_seed(Text)?;
-            for (slot, field) in found.iter_mut().zip(self.0) {
-                if *field == key {
-                    *slot = Some(text.clone());
-                }
+            };
+            let start = self.out.len();
+            map.next_value_seed(Text(self.out))?;
+            // A field may be asked for twice.
+            let name = self.fields.get(first).ok_or_else(|| A::Error::custom("no such field"))?;
+            for (slot, _) in self.found.iter_mut().zip(self.fields).filter(|(_, field)| *field == name) {
+                *slot = Some(start..self.out.len());
             }
         }
-        Ok(found)
+        Ok(())
     }
 }
 
-/// A JSON string, borrowed from the line where it holds no escapes.
-struct Text;
+/// A key: the number of the first field of that name, if it is one.
+struct Key<'f>(&'f [String]);
 
-impl<'de> DeserializeSeed<'de> for Text {
-    type Value = Cow<'de, str>;
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_str(self)
     }
 }
 
-impl<'de> Visitor<'de> for Text {
-    type Value = Cow<'de, str>;
+impl Visitor<'_> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|field| field == key))
+    }
+}
+
+/// A JSON string, appended to the bytes given.
+struct Text<'o>(&'o mut Vec<u8>);
+
+impl<'de> DeserializeSeed<'de> for Text<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Text<'_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "a string")
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.into()))
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
     }
 }
 
@@ -114,6 +144,7 @@ mod tests {
         ] {
             assert!(text(bad, &["text"]).is_err(), "{bad}");
         }
+        assert_eq!(text(r#"{"b": "1", "a": "2", "b": "3"}"#, &["a", "b", "a"]).unwrap(), "2\n3\n2");
         assert!(text(r#"{"text": "a"}"#, &["text", "title"]).unwrap_err().contains("`title`"));
     }
 }
