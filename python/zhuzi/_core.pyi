@@ -13,7 +13,9 @@ __all__ = [
     "encode_corpus",
     "encode_tasks",
     "estimate_corpus",
+    "merge_shards",
     "merge_vocab",
+    "verify_corpus",
 ]
 
 __version__: str
@@ -78,3 +80,10 @@ def estimate_corpus(
     *,
     skip_bad: bool,
 ) -> str: ...
+def merge_shards(
+    folder: str | PathLike[str],
+    prefix: str | PathLike[str],
+    overwrite: bool,
+    progress: Callable[[int], object] | None,
+) -> tuple[int, int]: ...
+def verify_corpus(out: str | PathLike[str], progress: Callable[[int], object] | None) -> list[str]: ...

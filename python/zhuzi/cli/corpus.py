@@ -1,4 +1,4 @@
-"""`zhuzi corpus`: text files to training shards."""
+"""`zhuzi corpus`: text files to training shards, and what is done with shards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATIENCE = 0.8
 
 @click.group()
 def corpus() -> None:
-    """Encode text into training shards."""
+    """Encode text into training shards; check, join, export and look into them."""
 
 
 def _part(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -111,6 +111,13 @@ COUNT = click.IntRange(min=0)
 )
 @options.threads
 @click.option("--task", "part", callback=_part, metavar="I/N", help="Do part I of N only, I from 0.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: the workers of a Ray cluster do the tasks; inputs and OUT on a shared file system.",
+)
 @click.option("--append", is_flag=True, help="Add the inputs that a finished corpus does not know yet.")
 @options.overwrite
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and what it would take.")
@@ -130,6 +137,7 @@ def encode(
     split: str | None,
     threads: int | None,
     no_eos: bool,
+    engine: str,
     dry_run: bool,
     log_format: str,
     **settings: Any,
@@ -141,7 +149,7 @@ def encode(
     go on where it stopped. Order and bytes of the output do not depend on threads and interruptions.
     """
     from zhuzi.cli.progress import reporter, summary
-    from zhuzi.corpus import encode_corpus, plan_corpus
+    from zhuzi.corpus import encode_corpus, encode_corpus_on_ray, plan_corpus
 
     settings |= {
         "field": field,
@@ -154,11 +162,131 @@ def encode(
             settings.pop(key)
         say("{plan}", plan=plan_corpus(inputs, tokenizer, **settings).text())
         return
+    run = encode_corpus
+    if engine == "ray":
+        if settings.pop("part") is not None:
+            raise click.UsageError("--task and --engine ray are two ways to share the work; choose one")
+        run = encode_corpus_on_ray
     with _stopping_at_once(), reporter(log_format) as progress:
-        made = encode_corpus(
-            inputs, tokenizer, out, num_threads=threads, progress=progress.update, **settings
-        )
+        made = run(inputs, tokenizer, out, num_threads=threads, progress=progress.update, **settings)
     say("{summary}", summary=summary(made, progress.seconds, log_format))
+
+
+CORPUS = click.argument("folder", metavar="CORPUS", type=FILE)
+TOKENIZER = click.option("--tokenizer", type=FILE, required=True, help="The one the corpus was made with.")
+
+
+@corpus.command("verify")
+@CORPUS
+def verify(folder: Path) -> None:
+    """Compare every byte of CORPUS with its manifest.
+
+    Finds flipped bits, cut and missing files, foreign shards, ids outside the vocabulary.
+    """
+    from zhuzi.corpus import verify_corpus
+    from zhuzi.errors import InputError
+
+    try:
+        verify_corpus(folder)
+    except InputError as error:
+        lines = str(error).splitlines()
+        for line in lines:
+            click.echo(line, err=True)
+        raise InputError(f"{folder}: {len(lines)} things are not as they should be") from None
+    say("{folder}: every byte is as the manifest says", folder=folder)
+
+
+@corpus.command("merge")
+@CORPUS
+@click.option("--out", type=FILE, required=True, help="Prefix to write: PREFIX.bin and PREFIX.idx.")
+@options.overwrite
+def merge(folder: Path, out: Path, overwrite: bool) -> None:
+    """Join the shards of CORPUS into one pair of Megatron files."""
+    from zhuzi.corpus import merge_shards
+
+    made = merge_shards(folder, out, overwrite=overwrite)
+    say("{out}.bin, .idx: {d} documents, {t} tokens", out=out, d=made.documents, t=made.tokens)
+
+
+@corpus.command("export")
+@CORPUS
+@options.out
+@click.option(
+    "--to",
+    "kind",
+    type=click.Choice(["datasets", "datatrove"]),
+    default="datasets",
+    show_default=True,
+    help="datasets: opens with load_from_disk. datatrove: .ds and .ds.index files.",
+)
+@click.option(
+    "--block",
+    type=click.IntRange(min=1),
+    help="Rows of so many tokens of all documents laid end to end. [default: a document a row]",
+)
+@options.overwrite
+def export(folder: Path, out: Path, kind: str, block: int | None, overwrite: bool) -> None:
+    """Write CORPUS in the form of another tool."""
+    from zhuzi.corpus import export_dataset, export_datatrove
+
+    if kind == "datatrove":
+        if block is not None:
+            raise click.UsageError("--block goes with --to datasets: datatrove cuts blocks itself")
+        made = export_datatrove(folder, out, overwrite=overwrite)
+    else:
+        made = export_dataset(folder, out, block=block, overwrite=overwrite)
+    say("{out}: {rows} rows, {tokens} tokens", out=out, rows=made.rows, tokens=made.tokens)
+    if made.left_over:
+        say("{n} tokens at the end fill no block and were left out", n=made.left_over)
+
+
+@corpus.command("stats")
+@CORPUS
+@TOKENIZER
+@click.option("--base", help="The base vocabulary: its size, tokenizer folder or model file.")
+@click.option("--html", "page", type=FILE, help="Also write one self-contained HTML file with pictures.")
+def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None) -> None:
+    """Show what CORPUS is made of: lengths, pieces, sources.
+
+    With --base also how the new pieces are used.
+    """
+    from zhuzi.corpus import corpus_stats
+    from zhuzi.tokenizer import Tokenizer
+
+    size = None
+    if base is not None:
+        path = Path(base)
+        load = Tokenizer.from_dir if path.is_dir() else Tokenizer.from_sentencepiece
+        size = int(base) if base.isdecimal() else load(path).vocab_size
+    counted = corpus_stats(folder, tokenizer, base=size)
+    say("{figures}", figures=counted.text())
+    if page is not None:
+        counted.write_html(page)
+        say("{page}: written", page=page)
+
+
+@corpus.command("show")
+@CORPUS
+@click.argument("number", type=click.IntRange(min=0))
+@TOKENIZER
+@click.option("--ids", is_flag=True, help="Also show the ids.")
+def show(folder: Path, number: int, tokenizer: Path, ids: bool) -> None:
+    """Decode document NUMBER of CORPUS, counted from 0, and say where it came from."""
+    from zhuzi.corpus import show_document
+    from zhuzi.errors import InputError
+
+    try:
+        document = show_document(folder, tokenizer, number)
+    except IndexError as error:
+        raise InputError(f"{folder}: there is no {error}") from None
+    click.echo(
+        f"document {number:,} of {document.shard}, {len(document.ids):,} tokens; from {document.source}, "
+        f"{document.start:,} to {document.end:,}, number {document.place:,} kept of these",
+        err=True,
+    )
+    if ids:
+        click.echo(" ".join(map(str, document.ids)))
+    click.echo(document.text)
 
 
 @contextmanager

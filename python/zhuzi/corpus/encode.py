@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from zhuzi import _core
 from zhuzi.tokenizer import Tokenizer, available_cores
@@ -125,7 +125,7 @@ def encode_corpus(
         field=field,
         split=split,
         separator=separator,
-        stdin=stdin_format,
+        stdin_format=stdin_format,
         bos=bos,
         eos=eos,
         fold_fullwidth=fold_fullwidth,
@@ -158,12 +158,22 @@ def encode_corpus(
 
 def encode_options(
     *,
-    field: str | Sequence[str],
-    split: str,
-    separator: str | None,
-    shard_bytes: int,
-    max_record_bytes: int,
-    **others: Any,
+    field: str | Sequence[str] = "text",
+    split: str = "line",
+    separator: str | None = None,
+    stdin_format: str = "jsonl",
+    bos: bool = False,
+    eos: bool = True,
+    fold_fullwidth: bool = False,
+    clean: bool = False,
+    min_chars: int | None = None,
+    max_chars: int | None = None,
+    min_han: float | None = None,
+    sample: float | None = None,
+    dedup: bool = False,
+    limit: int | None = None,
+    max_record_bytes: int = MAX_RECORD_BYTES,
+    shard_bytes: int = SHARD_BYTES,
 ) -> str:
     """The options that decide the bytes, as the core reads them."""
     if (split == "separator") != (separator is not None):
@@ -174,9 +184,19 @@ def encode_options(
     options = {
         "fields": [field] if isinstance(field, str) else list(field),
         "split": {"separator": separator} if separator is not None else split,
-        "shard_bytes": shard_bytes,
+        "stdin": stdin_format,
+        "bos": bos,
+        "eos": eos,
+        "fold_fullwidth": fold_fullwidth,
+        "clean": clean,
+        "min_chars": min_chars,
+        "max_chars": max_chars,
+        "min_han": min_han,
+        "sample": sample,
+        "dedup": dedup,
+        "limit": limit,
         "max_record_bytes": max_record_bytes,
-        **others,
+        "shard_bytes": shard_bytes,
     }
     return json.dumps(options)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zhuzi import _core
-from zhuzi.corpus.encode import MAX_RECORD_BYTES, SHARD_BYTES, Paths, encode_options, skips_bad
+from zhuzi.corpus.encode import Paths, encode_options, skips_bad
 from zhuzi.tokenizer import Tokenizer
 
 #: Files named one by one in `CorpusPlan.text`; of more, the largest are.
@@ -66,15 +66,7 @@ def plan_corpus(
     """
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer.from_dir(tokenizer)
-    stdin = settings.pop("stdin_format", "jsonl")
-    defaults = {
-        "field": "text",
-        "split": "line",
-        "separator": None,
-        "shard_bytes": SHARD_BYTES,
-        "max_record_bytes": MAX_RECORD_BYTES,
-    }
-    options = encode_options(**{**defaults, **settings}, stdin=stdin)
+    options = encode_options(**settings)
     estimate = json.loads(
         _core.estimate_corpus(
             inputs, tokenizer._core, tokenizer.fingerprint, options, skip_bad=skips_bad(on_error)

@@ -87,6 +87,29 @@ pub fn encode_tasks(
     teller.finish(result)
 }
 
+/// All that is wrong with a corpus; `progress(bytes)` is called now and then.
+#[pyfunction]
+pub fn verify_corpus(py: Python<'_>, out: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Vec<String>> {
+    let mut teller = Teller::new(progress);
+    let result = py.detach(|| corpus::verify(&out, |bytes| teller.tell_bytes(bytes)));
+    teller.finish(result)
+}
+
+/// Joins the shards of a corpus into `<prefix>.bin` and `.idx`; documents and tokens.
+#[pyfunction]
+pub fn merge_shards(
+    py: Python<'_>,
+    folder: PathBuf,
+    prefix: PathBuf,
+    overwrite: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(u64, u64)> {
+    let mut teller = Teller::new(progress);
+    let result =
+        py.detach(|| corpus::merge_shards(&folder, &prefix, overwrite, |bytes| teller.tell_bytes(bytes)));
+    teller.finish(result).map(|manifest| (manifest.counts.documents, manifest.counts.tokens))
+}
+
 /// Calls back into Python now and then, and keeps what is raised there.
 struct Teller {
     progress: Option<Py<PyAny>>,
@@ -112,6 +135,19 @@ impl Teller {
                 progress.call1(py, (at.bytes, total, at.documents, at.tokens))?;
             }
             Ok(())
+        };
+        self.raised = Python::attach(call).err();
+        self.raised.is_none()
+    }
+
+    fn tell_bytes(&mut self, bytes: u64) -> bool {
+        if self.told.is_some_and(|(when, _)| when.elapsed() < TICK) {
+            return true;
+        }
+        self.told = Some((Instant::now(), bytes));
+        let call = |py: Python<'_>| {
+            py.check_signals()?;
+            self.progress.as_ref().map_or(Ok(()), |progress| progress.call1(py, (bytes,)).map(drop))
         };
         self.raised = Python::attach(call).err();
         self.raised.is_none()

@@ -7,11 +7,11 @@ use pyo3::{
 };
 use zhuzi_core::Error;
 
-create_exception!(_core, ZhuziError, PyException, "What Zhuzi's own errors have in common.");
-create_exception!(_core, ModelFileError, ZhuziError, "A model file is damaged or of the wrong kind.");
-create_exception!(_core, InputError, ZhuziError, "A record or file of the input cannot be used.");
+create_exception!(zhuzi._core, ZhuziError, PyException, "What Zhuzi's own errors have in common.");
+create_exception!(zhuzi._core, ModelFileError, ZhuziError, "A model file is damaged or of the wrong kind.");
+create_exception!(zhuzi._core, InputError, ZhuziError, "A record or file of the input cannot be used.");
 create_exception!(
-    _core,
+    zhuzi._core,
     OutputExistsError,
     ZhuziError,
     "The output folder already holds something that this command must not mix with."

@@ -6,7 +6,8 @@
 //! them to [`write`] in order; [`commit`] makes shards durable and says that they are; [`manifest`] seals.
 //!
 //! The bytes written depend on the input and the [`options`], never on threads, machines or interruptions:
-//! [`disk`] holds every operation that could leave something half done, [`lock`] keeps runs apart.
+//! [`disk`] holds every operation that could leave something half done, [`lock`] keeps runs apart. [`verify`] and [`merge`] read
+//! shards back through [`index`].
 
 mod blocks;
 mod clean;
@@ -16,10 +17,12 @@ mod disk;
 mod documents;
 mod estimate;
 mod folder;
+mod index;
 mod input;
 mod json;
 mod lock;
 mod manifest;
+mod merge;
 mod options;
 mod parquet;
 mod pipeline;
@@ -29,13 +32,16 @@ mod shard;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod write;
 
 pub use estimate::{Estimate, EstimatedSource, estimate};
 pub use folder::{MANIFEST_FILE, PLAN_FILE, REJECTS_FILE, RUN_FILE};
 pub use input::{Format, Packing, Source, Unreadable};
 pub use manifest::{Counts, InputRange, Manifest, ShardEntry, SourceEntry};
+pub use merge::merge_shards;
 pub use options::{EncodeOptions, Split, TokenizerEntry};
 pub use pipeline::Progress;
 pub use run::{Outcome, Report, Request, RunOptions, encode_corpus, encode_tasks};
 pub use shard::TokenWidth;
+pub use verify::verify;

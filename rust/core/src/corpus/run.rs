@@ -141,7 +141,6 @@ fn check_request(request: &Request, run: &RunOptions, listing: &Listing) -> Resu
                 of.saturating_sub(1)
             ));
         }
-        check_side_by_side(&request.options, listing)?;
         if run.overwrite {
             return refuse(
                 "--overwrite with --task: a part may come later than others, and would remove their work; \
@@ -149,6 +148,9 @@ fn check_request(request: &Request, run: &RunOptions, listing: &Listing) -> Resu
                     .into(),
             );
         }
+    }
+    if run.part.is_some() || run.plan_only {
+        check_side_by_side(&request.options, listing)?;
     }
     let out = fs::canonicalize(&request.out).unwrap_or_else(|_| request.out.clone());
     for source in listing.sources.iter().filter(|source| !source.is_stdin()) {
