@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -293,26 +292,35 @@ def show(folder: Path, number: int, tokenizer: Path, ids: bool) -> None:
 def _stopping_at_once() -> Iterator[None]:
     """Make SIGINT and SIGTERM end the run within a second.
 
-    The run itself ends at its next look around; if it is held up (a slow disk, a very long document), the
-    process ends without it. Nothing is lost by that: what is committed is durable, and the next run removes
-    the rest.
+    The run itself ends at its next look around; if it is held up (a slow disk, a very long document, the
+    planning of a million files), the process ends without it. Nothing is lost by that: what is committed is
+    durable, and the next run removes the rest. The system's own handler writes to a pipe at once, whatever
+    the main thread does; one that Python runs would wait for it.
     """
 
-    ends: list[threading.Timer] = []
-
-    def stop(number: int, _: FrameType | None) -> None:
-        end = threading.Timer(PATIENCE, os._exit, (128 + number,))
-        end.daemon = True
-        end.start()
-        ends.append(end)
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop) for number in signals}
+    def watch() -> None:
+        number = os.read(received, 1)
+        if number and not ended.wait(PATIENCE):
+            os.write(2, b"zhuzi: interrupted\n")
+            os._exit(128 + number[0])
+
+    ended = threading.Event()
+    received, sent = os.pipe()
+    os.set_blocking(sent, False)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = signal.set_wakeup_fd(sent)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
     finally:
-        for end in ends:
-            end.cancel()
+        ended.set()
+        signal.set_wakeup_fd(old)
+        os.close(sent)
+        watcher.join()
+        os.close(received)
         for number, handler in before.items():
             signal.signal(number, handler)
