@@ -256,8 +256,11 @@ impl TextBlocks {
                 whole_records(&self.origin.split, &self.carry)
             };
             if whole > 0 {
-                let rest = self.carry.split_off(whole);
-                let bytes = std::mem::replace(&mut self.carry, rest);
+                // With room for the next block at once: growing would copy it again and again.
+                let mut rest = Vec::with_capacity(BLOCK_BYTES.max(self.carry.len() - whole));
+                rest.extend_from_slice(&self.carry[whole..]);
+                let mut bytes = std::mem::replace(&mut self.carry, rest);
+                bytes.truncate(whole);
                 let lines = memchr::memchr_iter(b'\n', &bytes).count() as u64;
                 return Ok(Some(self.block(bytes.len() as u64, lines, Content::Text(bytes))));
             }
@@ -314,6 +317,7 @@ impl TextBlocks {
 
     /// Reads until `carry` holds `wanted` bytes, or to the end.
     fn read_up_to(&mut self, wanted: usize) -> Result<()> {
+        self.carry.reserve(wanted.saturating_sub(self.carry.len()));
         while !self.at_end && self.carry.len() < wanted {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Error::Stopped);

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{
-    blocks::{Block, Content},
+    blocks::{BLOCK_BYTES, Block, Content},
     clean::{clean, count_han, fold_fullwidth},
     cut::is_blank,
     input::Format,
@@ -82,13 +82,13 @@ impl<'o> Reader<'o> {
         Self { options, first: String::new(), second: String::new() }
     }
 
-    /// The documents of `block`.
-    pub fn read(&mut self, block: &Block) -> Documents {
-        let mut found = Documents::default();
+    /// The documents of `block`, in place of those that `found` held.
+    pub fn read(&mut self, block: &Block, found: &mut Documents) {
+        found.clear();
         match &block.content {
             Content::Text(bytes) => {
                 found.text.reserve(bytes.len());
-                self.read_text(block, bytes, &mut found);
+                self.read_text(block, bytes, found);
             }
             Content::Rows(batch) => {
                 let (mut start, mut row) = (0, batch.row);
@@ -97,7 +97,7 @@ impl<'o> Reader<'o> {
                     let record = &batch.bytes[start..stop];
                     let null = || "a text column is null here".to_owned();
                     let text = if end.is_ok() { Ok(record) } else { Err(null()) };
-                    self.judge(&mut found, (row, 0), record, text);
+                    self.judge(found, (row, 0), record, text);
                     (start, row) = (stop, row + 1);
                 }
             }
@@ -116,7 +116,6 @@ impl<'o> Reader<'o> {
                 found.push_bad(Reject { offset, line, bytes: 0, reason, head: String::new() });
             }
         }
-        found
     }
 
     fn read_text(&mut self, block: &Block, bytes: &[u8], found: &mut Documents) {
@@ -253,6 +252,15 @@ impl<'o> Reader<'o> {
 }
 
 impl Documents {
+    /// Empties it and keeps its memory, but for what one very long document took.
+    fn clear(&mut self) {
+        self.text.clear();
+        self.text.shrink_to(4 * BLOCK_BYTES);
+        self.records.clear();
+        self.rejects.clear();
+        self.hashes.clear();
+    }
+
     fn push(&mut self, fate: Fate, characters: u32) {
         self.records.push(Document { fate, end: self.text.len(), characters });
     }

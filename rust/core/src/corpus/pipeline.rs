@@ -15,9 +15,9 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded, unbounded};
 
 use super::{
-    blocks::{Block, Blocks},
+    blocks::{BLOCK_BYTES, Block, Blocks},
     commit::{Commit, WrittenTask},
-    documents::{Fate, Reader},
+    documents::{Documents, Fate, Reader},
     options::EncodeOptions,
     plan::Plan,
     shard::ShardWriter,
@@ -245,6 +245,7 @@ pub struct BlockEncoder<'a> {
     bos: Option<u32>,
     eos: Option<u32>,
     scratch: Scratch,
+    found: Documents,
     ids: Vec<u32>,
 }
 
@@ -258,6 +259,7 @@ impl<'a> BlockEncoder<'a> {
             bos: special.bos.filter(|_| options.bos),
             eos: special.eos.filter(|_| options.eos),
             scratch: Scratch::default(),
+            found: Documents::default(),
             ids: Vec::new(),
         }
     }
@@ -271,10 +273,12 @@ impl<'a> BlockEncoder<'a> {
         clock: &Clock,
     ) -> Option<EncodedBlock> {
         let since = Instant::now();
-        let found = self.reader.read(block);
+        self.reader.read(block, &mut self.found);
+        let found = &mut self.found;
         Clock::add(&clock.parse, since);
         let since = Instant::now();
         self.ids.clear();
+        self.ids.shrink_to(4 * BLOCK_BYTES);
         let mut records = Vec::with_capacity(found.records.len());
         let mut start = 0;
         for document in &found.records {
@@ -308,8 +312,8 @@ impl<'a> BlockEncoder<'a> {
             bytes: block.input_bytes(),
             records,
             tokens,
-            rejects: found.rejects,
-            hashes: found.hashes,
+            rejects: std::mem::take(&mut found.rejects),
+            hashes: std::mem::take(&mut found.hashes),
         })
     }
 }
