@@ -11,18 +11,9 @@ import pytest
 import sentencepiece
 
 import zhuzi
+from corpus_tools import read_back, shards_and_manifest, write_lines
 from zhuzi import Corpus, Tokenizer
 from zhuzi.errors import InputError, OutputExistsError
-
-
-def write_lines(path: Path, texts: list[str]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"id": 1, "text": t}, ensure_ascii=False) + "\n" for t in texts))
-    return path
-
-
-def read_back(folder: Path) -> list[list[int]]:
-    return [document.tolist() for document in Corpus(folder)]
 
 
 def test_documents_are_sentencepieces_in_order(
@@ -76,7 +67,7 @@ def test_bytes_do_not_depend_on_threads(merged: Path, chinese_texts: list[str], 
     for threads in (1, 2, 5):
         out = tmp_path / f"out{threads}"
         zhuzi.encode_corpus(inputs, merged, out, num_threads=threads, shard_bytes=8 << 20)
-        seen.add(tuple((p.name, p.read_bytes()) for p in sorted(out.iterdir())))
+        seen.add(tuple(shards_and_manifest(out).items()))
     assert len(seen) == 1
 
 
@@ -172,9 +163,10 @@ def test_inputs_that_cannot_be(merged: Path, tmp_path: Path) -> None:
             zhuzi.encode_corpus(inputs, merged, out)
         assert not out.exists()
     (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
     zhuzi.encode_corpus([tmp_path / "a.txt"], merged, out)
-    with pytest.raises(OutputExistsError):
-        zhuzi.encode_corpus([tmp_path / "a.txt"], merged, out)
+    with pytest.raises(OutputExistsError, match=r"a\.txt, which is missing now"):
+        zhuzi.encode_corpus([tmp_path / "b.txt"], merged, out)
 
 
 def test_progress_and_stopping(merged: Path, chinese_texts: list[str], tmp_path: Path) -> None:

@@ -6,11 +6,16 @@ __all__ = [
     "Buffer",
     "InputError",
     "ModelFileError",
+    "OutputExistsError",
     "Tokenizer",
     "ZhuziError",
     "__version__",
     "encode_corpus",
+    "encode_tasks",
+    "estimate_corpus",
+    "merge_shards",
     "merge_vocab",
+    "verify_corpus",
 ]
 
 __version__: str
@@ -18,6 +23,7 @@ __version__: str
 class ZhuziError(Exception): ...
 class ModelFileError(ZhuziError): ...
 class InputError(ZhuziError): ...
+class OutputExistsError(ZhuziError): ...
 
 @final
 class Buffer:
@@ -49,10 +55,37 @@ def encode_corpus(
     tokenizer: Tokenizer,
     fingerprint: str,
     out: str | PathLike[str],
+    options: str,
     *,
-    field: str,
-    eos: bool,
     threads: int,
-    shard_bytes: int,
+    overwrite: bool,
+    append: bool,
+    skip_bad: bool,
+    part: tuple[int, int] | None,
+    plan_only: bool,
     progress: Callable[[int, int, int, int], object] | None,
+) -> str: ...
+def encode_tasks(
+    out: str | PathLike[str],
+    tokenizer: Tokenizer,
+    fingerprint: str,
+    tasks: Sequence[int],
+    *,
+    threads: int,
+    skip_bad: bool,
 ) -> None: ...
+def estimate_corpus(
+    inputs: Sequence[str | PathLike[str]],
+    tokenizer: Tokenizer,
+    fingerprint: str,
+    options: str,
+    *,
+    skip_bad: bool,
+) -> str: ...
+def merge_shards(
+    folder: str | PathLike[str],
+    prefix: str | PathLike[str],
+    overwrite: bool,
+    progress: Callable[[int], object] | None,
+) -> tuple[int, int]: ...
+def verify_corpus(out: str | PathLike[str], progress: Callable[[int], object] | None) -> list[str]: ...

@@ -45,6 +45,17 @@ def require_free(out: PathLike, *, overwrite: bool, inputs: Sequence[PathLike] =
         raise OutputExistsError(
             f"{out}: already holds something; choose another folder, or replace it with --overwrite"
         )
+    _require_ours(out, place, inputs)
+
+
+def require_replaceable(out: PathLike, inputs: Sequence[PathLike]) -> None:
+    """Raise `OutputExistsError` if what the folder `out` holds must not be removed (see `require_free`)."""
+    place = _place(out)
+    if place.is_dir() and any(place.iterdir()):
+        _require_ours(out, place, inputs)
+
+
+def _require_ours(out: PathLike, place: Path, inputs: Sequence[PathLike]) -> None:
     for path in inputs:
         if Path(path).resolve().is_relative_to(place):
             raise OutputExistsError(f"{out}: holds {path}, which is read here; choose another folder")

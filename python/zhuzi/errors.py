@@ -6,11 +6,7 @@ input/output failures stay `OSError`, wrong arguments `ValueError`.
 
 from __future__ import annotations
 
-from zhuzi._core import InputError, ModelFileError, ZhuziError
-
-
-class OutputExistsError(ZhuziError):
-    """The output folder already holds something that this command must not mix with."""
+from zhuzi._core import InputError, ModelFileError, OutputExistsError, ZhuziError
 
 
 class MismatchError(ZhuziError):

@@ -88,11 +88,9 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except ModuleNotFoundError as error:
-        extra = "demo" if error.name in {"jinja2", "matplotlib", "mistral_common"} else "train"
-        _fail(
-            f"this command needs {error.name}; install it with: pip install 'zhuzi[{extra}]'",
-            options["debug"],
-        )
+        extras = {"jinja2": "demo", "matplotlib": "demo", "mistral_common": "demo"}
+        extra = {**extras, "pyarrow": "export", "ray": "ray"}.get(error.name or "", "train")
+        _fail(f"this command needs {error.name}; install it with: pip install 'zhuzi[{extra}]'", options["debug"])
     except OSError as error:
         place = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{place}{error.strerror or error}", options["debug"])

@@ -1,85 +1,326 @@
-"""`zhuzi corpus`: text files to training shards."""
+"""`zhuzi corpus`: text files to training shards, and what is done with shards."""
 
 from __future__ import annotations
 
-import sys
-import time
+import codecs
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from zhuzi.cli import options
 from zhuzi.cli.options import PATH, say
 
+#: Seconds that a run may take to end of itself after a signal. What is committed is durable at any moment.
+PATIENCE = 0.8
+
 
 @click.group()
 def corpus() -> None:
-    """Encode text into training shards."""
+    """Encode text into training shards; check, join, export and look into them."""
+
+
+def _part(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    part, slash, of = value.partition("/")
+    if not (slash and part.isdecimal() and of.isdecimal() and int(part) < int(of)):
+        raise click.BadParameter("want I/N, the part and how many there are, I from 0: --task 0/8")
+    return int(part), int(of)
+
+
+def _separator(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is None or "\\" not in value:
+        return value
+    try:
+        return codecs.decode(value.encode("latin-1", "backslashreplace"), "unicode_escape")
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{error.reason}; write a backslash as \\\\") from None
+
+
+SHARE = click.FloatRange(0, 1)
+COUNT = click.IntRange(min=0)
 
 
 @corpus.command("encode")
 @click.argument("inputs", nargs=-1, required=True, type=PATH)
 @click.option("--tokenizer", type=PATH, required=True, help="Tokenizer or model folder.")
+@options.out
+@click.option(
+    "--field",
+    multiple=True,
+    default=["text"],
+    show_default=True,
+    help="The jsonl field or parquet column that holds the text; several are joined by a newline.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["line", "blank-line", "separator", "file"]),
+    default=None,
+    help="What one document of a .txt file is. [default: line]",
+)
+@click.option(
+    "--separator",
+    callback=_separator,
+    help=r"With --split separator: what stands between documents; \n and \t mean what they do in Python.",
+)
+@click.option(
+    "--stdin",
+    "stdin_format",
+    type=click.Choice(["jsonl", "txt"]),
+    default="jsonl",
+    show_default=True,
+    help="What comes through standard input, named `-`.",
+)
+@click.option("--bos", is_flag=True, help="Put the begin-of-sequence id before each document.")
 @click.option("--no-eos", is_flag=True, help="Leave out the end-of-sequence id behind each document.")
+@click.option("--fold-fullwidth", is_flag=True, help="Make full-width letters and digits plain ones.")
+@click.option("--clean", is_flag=True, help="Remove control characters and spare white space.")
+@click.option("--min-chars", type=COUNT, help="Drop documents with fewer code points.")
+@click.option("--max-chars", type=COUNT, help="Drop documents with more code points.")
+@click.option("--min-han", type=SHARE, help="Drop documents with a smaller share of Han characters.")
+@click.option("--sample", type=SHARE, help="Keep this share of the documents.")
+@click.option("--dedup", is_flag=True, help="Drop all but the first of equal documents.")
+@click.option("--limit", type=COUNT, help="Keep this many documents at most.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="At a record that cannot be read: stop, or put it into OUT/rejects.jsonl.",
+)
+@click.option(
+    "--max-record-bytes",
+    type=click.IntRange(min=1),
+    default=64 << 20,
+    show_default=True,
+    help="A longer record counts as one that cannot be read.",
+)
 @click.option(
     "--shard-bytes",
     type=click.IntRange(min=1),
     default=512 << 20,
     show_default=True,
-    help="Input bytes after which a new shard starts.",
+    help="Input bytes (unpacked) after which a new shard starts.",
 )
-@options.field
 @options.threads
-@options.out
+@click.option("--task", "part", callback=_part, metavar="I/N", help="Do part I of N only, I from 0.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: the workers of a Ray cluster do the tasks; inputs and OUT on a shared file system.",
+)
+@click.option("--append", is_flag=True, help="Add the inputs that a finished corpus does not know yet.")
 @options.overwrite
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and what it would take.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json: progress and result as JSON lines on stdout.",
+)
 def encode(
     inputs: tuple[Path, ...],
     tokenizer: Path,
-    no_eos: bool,
-    shard_bytes: int,
-    field: str,
-    threads: int | None,
     out: Path,
-    overwrite: bool,
+    field: tuple[str, ...],
+    separator: str | None,
+    split: str | None,
+    threads: int | None,
+    no_eos: bool,
+    engine: str,
+    dry_run: bool,
+    log_format: str,
+    **settings: Any,
 ) -> None:
     """Encode INPUTS into Megatron shards (OUT/*.bin + *.idx) and a manifest.
 
-    INPUTS are .jsonl files (a JSON object a line), .txt files (a document a line), folders of them, or quoted
-    patterns; order and bytes of the output do not depend on the number of threads.
+    INPUTS are .jsonl (a JSON object a line) and .txt files, both also with .gz, .zst, .xz or .bz2 behind,
+    .parquet files, folders of them, quoted patterns, or - for standard input. Run the same command again to
+    go on where it stopped. Order and bytes of the output do not depend on threads and interruptions.
     """
-    from tqdm import tqdm
+    from zhuzi.cli.progress import reporter, summary
+    from zhuzi.corpus import encode_corpus, encode_corpus_on_ray, plan_corpus
 
-    from zhuzi.corpus import encode_corpus
+    settings |= {
+        "field": field,
+        "separator": separator,
+        "split": split or ("line" if separator is None else "separator"),
+        "eos": not no_eos,
+    }
+    if dry_run:
+        for key in ("part", "append", "overwrite"):
+            settings.pop(key)
+        say("{plan}", plan=plan_corpus(inputs, tokenizer, **settings).text())
+        return
+    run = encode_corpus
+    if engine == "ray":
+        if settings.pop("part") is not None:
+            raise click.UsageError("--task and --engine ray are two ways to share the work; choose one")
+        run = encode_corpus_on_ray
+    with _stopping_at_once(), reporter(log_format) as progress:
+        made = run(inputs, tokenizer, out, num_threads=threads, progress=progress.update, **settings)
+    say("{summary}", summary=summary(made, progress.seconds, log_format))
 
-    started = time.monotonic()
-    with tqdm(unit="B", unit_scale=True, unit_divisor=1000, disable=not sys.stderr.isatty()) as bar:
 
-        def progress(done: int, total: int, documents: int, tokens: int) -> None:
-            bar.total = total
-            bar.set_postfix_str(f"{documents:,} documents, {tokens:,} tokens", refresh=False)
-            bar.update(done - bar.n)
+CORPUS = click.argument("folder", metavar="CORPUS", type=PATH)
+TOKENIZER = click.option("--tokenizer", type=PATH, required=True, help="The one the corpus was made with.")
 
-        made = encode_corpus(
-            inputs,
-            tokenizer,
-            out,
-            field=field,
-            eos=not no_eos,
-            num_threads=threads,
-            shard_bytes=shard_bytes,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    seconds = max(time.monotonic() - started, 1e-9)
-    say(
-        "{folder}: {documents} documents, {tokens} tokens in {shards} shards ({speed:.1f} MB/s of text, "
-        "{ratio:.2f} characters a token)",
-        folder=made.folder,
-        documents=made.documents,
-        tokens=made.tokens,
-        shards=made.shards,
-        speed=made.text_bytes / 1e6 / seconds,
-        ratio=made.characters / made.tokens,
+
+@corpus.command("verify")
+@CORPUS
+def verify(folder: Path) -> None:
+    """Compare every byte of CORPUS with its manifest.
+
+    Finds flipped bits, cut and missing files, foreign shards, ids outside the vocabulary.
+    """
+    from zhuzi.corpus import verify_corpus
+    from zhuzi.errors import InputError
+
+    try:
+        verify_corpus(folder)
+    except InputError as error:
+        lines = str(error).splitlines()
+        for line in lines:
+            click.echo(line, err=True)
+        raise InputError(f"{folder}: {len(lines)} things are not as they should be") from None
+    say("{folder}: every byte is as the manifest says", folder=folder)
+
+
+@corpus.command("merge")
+@CORPUS
+@click.option("--out", type=PATH, required=True, help="Prefix to write: PREFIX.bin and PREFIX.idx.")
+@options.overwrite
+def merge(folder: Path, out: Path, overwrite: bool) -> None:
+    """Join the shards of CORPUS into one pair of Megatron files."""
+    from zhuzi.corpus import merge_shards
+
+    made = merge_shards(folder, out, overwrite=overwrite)
+    say("{out}.bin, .idx: {d} documents, {t} tokens", out=out, d=made.documents, t=made.tokens)
+
+
+@corpus.command("export")
+@CORPUS
+@options.out
+@click.option(
+    "--to",
+    "kind",
+    type=click.Choice(["datasets", "datatrove"]),
+    default="datasets",
+    show_default=True,
+    help="datasets: opens with load_from_disk. datatrove: .ds and .ds.index files.",
+)
+@click.option(
+    "--block",
+    type=click.IntRange(min=1),
+    help="Rows of so many tokens of all documents laid end to end. [default: a document a row]",
+)
+@options.overwrite
+def export(folder: Path, out: Path, kind: str, block: int | None, overwrite: bool) -> None:
+    """Write CORPUS in the form of another tool."""
+    from zhuzi.corpus import export_dataset, export_datatrove
+
+    if kind == "datatrove":
+        if block is not None:
+            raise click.UsageError("--block goes with --to datasets: datatrove cuts blocks itself")
+        made = export_datatrove(folder, out, overwrite=overwrite)
+    else:
+        made = export_dataset(folder, out, block=block, overwrite=overwrite)
+    say("{out}: {rows} rows, {tokens} tokens", out=out, rows=made.rows, tokens=made.tokens)
+    if made.left_over:
+        say("{n} tokens at the end fill no block and were left out", n=made.left_over)
+
+
+@corpus.command("stats")
+@CORPUS
+@TOKENIZER
+@click.option("--base", help="The base vocabulary: its size, tokenizer folder or model file.")
+@click.option("--html", "page", type=PATH, help="Also write one self-contained HTML file with pictures.")
+def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None) -> None:
+    """Show what CORPUS is made of: lengths, pieces, sources.
+
+    With --base also how the new pieces are used.
+    """
+    from zhuzi.corpus import corpus_stats
+    from zhuzi.tokenizer import Tokenizer
+
+    size = None
+    if base is not None:
+        path = Path(base)
+        load = Tokenizer.from_dir if path.is_dir() else Tokenizer.from_sentencepiece
+        size = int(base) if base.isdecimal() else load(path).vocab_size
+    counted = corpus_stats(folder, tokenizer, base=size)
+    say("{figures}", figures=counted.text())
+    if page is not None:
+        counted.write_html(page)
+        say("{page}: written", page=page)
+
+
+@corpus.command("show")
+@CORPUS
+@click.argument("number", type=click.IntRange(min=0))
+@TOKENIZER
+@click.option("--ids", is_flag=True, help="Also show the ids.")
+def show(folder: Path, number: int, tokenizer: Path, ids: bool) -> None:
+    """Decode document NUMBER of CORPUS, counted from 0, and say where it came from."""
+    from zhuzi.corpus import show_document
+    from zhuzi.errors import InputError
+
+    try:
+        document = show_document(folder, tokenizer, number)
+    except IndexError as error:
+        raise InputError(f"{folder}: there is no {error}") from None
+    click.echo(
+        f"document {number:,} of {document.shard}, {len(document.ids):,} tokens; from {document.source}, "
+        f"{document.start:,} to {document.end:,}, number {document.place:,} kept of these",
+        err=True,
     )
-    if made.empty_documents:
-        say("{n} documents without characters were left out", n=made.empty_documents)
+    if ids:
+        click.echo(" ".join(map(str, document.ids)))
+    click.echo(document.text)
+
+
+@contextmanager
+def _stopping_at_once() -> Iterator[None]:
+    """Make SIGINT and SIGTERM end the run within a second.
+
+    The run itself ends at its next look around; if it is held up (a slow disk, a very long document, the
+    planning of a million files), the process ends without it. Nothing is lost by that: what is committed is
+    durable, and the next run removes the rest. The system's own handler writes to a pipe at once, whatever
+    the main thread does; one that Python runs would wait for it.
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def watch() -> None:
+        number = os.read(received, 1)
+        if number and not ended.wait(PATIENCE):
+            os.write(2, b"zhuzi: interrupted\n")
+            os._exit(128 + number[0])
+
+    ended = threading.Event()
+    received, sent = os.pipe()
+    os.set_blocking(sent, False)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = signal.set_wakeup_fd(sent)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(old)
+        os.close(sent)
+        watcher.join()
+        os.close(received)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -36,6 +36,27 @@ pub enum Error {
         /// What is wrong and what mends it.
         reason: String,
     },
+    /// A row of a corpus that cannot be used.
+    #[error("{}: row {row}: {reason}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from 0 over the whole file.
+        row: u64,
+        /// What is wrong and what mends it.
+        reason: String,
+    },
+    /// A file that is damaged, or changes while it is read.
+    #[error("{}: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what mends it.
+        reason: String,
+    },
+    /// An output folder that holds something else, or that another run works in.
+    #[error("{0}")]
+    Occupied(String),
     /// An argument that cannot be.
     #[error("{0}")]
     Argument(String),

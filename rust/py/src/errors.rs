@@ -7,9 +7,15 @@ use pyo3::{
 };
 use zhuzi_core::Error;
 
-create_exception!(_core, ZhuziError, PyException, "What Zhuzi's own errors have in common.");
-create_exception!(_core, ModelFileError, ZhuziError, "A model file is damaged or of the wrong kind.");
-create_exception!(_core, InputError, ZhuziError, "A record or file of the input cannot be used.");
+create_exception!(zhuzi._core, ZhuziError, PyException, "What Zhuzi's own errors have in common.");
+create_exception!(zhuzi._core, ModelFileError, ZhuziError, "A model file is damaged or of the wrong kind.");
+create_exception!(zhuzi._core, InputError, ZhuziError, "A record or file of the input cannot be used.");
+create_exception!(
+    zhuzi._core,
+    OutputExistsError,
+    ZhuziError,
+    "The output folder already holds something that this command must not mix with."
+);
 
 /// Maps an error of the core to the Python exception of its kind.
 pub fn to_py(error: Error) -> PyErr {
@@ -25,7 +31,8 @@ pub fn to_py(error: Error) -> PyErr {
             None => PyOSError::new_err(message),
         },
         Error::Model { .. } => ModelFileError::new_err(message),
-        Error::Record { .. } => InputError::new_err(message),
+        Error::Record { .. } | Error::Row { .. } | Error::Damaged { .. } => InputError::new_err(message),
+        Error::Occupied(_) => OutputExistsError::new_err(message),
         Error::Argument(_) => PyValueError::new_err(message),
         Error::Stopped => PyKeyboardInterrupt::new_err(message),
     }

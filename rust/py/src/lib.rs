@@ -17,9 +17,14 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("ZhuziError", m.py().get_type::<errors::ZhuziError>())?;
     m.add("ModelFileError", m.py().get_type::<errors::ModelFileError>())?;
     m.add("InputError", m.py().get_type::<errors::InputError>())?;
+    m.add("OutputExistsError", m.py().get_type::<errors::OutputExistsError>())?;
     m.add_class::<tokenizer::Tokenizer>()?;
     m.add_class::<tokenizer::Buffer>()?;
     m.add_function(wrap_pyfunction!(vocab::merge_vocab, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::encode_corpus, m)?)?;
+    m.add_function(wrap_pyfunction!(corpus::encode_tasks, m)?)?;
+    m.add_function(wrap_pyfunction!(corpus::estimate_corpus, m)?)?;
+    m.add_function(wrap_pyfunction!(corpus::merge_shards, m)?)?;
+    m.add_function(wrap_pyfunction!(corpus::verify_corpus, m)?)?;
     Ok(())
 }

@@ -1,82 +1,369 @@
-//! Reads files in blocks of whole lines, cut at places that depend on the file alone.
+//! Reads a piece in blocks of whole records, cut at places that depend on the file alone.
 
 use std::{
     fs::File,
-    io::{BufReader, Read},
-    sync::Arc,
+    io::{self, BufRead, BufReader, Read},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use super::input::Source;
+use super::{
+    cut::{is_blank, whole_records},
+    input::{Format, Source},
+    options::{EncodeOptions, Split},
+    parquet::{Batch, Rows},
+    plan::Piece,
+    stream::{Stream, check_unchanged, open_unchanged},
+};
 use crate::{Error, Result};
 
-/// Bytes a block holds at least (the last one of a file holds less); a longer line makes a longer block.
-pub const BLOCK_BYTES: usize = 4 << 20;
+/// Bytes a block holds at least (the last one of a piece holds less); a longer record makes a longer block.
+pub const BLOCK_BYTES: usize = 1 << 20;
 
-/// Some whole lines of one file.
+/// The piece a block comes from.
 #[derive(Debug)]
-pub struct Block {
+pub struct Origin {
+    /// Number of the file.
+    pub number: usize,
     /// The file.
     pub source: Arc<Source>,
-    /// Number of the first line, from 1.
-    pub line: u64,
-    /// Where the block starts in the file.
-    pub offset: u64,
-    /// The lines, each ended by `\n` (the last one of a file need not be).
-    pub bytes: Vec<u8>,
+    /// How it parts into records.
+    pub split: Split,
+    /// Where the piece starts.
+    start: u64,
+    first_line: OnceLock<u64>,
 }
 
-/// The blocks of one file.
-pub struct Blocks {
-    source: Arc<Source>,
-    file: BufReader<File>,
-    line: u64,
-    offset: u64,
-    /// Bytes read behind the last whole line.
-    carry: Vec<u8>,
+impl Origin {
+    fn new(number: usize, source: Arc<Source>, options: &EncodeOptions, piece: Piece) -> Self {
+        let split = if source.format == Format::Txt { options.split.clone() } else { Split::Line };
+        let first_line = OnceLock::new();
+        Self { number, source, split, start: piece.start, first_line }
+    }
+
+    /// Number, from 1, of the line that is `line` lines behind the piece's first. Only errors need it, so
+    /// the lines before the piece are counted when the first one asks.
+    pub fn line(&self, line: u64) -> u64 {
+        let count = || {
+            if self.source.is_cuttable() { lines_before(&self.source, self.start).unwrap_or(0) } else { 0 }
+        };
+        self.first_line.get_or_init(count) + line + 1
+    }
+
+    /// The error for a bad record.
+    pub fn bad_record(&self, offset: u64, line: u64, reason: &str) -> Error {
+        let path = self.source.path.clone();
+        if self.source.format == Format::Parquet {
+            return Error::Row { path, row: offset, reason: reason.into() };
+        }
+        let packed = !self.source.is_cuttable() && !self.source.is_stdin();
+        let note = if packed { " (bytes are counted unpacked)" } else { "" };
+        Error::Record { path, line: self.line(line), offset, reason: format!("{reason}{note}") }
+    }
+}
+
+fn lines_before(source: &Source, end: u64) -> io::Result<u64> {
+    let mut file = BufReader::with_capacity(1 << 18, File::open(&source.path)?.take(end));
+    let mut lines = 0;
+    loop {
+        let buffer = file.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(lines);
+        }
+        lines += memchr::memchr_iter(b'\n', buffer).count() as u64;
+        let used = buffer.len();
+        file.consume(used);
+    }
+}
+
+/// Some whole records of one piece.
+#[derive(Debug)]
+pub struct Block {
+    /// Where it comes from.
+    pub origin: Arc<Origin>,
+    /// Lines of the piece before the block.
+    pub line: u64,
+    /// Where it starts: bytes of the unpacked file, or rows.
+    pub offset: u64,
+    /// Where it ends.
+    pub end: u64,
+    /// Bytes of the file that were read for it.
+    pub packed: u64,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a block holds.
+#[derive(Debug)]
+pub enum Content {
+    /// Records as they stand in the file.
+    Text(Vec<u8>),
+    /// Rows of a parquet file.
+    Rows(Batch),
+    /// One record of this many bytes, which is more than a record may have.
+    TooLong(u64),
+    /// Nothing: the rest of the file cannot be unpacked.
+    Broken(String),
+}
+
+impl Block {
+    /// Bytes of text it holds in memory.
+    pub fn bytes(&self) -> usize {
+        match &self.content {
+            Content::Text(bytes) => bytes.len(),
+            Content::Rows(batch) => batch.bytes.len(),
+            Content::TooLong(_) | Content::Broken(_) => 0,
+        }
+    }
+}
+
+impl Block {
+    /// Bytes of unpacked input it stands for.
+    pub fn input_bytes(&self) -> u64 {
+        match &self.content {
+            Content::Rows(batch) => batch.bytes.len() as u64,
+            _ => self.end - self.offset,
+        }
+    }
+}
+
+/// The blocks of one piece.
+pub enum Blocks {
+    /// Of a text file.
+    Text(Box<TextBlocks>),
+    /// Of a parquet file.
+    Rows(Arc<Origin>, Box<Rows>, File),
 }
 
 impl Blocks {
-    /// Opens the file. A byte-order mark at its start is not part of the first line.
-    pub fn open(source: Arc<Source>) -> Result<Self> {
-        let file = File::open(&source.path).map_err(Error::io(&source.path))?;
-        let mut blocks = Self { source, file: BufReader::new(file), line: 1, offset: 0, carry: Vec::new() };
-        blocks.read_up_to(3)?;
-        if blocks.carry == "\u{FEFF}".as_bytes() {
-            blocks.carry.clear();
-            blocks.offset = 3;
+    /// Opens the piece of source number `number`. Reading gives up with [`Error::Stopped`] once `stop` is set.
+    pub fn open(
+        number: usize,
+        source: Arc<Source>,
+        piece: Piece,
+        options: &EncodeOptions,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let origin = Arc::new(Origin::new(number, source.clone(), options, piece));
+        if source.format != Format::Parquet {
+            return Ok(Self::Text(Box::new(TextBlocks::open(origin, piece, options, stop)?)));
+        }
+        let file = open_unchanged(&source)?;
+        let again = file.try_clone().map_err(Error::io(&source.path))?;
+        let rows = Rows::open(source, file, &options.fields, piece.start, piece.end)?;
+        Ok(Self::Rows(origin, Box::new(rows), again))
+    }
+
+    /// Bytes of the file that were read since the last block.
+    pub fn take_packed(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.stream.take_packed(),
+            Self::Rows(..) => 0,
+        }
+    }
+
+    /// The next block, or `None` at the end of the piece.
+    ///
+    /// # Errors
+    /// What the system refuses; [`Error::Damaged`] if the file changed meanwhile.
+    pub fn next_block(&mut self) -> Result<Option<Block>> {
+        match self {
+            Self::Text(text) => text.next_block(),
+            Self::Rows(origin, rows, file) => {
+                let Some(batch) = rows.next_batch()? else {
+                    check_unchanged(&origin.source, file)?;
+                    return Ok(None);
+                };
+                let (offset, end) = (batch.row, batch.row + batch.ends.len() as u64);
+                // The file's bytes, spread over its rows.
+                let bytes_before = |row: u64| {
+                    let all = u128::from(rows.all_rows().max(1));
+                    (u128::from(origin.source.bytes) * u128::from(row) / all) as u64
+                };
+                let (origin, packed) = (origin.clone(), bytes_before(end) - bytes_before(offset));
+                let content = Content::Rows(batch);
+                Ok(Some(Block { origin, line: 0, offset, end, packed, content }))
+            }
+        }
+    }
+}
+
+/// The blocks of a piece of a text file.
+pub struct TextBlocks {
+    origin: Arc<Origin>,
+    stream: Stream,
+    /// The same file once more, to see whether it changed; none for standard input.
+    file: Option<File>,
+    max_record: usize,
+    stop: Arc<AtomicBool>,
+    line: u64,
+    offset: u64,
+    /// Bytes read behind the last whole record.
+    carry: Vec<u8>,
+    at_end: bool,
+    broken: Option<String>,
+}
+
+impl TextBlocks {
+    fn open(
+        origin: Arc<Origin>,
+        piece: Piece,
+        options: &EncodeOptions,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let source = &origin.source;
+        let (stream, file) = if source.is_stdin() {
+            (Stream::stdin(), None)
+        } else {
+            let file = open_unchanged(source)?;
+            let again = file.try_clone().map_err(Error::io(&source.path))?;
+            (Stream::new(source, file, piece)?, Some(again))
+        };
+        let offset = if source.is_cuttable() { piece.start } else { 0 };
+        let mut blocks = Self {
+            stream,
+            file,
+            max_record: usize::try_from(options.max_record_bytes).unwrap_or(usize::MAX),
+            stop,
+            line: 0,
+            offset,
+            carry: Vec::new(),
+            at_end: false,
+            broken: None,
+            origin,
+        };
+        // A byte-order mark at the start of a file is not part of its first record.
+        if offset == 0 {
+            blocks.read_up_to(3)?;
+            if blocks.carry == "\u{FEFF}".as_bytes() {
+                blocks.carry.clear();
+                blocks.offset = 3;
+            }
         }
         Ok(blocks)
     }
 
-    /// The next block, or `None` at the end of the file.
-    pub fn next_block(&mut self) -> Result<Option<Block>> {
-        let mut whole = 0;
-        let mut searched = 0;
-        while whole == 0 {
-            let wanted = (self.carry.len() + 1).max(BLOCK_BYTES).max(self.carry.len() * 2);
-            let at_end = self.read_up_to(wanted)?;
-            whole = if at_end {
+    fn next_block(&mut self) -> Result<Option<Block>> {
+        loop {
+            let most = self.max_record.saturating_add(1).max(BLOCK_BYTES);
+            let wanted = self.carry.len().saturating_mul(2).max(BLOCK_BYTES).min(most);
+            self.read_up_to(wanted)?;
+            let whole = if self.at_end && self.broken.is_none() {
                 self.carry.len()
             } else {
-                memchr::memrchr(b'\n', &self.carry[searched..]).map_or(0, |at| searched + at + 1)
+                whole_records(&self.origin.split, &self.carry)
             };
-            searched = self.carry.len();
-            if at_end && whole == 0 {
+            if whole > 0 {
+                // With room for the next block at once: growing would copy it again and again.
+                let mut rest = Vec::with_capacity(BLOCK_BYTES.max(self.carry.len() - whole));
+                rest.extend_from_slice(&self.carry[whole..]);
+                let mut bytes = std::mem::replace(&mut self.carry, rest);
+                bytes.truncate(whole);
+                let lines = memchr::memchr_iter(b'\n', &bytes).count() as u64;
+                return Ok(Some(self.block(bytes.len() as u64, lines, Content::Text(bytes))));
+            }
+            if let Some(reason) = self.broken.take() {
+                self.carry.clear();
+                return Ok(Some(self.block(0, 0, Content::Broken(reason))));
+            }
+            if self.at_end {
+                if let Some(file) = &self.file {
+                    check_unchanged(&self.origin.source, file)?;
+                }
                 return Ok(None);
             }
+            if self.carry.len() > self.max_record {
+                let (bytes, lines) = self.pass_over()?;
+                return Ok(Some(self.block(bytes, lines, Content::TooLong(bytes))));
+            }
         }
-        let rest = self.carry.split_off(whole);
-        let bytes = std::mem::replace(&mut self.carry, rest);
-        let block = Block { source: self.source.clone(), line: self.line, offset: self.offset, bytes };
-        self.line += memchr::memchr_iter(b'\n', &block.bytes).count() as u64;
-        self.offset += block.bytes.len() as u64;
-        Ok(Some(block))
     }
 
-    /// Reads until `carry` holds `wanted` bytes; true if the file ended before.
-    fn read_up_to(&mut self, wanted: usize) -> Result<bool> {
-        let missing = wanted.saturating_sub(self.carry.len()) as u64;
-        let read = (&mut self.file).take(missing).read_to_end(&mut self.carry);
-        Ok((read.map_err(Error::io(&self.source.path))? as u64) < missing)
+    fn block(&mut self, bytes: u64, lines: u64, content: Content) -> Block {
+        let (line, offset) = (self.line, self.offset);
+        self.line += lines;
+        self.offset += bytes;
+        let packed = self.stream.take_packed();
+        Block { origin: self.origin.clone(), line, offset, end: self.offset, packed, content }
+    }
+
+    /// Reads on to the end of the record in `carry` without keeping it; its bytes and lines.
+    fn pass_over(&mut self) -> Result<(u64, u64)> {
+        let (mut bytes, mut lines) = (0, 0);
+        let mut blank = BlankSearch::default();
+        loop {
+            let end = match &self.origin.split {
+                Split::BlankLine => blank.end_in(&self.carry),
+                split => first_end(split, &self.carry),
+            };
+            let keep = match (&self.origin.split, end) {
+                (_, Some(end)) => self.carry.len() - end,
+                // A separator may begin in what was read and end in what comes.
+                (Split::Separator(text), None) if !self.at_end => self.carry.len().min(text.len() - 1),
+                _ => 0,
+            };
+            let passed = self.carry.len() - keep;
+            lines += memchr::memchr_iter(b'\n', &self.carry[..passed]).count() as u64;
+            bytes += passed as u64;
+            self.carry.drain(..passed);
+            if end.is_some() || self.at_end {
+                return Ok((bytes, lines));
+            }
+            self.read_up_to(keep + BLOCK_BYTES)?;
+        }
+    }
+
+    /// Reads until `carry` holds `wanted` bytes, or to the end.
+    fn read_up_to(&mut self, wanted: usize) -> Result<()> {
+        self.carry.reserve(wanted.saturating_sub(self.carry.len()));
+        while !self.at_end && self.carry.len() < wanted {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
+            }
+            let missing = (wanted - self.carry.len()) as u64;
+            match (&mut self.stream.reader).take(missing).read_to_end(&mut self.carry) {
+                Ok(read) => self.at_end = (read as u64) < missing,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.raw_os_error().is_some() => return Err(Error::io(&self.origin.source.path)(e)),
+                Err(e) => {
+                    self.at_end = true;
+                    self.broken =
+                        Some(format!("damaged or truncated from here on ({e}); copy the file again"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the first record that ends in `bytes` ends.
+fn first_end(split: &Split, bytes: &[u8]) -> Option<usize> {
+    match split {
+        Split::Separator(text) => memchr::memmem::find(bytes, text.as_bytes()).map(|at| at + text.len()),
+        Split::File => None,
+        Split::Line | Split::BlankLine => memchr::memchr(b'\n', bytes).map(|at| at + 1),
+    }
+}
+
+/// Looks for a blank line in bytes that come bit by bit.
+#[derive(Default)]
+struct BlankSearch {
+    line_has_text: bool,
+}
+
+impl BlankSearch {
+    fn end_in(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        for line in bytes.split_inclusive(|&b| b == b'\n') {
+            at += line.len();
+            let ended = line.ends_with(b"\n");
+            self.line_has_text |= !is_blank(line);
+            if ended && !std::mem::take(&mut self.line_has_text) {
+                return Some(at);
+            }
+        }
+        None
     }
 }

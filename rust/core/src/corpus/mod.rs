@@ -1,17 +1,47 @@
-//! Corpus encoding: text files in, Megatron shards out, the documents in order, on all cores.
+//! Corpus encoding: files in, Megatron shards out, the documents in order, on all cores.
 //!
-//! [`input`] lists the files, [`blocks`] reads them in blocks of whole lines, [`record`] finds the documents
-//! in a block, [`shard`] writes tokens, [`encode`] joins them. The bytes written depend on the input and the
-//! options, never on the number of threads.
+//! [`run`] joins the steps: [`input`] lists the files; [`plan`] cuts them into tasks at record boundaries that
+//! [`cut`] finds; for each task [`stream`] unpacks, [`blocks`] and [`parquet`] read in blocks of whole records,
+//! [`documents`] takes the texts out ([`json`], [`clean`]), [`pipeline`] encodes blocks side by side and hands
+//! them to [`write`] in order; [`commit`] makes shards durable and says that they are; [`manifest`] seals.
+//!
+//! The bytes written depend on the input and the [`options`], never on threads, machines or interruptions:
+//! [`disk`] holds every operation that could leave something half done, [`lock`] keeps runs apart. [`verify`] and [`merge`] read
+//! shards back through [`index`].
 
 mod blocks;
-mod encode;
+mod clean;
+mod commit;
+mod cut;
+mod disk;
+mod documents;
+mod estimate;
+mod folder;
+mod index;
 mod input;
+mod json;
+mod lock;
 mod manifest;
-mod record;
+mod merge;
+mod options;
+mod parquet;
+mod pipeline;
+mod plan;
+mod run;
 mod shard;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod write;
 
-pub use encode::{EncodeOptions, Progress, encode_corpus};
-pub use input::{Format, Source, list_sources};
-pub use manifest::{MANIFEST_FILE, Manifest, ShardEntry, SourceEntry, TokenizerEntry};
-pub use shard::{ShardWriter, TokenWidth};
+pub use estimate::{Estimate, EstimatedSource, estimate};
+pub use folder::{MANIFEST_FILE, PLAN_FILE, REJECTS_FILE, RUN_FILE};
+pub use input::{Format, Packing, Source, Unreadable};
+pub use manifest::{Counts, InputRange, Manifest, ShardEntry, SourceEntry};
+pub use merge::merge_shards;
+pub use options::{EncodeOptions, Split, TokenizerEntry};
+pub use pipeline::Progress;
+pub use run::{Outcome, Report, Request, RunOptions, encode_corpus, encode_tasks};
+pub use shard::TokenWidth;
+pub use verify::verify;

@@ -2,19 +2,24 @@
 //!
 //! Source of the layout: `megatron/core/datasets/indexed_dataset.py`. One sequence a document.
 
-use std::{
-    fs::File,
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::manifest::ShardEntry;
+use super::{
+    disk::NewFile,
+    folder::temporary,
+    manifest::{InputRange, ShardEntry},
+    options::hex,
+};
 use crate::{Error, Result};
 
-const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
-const VERSION: u64 = 1;
+/// What an index starts with.
+pub const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
+/// The version of the index.
+pub const VERSION: u64 = 1;
+/// Bytes gathered before they are hashed and written.
+const WRITE_BYTES: usize = 1 << 20;
 
 /// How wide a token is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,105 +52,174 @@ impl TokenWidth {
         }
     }
 
-    fn code(self) -> u8 {
+    /// The number an index gives the type.
+    pub fn code(self) -> u8 {
         match self {
             Self::U16 => 8,
             Self::I32 => 4,
         }
     }
+
+    /// Appends ids as they are stored.
+    pub fn store(self, ids: &[u32], out: &mut Vec<u8>) {
+        match self {
+            Self::U16 => out.extend(ids.iter().flat_map(|&id| (id as u16).to_le_bytes())),
+            Self::I32 => out.extend(ids.iter().flat_map(|&id| id.to_le_bytes())),
+        }
+    }
 }
 
-/// Writes one shard.
+/// Writes one shard under temporary names.
 pub struct ShardWriter {
     name: String,
-    folder: PathBuf,
     width: TokenWidth,
-    bin: BufWriter<File>,
+    bin: NewFile,
+    index: PathBuf,
     lengths: Vec<i32>,
+    inputs: Vec<InputRange>,
     bytes: u64,
     hash: Sha256,
     buffer: Vec<u8>,
 }
 
+/// A shard that is whole and durable, but not under its name yet.
+pub struct WrittenShard {
+    /// What it holds.
+    pub entry: ShardEntry,
+    /// Its files and the endings they get.
+    pub files: [(PathBuf, &'static str); 2],
+}
+
 impl ShardWriter {
-    /// Creates `<folder>/<name>.bin`, which must not be there yet.
-    pub fn create(folder: &Path, name: String, width: TokenWidth) -> Result<Self> {
-        let path = folder.join(format!("{name}.bin"));
-        let file = File::create_new(&path).map_err(Error::io(&path))?;
+    /// Creates the files of shard `name` for the run or part `tag`.
+    pub fn create(out: &Path, tag: &str, name: String, width: TokenWidth) -> Result<Self> {
         Ok(Self {
+            bin: NewFile::create(temporary(out, tag, &format!("{name}.bin")))?,
+            index: temporary(out, tag, &format!("{name}.idx")),
             name,
-            folder: folder.into(),
             width,
-            bin: BufWriter::with_capacity(1 << 20, file),
             lengths: Vec::new(),
+            inputs: Vec::new(),
             bytes: 0,
             hash: Sha256::new(),
-            buffer: Vec::new(),
+            buffer: Vec::with_capacity(2 * WRITE_BYTES),
         })
     }
 
-    /// Appends documents: all their tokens, and how many each has.
-    pub fn push(&mut self, tokens: &[u32], lengths: &[u32]) -> Result<()> {
-        self.buffer.clear();
-        match self.width {
-            TokenWidth::U16 => {
-                self.buffer.extend(tokens.iter().flat_map(|&t| (t as u16).to_le_bytes()));
-            }
-            TokenWidth::I32 => self.buffer.extend(tokens.iter().flat_map(|&t| t.to_le_bytes())),
-        }
-        for &length in lengths {
-            let length = i32::try_from(length).map_err(|_| {
-                Error::Argument(format!("a document of {length} tokens: the shard format ends at 2^31"))
-            })?;
-            self.lengths.push(length);
-        }
-        self.hash.update(&self.buffer);
-        self.bytes += self.buffer.len() as u64;
-        let path = || self.folder.join(format!("{}.bin", self.name));
-        self.bin.write_all(&self.buffer).map_err(|e| Error::io(path())(e))
+    /// Documents so far.
+    pub fn documents(&self) -> usize {
+        self.lengths.len()
     }
 
-    /// Writes the index, flushes both files to the disk and tells what the shard holds.
-    pub fn finish(self) -> Result<ShardEntry> {
-        let path = |kind| self.folder.join(format!("{}.{kind}", self.name));
-        let bin = self.bin.into_inner().map_err(|e| Error::io(path("bin"))(e.into_error()))?;
-        bin.sync_all().map_err(Error::io(path("bin")))?;
-        let write_index = || {
-            let mut idx = BufWriter::new(File::create_new(path("idx"))?);
-            write_index(&mut idx, self.width, &self.lengths)?;
-            idx.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
-        };
-        write_index().map_err(Error::io(path("idx")))?;
-        Ok(ShardEntry {
+    /// Appends documents that follow each other in `range` of one file: all their tokens as they are stored,
+    /// and how many each has.
+    pub fn push(
+        &mut self,
+        tokens: &[u8],
+        lengths: impl Iterator<Item = u32>,
+        range: InputRange,
+    ) -> Result<()> {
+        for length in lengths {
+            self.lengths.push(i32::try_from(length).map_err(|_| {
+                Error::Argument(format!("a document of {length} tokens: the shard format ends at 2^31"))
+            })?);
+        }
+        match self.inputs.last_mut() {
+            Some(last) if last.source == range.source => {
+                last.end = range.end;
+                last.documents += range.documents;
+                last.tokens += range.tokens;
+                last.characters += range.characters;
+            }
+            _ => self.inputs.push(range),
+        }
+        self.bytes += tokens.len() as u64;
+        self.buffer.extend_from_slice(tokens);
+        if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.hash.update(&self.buffer);
+        self.bin.write(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes the index and makes both files durable.
+    pub fn finish(mut self) -> Result<WrittenShard> {
+        self.flush()?;
+        self.bin.sync()?;
+        let mut index = HashedFile::create(self.index)?;
+        write_index(&mut index, self.width, &self.lengths)?;
+        let (index, index_sha256) = index.finish()?;
+        let entry = ShardEntry {
             documents: self.lengths.len() as u64,
             tokens: self.bytes / self.width.bytes() as u64,
             bytes: self.bytes,
             sha256: hex(&self.hash.finalize()),
+            index_sha256,
+            inputs: self.inputs,
             name: self.name,
-        })
+        };
+        Ok(WrittenShard { entry, files: [(self.bin.path().into(), "bin"), (index, "idx")] })
     }
 }
 
-fn write_index(out: &mut impl Write, width: TokenWidth, lengths: &[i32]) -> std::io::Result<()> {
-    out.write_all(MAGIC)?;
-    out.write_all(&VERSION.to_le_bytes())?;
-    out.write_all(&[width.code()])?;
-    out.write_all(&(lengths.len() as u64).to_le_bytes())?;
-    out.write_all(&(lengths.len() as u64 + 1).to_le_bytes())?;
+/// A buffered file with its checksum.
+pub struct HashedFile {
+    file: NewFile,
+    hash: Sha256,
+    buffer: Vec<u8>,
+}
+
+impl HashedFile {
+    /// Creates the file.
+    pub fn create(path: PathBuf) -> Result<Self> {
+        Ok(Self { file: NewFile::create(path)?, hash: Sha256::new(), buffer: Vec::new() })
+    }
+
+    /// Appends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.hash.update(&self.buffer);
+        self.file.write(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Makes it durable; path and SHA-256.
+    pub fn finish(mut self) -> Result<(PathBuf, String)> {
+        self.flush()?;
+        self.file.sync()?;
+        Ok((self.file.path().into(), hex(&self.hash.finalize())))
+    }
+}
+
+fn write_index(out: &mut HashedFile, width: TokenWidth, lengths: &[i32]) -> Result<()> {
+    write_index_header(out, width, lengths.len() as u64)?;
     for length in lengths {
-        out.write_all(&length.to_le_bytes())?;
+        out.write(&length.to_le_bytes())?;
     }
     let mut at = 0_i64;
     for &length in lengths {
-        out.write_all(&at.to_le_bytes())?;
+        out.write(&at.to_le_bytes())?;
         at += i64::from(length) * width.bytes() as i64;
     }
     for document in 0..=lengths.len() as i64 {
-        out.write_all(&document.to_le_bytes())?;
+        out.write(&document.to_le_bytes())?;
     }
     Ok(())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+/// Writes what stands before the lengths.
+pub fn write_index_header(out: &mut HashedFile, width: TokenWidth, documents: u64) -> Result<()> {
+    out.write(MAGIC)?;
+    out.write(&VERSION.to_le_bytes())?;
+    out.write(&[width.code()])?;
+    out.write(&documents.to_le_bytes())?;
+    out.write(&(documents + 1).to_le_bytes())
 }

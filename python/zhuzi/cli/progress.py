@@ -1,0 +1,165 @@
+"""How far an encoding is: a bar on a terminal, lines in a log, JSON lines for a machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import click
+from tqdm import tqdm
+
+from zhuzi.corpus.encode import EncodedCorpus
+
+#: Seconds between two lines of a log, and between two JSON lines.
+LOG_SECONDS = 10.0
+JSON_SECONDS = 2.0
+
+
+class Reporter:
+    """Counts the time, and shows nothing; the base of those that do."""
+
+    every = 0.0
+
+    def __init__(self) -> None:
+        self._started = self._shown = time.monotonic()
+        self._first: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return max(time.monotonic() - self._started, 1e-9)
+
+    def update(self, done: int, total: int, documents: int, tokens: int) -> None:
+        """Show the state: bytes done, bytes in all, documents and tokens so far."""
+        if self._first is None:
+            # What an earlier run had done says nothing about the speed of this one.
+            self._first = done
+        if time.monotonic() - self._shown >= self.every:
+            self._shown = time.monotonic()
+            self.show(done, total, documents, tokens)
+
+    def speed(self, done: int) -> float:
+        """Bytes a second of this run."""
+        return (done - (self._first or 0)) / self.seconds
+
+    def left(self, done: int, total: int) -> float | None:
+        """Seconds left, if they can be known."""
+        speed = self.speed(done)
+        return (total - done) / speed if speed > 0 and total else None
+
+    def show(self, done: int, total: int, documents: int, tokens: int) -> None:
+        """Show one state."""
+
+    def close(self) -> None:
+        """End the showing."""
+
+
+class Bar(Reporter):
+    """A bar on the terminal; it shows speed and time left of itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: tqdm[NoReturn] | None = None
+
+    def show(self, done: int, total: int, documents: int, tokens: int) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=total or None, initial=done, unit="B", unit_scale=True, unit_divisor=1000)
+        self._bar.set_postfix_str(f"{documents:,} documents, {tokens:,} tokens", refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Log(Reporter):
+    """One line on stderr every few seconds."""
+
+    every = LOG_SECONDS
+
+    def show(self, done: int, total: int, documents: int, tokens: int) -> None:
+        left = self.left(done, total)
+        share = f"{100 * done / total:.1f} % of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB"
+        line = f"{share}, {documents:,} documents, {tokens:,} tokens, {self.speed(done) / 1e6:.1f} MB/s"
+        if left is not None:
+            line += f", {_clock(left)} left"
+        click.echo(line, err=True)
+
+
+class JsonLines(Reporter):
+    """One JSON object on stdout every few seconds."""
+
+    every = JSON_SECONDS
+
+    def show(self, done: int, total: int, documents: int, tokens: int) -> None:
+        left = self.left(done, total)
+        state = {
+            "event": "progress",
+            "bytes": done,
+            "total_bytes": total,
+            "documents": documents,
+            "tokens": tokens,
+            "bytes_per_second": round(self.speed(done)),
+            "seconds_left": None if left is None else round(left, 1),
+        }
+        click.echo(json.dumps(state))
+
+
+@contextmanager
+def reporter(log_format: str) -> Iterator[Reporter]:
+    """The reporter for `log_format` (`text` or `json`) and for where stderr goes."""
+    if log_format == "json":
+        chosen: Reporter = JsonLines()
+    else:
+        chosen = Bar() if sys.stderr.isatty() else Log()
+    try:
+        yield chosen
+    finally:
+        chosen.close()
+
+
+def summary(made: EncodedCorpus, seconds: float, log_format: str) -> str:
+    """What was made, for people or as one JSON object."""
+    if log_format == "json":
+        values = {key: value for key, value in vars(made).items() if key not in {"folder", "missing"}}
+        state = {"event": made.outcome, "folder": str(made.folder), **values}
+        state |= {"missing_tasks": len(made.missing), "seconds": round(seconds, 3)}
+        return json.dumps(state)
+    lines = []
+    if made.outcome == "already":
+        lines.append(f"{made.folder}: finished before by the same command; nothing to do")
+    head = f"{made.folder}: {made.documents:,} documents, {made.tokens:,} tokens in {made.shards:,} shards"
+    if made.outcome == "finished" and made.tokens:
+        speed = made.encoded_bytes / 1e6 / seconds
+        ratio = made.characters / made.tokens
+        head += f" ({speed:.1f} MB/s of text, {ratio:.2f} characters a token)"
+    lines.append(head)
+    if made.resumed and made.outcome == "finished":
+        lines.append(f"{made.resumed:,} of {made.tasks:,} tasks were done before")
+    if made.outcome == "unsealed":
+        lines.append(
+            f"{len(made.missing):,} of {made.tasks:,} tasks are missing; when all parts are done, the same "
+            "command without --task seals the corpus"
+        )
+    for count, what in [
+        (made.empty_documents, "documents without characters were left out"),
+        (made.short_documents, "too short documents were left out"),
+        (made.long_documents, "too long documents were left out"),
+        (made.foreign_documents, "documents with too little Han were left out"),
+        (made.unsampled_documents, "documents are outside the sample"),
+        (made.duplicate_documents, "duplicates were left out"),
+        (made.bad_records, "records could not be read: see rejects.jsonl"),
+    ]:
+        if count:
+            lines.append(f"{count:,} {what}")
+    return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,384 @@
+//! From a block to its documents: records found, text taken out, cleaned and judged.
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    blocks::{BLOCK_BYTES, Block, Content},
+    clean::{clean, count_han, fold_fullwidth},
+    cut::is_blank,
+    input::Format,
+    json::append_fields,
+    options::{EncodeOptions, Split},
+};
+
+/// What becomes of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Its text is encoded.
+    Kept,
+    /// It has no characters.
+    Empty,
+    /// Too few characters.
+    Short,
+    /// Too many characters.
+    Long,
+    /// Too small a share of Han.
+    Foreign,
+    /// Not in the sample.
+    Unsampled,
+    /// It cannot be read.
+    Bad,
+}
+
+/// One record.
+#[derive(Clone, Copy, Debug)]
+pub struct Document {
+    /// What becomes of it.
+    pub fate: Fate,
+    /// Where its text ends in [`Documents::text`]; it starts where the one before ends.
+    pub end: usize,
+    /// Its code points.
+    pub characters: u32,
+}
+
+/// A record that cannot be read.
+#[derive(Clone, Debug)]
+pub struct Reject {
+    /// Where it starts: bytes of the unpacked file, or the row.
+    pub offset: u64,
+    /// Lines of the piece before it.
+    pub line: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// What is wrong and what mends it.
+    pub reason: String,
+    /// How it begins.
+    pub head: String,
+}
+
+/// The records of a block, in order.
+#[derive(Debug, Default)]
+pub struct Documents {
+    /// The texts that are kept, one behind the other.
+    pub text: Vec<u8>,
+    /// All records.
+    pub records: Vec<Document>,
+    /// The bad ones.
+    pub rejects: Vec<Reject>,
+    /// With deduplication: a hash of each text that is kept.
+    pub hashes: Vec<u128>,
+}
+
+/// Finds and judges the documents of blocks.
+pub struct Reader<'o> {
+    options: &'o EncodeOptions,
+    first: String,
+    second: String,
+}
+
+impl<'o> Reader<'o> {
+    /// Prepares for blocks under these options.
+    pub fn new(options: &'o EncodeOptions) -> Self {
+        Self { options, first: String::new(), second: String::new() }
+    }
+
+    /// The documents of `block`, in place of those that `found` held.
+    pub fn read(&mut self, block: &Block, found: &mut Documents) {
+        found.clear();
+        match &block.content {
+            Content::Text(bytes) => {
+                found.text.reserve(bytes.len());
+                self.read_text(block, bytes, found);
+            }
+            Content::Rows(batch) => {
+                let (mut start, mut row) = (0, batch.row);
+                for end in &batch.ends {
+                    let (Ok(stop) | Err(stop)) = *end;
+                    let record = &batch.bytes[start..stop];
+                    let null = || "a text column is null here".to_owned();
+                    let text = if end.is_ok() { Ok(record) } else { Err(null()) };
+                    self.judge(found, (row, 0), record, text);
+                    (start, row) = (stop, row + 1);
+                }
+            }
+            Content::TooLong(bytes) => {
+                let reason = self.too_long(*bytes);
+                found.push_bad(Reject {
+                    offset: block.offset,
+                    line: block.line,
+                    bytes: *bytes,
+                    reason,
+                    head: String::new(),
+                });
+            }
+            Content::Broken(reason) => {
+                let (offset, line, reason) = (block.offset, block.line, reason.clone());
+                found.push_bad(Reject { offset, line, bytes: 0, reason, head: String::new() });
+            }
+        }
+    }
+
+    fn read_text(&mut self, block: &Block, bytes: &[u8], found: &mut Documents) {
+        let jsonl = block.origin.source.format == Format::Jsonl;
+        let (mut line, mut counted) = (block.line, 0);
+        for_each_record(&block.origin.split, bytes, |start, record| {
+            line += memchr::memchr_iter(b'\n', &bytes[counted..start]).count() as u64;
+            counted = start;
+            let place = (block.offset + start as u64, line);
+            if jsonl {
+                self.judge_json(found, place, record);
+            } else {
+                self.judge(found, place, record, Ok(record));
+            }
+        });
+    }
+
+    fn judge_json(&mut self, found: &mut Documents, place: (u64, u64), record: &[u8]) {
+        if record.len() as u64 <= self.options.max_record_bytes
+            && let Ok(line) = simdutf8::basic::from_utf8(record)
+            && !line.trim_ascii().is_empty()
+        {
+            let start = found.text.len();
+            let text = append_fields(line, &self.options.fields, &mut found.text);
+            if text.is_ok() && !self.changes_text() && found.text.len() > start {
+                // The text stands where it belongs already.
+                return self.judge_in_place(found, start);
+            }
+            let text = text.map(|()| found.text[start..].to_vec());
+            found.text.truncate(start);
+            match text {
+                Ok(text) => self.judge(found, place, record, Ok(&text)),
+                Err(reason) => self.judge(found, place, record, Err(reason)),
+            }
+        } else {
+            self.judge(found, place, record, Ok(record.trim_ascii()));
+        }
+    }
+
+    /// Judges one record whose `text` is taken out of it.
+    fn judge(
+        &mut self,
+        found: &mut Documents,
+        (offset, line): (u64, u64),
+        record: &[u8],
+        text: Result<&[u8], String>,
+    ) {
+        let too_long = record.len() as u64 > self.options.max_record_bytes;
+        let text = if too_long { Err(self.too_long(record.len() as u64)) } else { text };
+        let text = text.and_then(|text| {
+            // The quick check does not say where it fails; the slow one does.
+            simdutf8::basic::from_utf8(text)
+                .or_else(|_| std::str::from_utf8(text))
+                .map_err(|e| not_utf8(record, e))
+        });
+        match text {
+            Ok("") => found.push(Fate::Empty, 0),
+            Ok(text) => {
+                let start = found.text.len();
+                let text = self.change(text);
+                found.text.extend_from_slice(text.as_bytes());
+                self.judge_in_place(found, start);
+            }
+            Err(reason) => {
+                let head = String::from_utf8_lossy(&record[..record.len().min(200)]).into_owned();
+                found.push_bad(Reject { offset, line, bytes: record.len() as u64, reason, head });
+            }
+        }
+    }
+
+    fn changes_text(&self) -> bool {
+        self.options.fold_fullwidth || self.options.clean
+    }
+
+    fn change<'t>(&'t mut self, text: &'t str) -> &'t str {
+        let mut text = text;
+        if self.options.fold_fullwidth {
+            self.first.clear();
+            fold_fullwidth(text, &mut self.first);
+            text = &self.first;
+        }
+        if self.options.clean {
+            self.second.clear();
+            clean(text, &mut self.second);
+            text = &self.second;
+        }
+        text
+    }
+
+    /// Judges the text behind `start`, the last of those found.
+    fn judge_in_place(&self, found: &mut Documents, start: usize) {
+        let options = self.options;
+        let bytes = &found.text[start..];
+        // Only whole texts get here, so counting what starts a character counts the characters.
+        let characters = bytes.iter().filter(|&&b| b & 0xC0 != 0x80).count() as u64;
+        let fate = if characters == 0 {
+            Fate::Empty
+        } else if options.min_chars.is_some_and(|min| characters < min) {
+            Fate::Short
+        } else if options.max_chars.is_some_and(|max| characters > max) {
+            Fate::Long
+        } else if options.min_han.is_some_and(|share| !is_han_enough(bytes, share)) {
+            Fate::Foreign
+        } else {
+            Fate::Kept
+        };
+        let fate = match fate {
+            Fate::Kept if options.sample.is_some() || options.dedup => {
+                let hash = hash_of(bytes);
+                if options.sample.is_some_and(|share| !is_sampled(hash, share)) {
+                    Fate::Unsampled
+                } else {
+                    if options.dedup {
+                        found.hashes.push(hash);
+                    }
+                    Fate::Kept
+                }
+            }
+            fate => fate,
+        };
+        if fate != Fate::Kept {
+            found.text.truncate(start);
+        }
+        found.push(fate, u32::try_from(characters).unwrap_or(u32::MAX));
+    }
+
+    fn too_long(&self, bytes: u64) -> String {
+        let most = self.options.max_record_bytes;
+        format!(
+            "a record of {bytes} bytes, more than the {most} allowed; is the file parted as you think? \
+             raise --max-record-bytes if it is"
+        )
+    }
+}
+
+impl Documents {
+    /// Empties it and keeps its memory, but for what one very long document took.
+    fn clear(&mut self) {
+        self.text.clear();
+        self.text.shrink_to(4 * BLOCK_BYTES);
+        self.records.clear();
+        self.rejects.clear();
+        self.hashes.clear();
+    }
+
+    fn push(&mut self, fate: Fate, characters: u32) {
+        self.records.push(Document { fate, end: self.text.len(), characters });
+    }
+
+    fn push_bad(&mut self, reject: Reject) {
+        self.rejects.push(reject);
+        self.push(Fate::Bad, 0);
+    }
+}
+
+/// Calls `each` with the start and the bytes of every record; what parts them is left out.
+///
+/// Of a line one `\r` before the newline is dropped. Under [`Split::BlankLine`] a record has no newline at
+/// its end, and there are no empty ones; the other kinds may have empty ones.
+fn for_each_record(split: &Split, bytes: &[u8], mut each: impl FnMut(usize, &[u8])) {
+    match split {
+        Split::Line => {
+            let mut start = 0;
+            for newline in
+                memchr::memchr_iter(b'\n', bytes).chain((!bytes.ends_with(b"\n")).then_some(bytes.len()))
+            {
+                let line = &bytes[start..newline];
+                if newline < bytes.len() || !line.is_empty() {
+                    each(start, line.strip_suffix(b"\r").unwrap_or(line));
+                }
+                start = newline + 1;
+            }
+        }
+        Split::BlankLine => {
+            let mut record: Option<(usize, usize)> = None;
+            let mut at = 0;
+            for line in bytes.split_inclusive(|&b| b == b'\n') {
+                let start = at;
+                at += line.len();
+                if is_blank(line) {
+                    if let Some((start, end)) = record.take() {
+                        each(start, &bytes[start..end]);
+                    }
+                } else {
+                    let text = line.strip_suffix(b"\n").unwrap_or(line);
+                    let text = text.strip_suffix(b"\r").unwrap_or(text);
+                    record = Some((record.map_or(start, |(first, _)| first), start + text.len()));
+                }
+            }
+            if let Some((start, end)) = record {
+                each(start, &bytes[start..end]);
+            }
+        }
+        Split::Separator(text) => {
+            let mut start = 0;
+            for at in memchr::memmem::find_iter(bytes, text.as_bytes()) {
+                each(start, &bytes[start..at]);
+                start = at + text.len();
+            }
+            if start < bytes.len() {
+                each(start, &bytes[start..]);
+            }
+        }
+        Split::File => each(0, bytes),
+    }
+}
+
+fn not_utf8(record: &[u8], error: std::str::Utf8Error) -> String {
+    if record.starts_with(&[0xFF, 0xFE]) || record.starts_with(&[0xFE, 0xFF]) {
+        return "not UTF-8 but UTF-16, it seems; convert the file to UTF-8".into();
+    }
+    format!("not UTF-8 (byte {} of the record); convert the file to UTF-8", error.valid_up_to())
+}
+
+fn is_han_enough(text: &[u8], share: f64) -> bool {
+    let (han, all) = count_han(&String::from_utf8_lossy(text));
+    han as f64 >= share * all as f64
+}
+
+/// 128 bits of SHA-256: two texts of a corpus share them by chance less often than a disk lies.
+fn hash_of(text: &[u8]) -> u128 {
+    let digest = Sha256::digest(text);
+    digest.iter().take(16).fold(0, |hash, &byte| (hash << 8) | u128::from(byte))
+}
+
+fn is_sampled(hash: u128, share: f64) -> bool {
+    // 53 bits, which a float holds exactly.
+    ((hash >> 75) as f64) < share * (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records() {
+        let separator = Split::Separator("==".into());
+        let cases: [(&Split, &str, &[&str]); 9] = [
+            (&Split::Line, "a\r\n\n b", &["a", "", " b"]),
+            (&Split::Line, "a\n", &["a"]),
+            (&Split::Line, "a\r\r\n", &["a\r"]),
+            (&Split::BlankLine, "\n\na\nb\r\n \t\nc\n\n\n", &["a\nb", "c"]),
+            (&Split::BlankLine, " \n", &[]),
+            (&separator, "a==b\n====", &["a", "b\n", ""]),
+            (&separator, "=====", &["", "", "="]),
+            (&separator, "", &[]),
+            (&Split::File, "a\n\nb\n", &["a\n\nb\n"]),
+        ];
+        for (split, text, wanted) in cases {
+            let mut found = Vec::new();
+            for_each_record(split, text.as_bytes(), |at, record| {
+                assert_eq!(&text.as_bytes()[at..at + record.len()], record);
+                found.push(String::from_utf8(record.to_vec()).unwrap());
+            });
+            assert_eq!(found, wanted, "{split:?} {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_sample_takes_its_share() {
+        let kept = (0..10_000).filter(|n: &i32| is_sampled(hash_of(&n.to_le_bytes()), 0.3)).count();
+        assert!((2_800..3_200).contains(&kept), "{kept}");
+        assert!((0..100).all(|n: i32| is_sampled(hash_of(&n.to_le_bytes()), 1.0)));
+        assert!(!(0..100).any(|n: i32| is_sampled(hash_of(&n.to_le_bytes()), 0.0)));
+    }
+}

@@ -1,0 +1,187 @@
+"""What may be done to documents, which of them stay, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from click.testing import CliRunner
+
+import zhuzi
+from corpus_tools import read_back, shards_and_manifest, write_lines
+from zhuzi import Tokenizer
+from zhuzi.cli import cli
+from zhuzi.corpus import plan_corpus
+
+TEXTS = [
+    "ＡＢＣ１２３，！",
+    "　　你好\u00a0世界\t\r\n\r\n\r\n再见 ",
+    "短",
+    "English only, no Han at all",
+    "一半 half",
+    "",
+    "短",
+    "\u0007\u200b",
+    "很长" * 50,
+]
+
+
+def kept(merged: Path, out: Path) -> list[str]:
+    tokenizer = Tokenizer.from_dir(merged)
+    return [tokenizer.decode(ids) for ids in read_back(out)]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted", "counts"),
+    [
+        ({"fold_fullwidth": True}, {0: "ABC123，！"}, {"empty_documents": 1}),
+        ({"clean": True}, {1: "你好 世界\n\n再见"}, {"empty_documents": 2}),
+        ({"min_chars": 2}, {2: None, 6: None}, {"short_documents": 2, "empty_documents": 1}),
+        ({"max_chars": 99}, {8: None}, {"long_documents": 1}),
+        ({"max_chars": 100}, {}, {"long_documents": 0}),
+        ({"min_han": 0.3}, {0: None, 3: None, 7: None}, {"foreign_documents": 3}),
+        ({"dedup": True}, {6: None}, {"duplicate_documents": 1}),
+        ({"limit": 3}, dict.fromkeys(range(3, 9)), {"documents": 3, "empty_documents": 0}),
+        ({"limit": 3, "dedup": True, "min_chars": 2}, dict.fromkeys([2, *range(4, 9)]), {"documents": 3}),
+        ({"sample": 0.0, "clean": True}, None, {"unsampled_documents": 7}),
+        ({"sample": 1.0}, {}, {"unsampled_documents": 0}),
+    ],
+)
+def test_options(
+    options: dict[str, object],
+    wanted: dict[int, str | None] | None,
+    counts: dict[str, int],
+    merged: Path,
+    tmp_path: Path,
+) -> None:
+    path = write_lines(tmp_path / "a.jsonl", TEXTS)
+    other = write_lines(tmp_path / "b.jsonl", ["铸字"])  # so that something stays
+    inputs = [path, other] if "limit" not in options else [path]
+    if wanted is None:
+        with pytest.raises(ValueError, match="no document that is kept"):
+            zhuzi.encode_corpus(inputs, merged, tmp_path / "out", **options)  # type: ignore[arg-type]
+        return
+    made = zhuzi.encode_corpus(inputs, merged, tmp_path / "out", **options)  # type: ignore[arg-type]
+    plain = {n: t for n, t in enumerate(TEXTS) if t and not (options.get("clean") and n == 7)}
+    texts = [t for _, t in sorted({**plain, **wanted}.items()) if t is not None]
+    got = kept(merged, made.folder)
+    assert got[: len(texts)] == texts
+    manifest = json.loads((made.folder / "manifest.json").read_text())
+    for name, count in counts.items():
+        assert getattr(made, name) == manifest[name] == count, name
+    left_out = sum(v for k, v in manifest.items() if k.endswith("_documents") and isinstance(v, int))
+    assert "limit" in options or made.documents + left_out == len(TEXTS) + 1
+
+
+def test_lengths_count_after_cleaning(merged: Path, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["  一二  ", "𠮷野家"])
+    made = zhuzi.encode_corpus([path], merged, tmp_path / "out", clean=True, min_chars=3)
+    assert kept(merged, made.folder) == ["𠮷野家"], "code points, not bytes or UTF-16"
+    assert made.characters == 3
+
+
+def test_what_depends_on_order_does_not_depend_on_threads(
+    merged: Path, chinese_texts: list[str], tmp_path: Path
+) -> None:
+    rng = random.Random(3)
+    inputs = [
+        write_lines(
+            tmp_path / f"{n}.jsonl",
+            [rng.choice(chinese_texts[:80]) + str(rng.randrange(20)) for _ in range(3000)],
+        )
+        for n in range(3)
+    ]
+    first: dict[str, bytes] = {}
+    for threads in (1, 2, 5):
+        made = zhuzi.encode_corpus(
+            inputs, merged, tmp_path / str(threads), num_threads=threads, shard_bytes=400_000,
+            dedup=True, sample=0.7, limit=900,
+        )  # fmt: skip
+        assert made.documents == 900 and made.duplicate_documents > 100 and made.unsampled_documents > 100
+        first = first or shards_and_manifest(made.folder)
+        assert shards_and_manifest(made.folder) == first
+    documents = read_back(made.folder)
+    assert len({tuple(d) for d in documents}) == 900
+    assert zhuzi.encode_corpus(
+        inputs, merged, made.folder, shard_bytes=400_000, dedup=True, sample=0.7, limit=900
+    ).outcome == "already"  # fmt: skip
+
+
+def test_bos_and_eos(merged: Path, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["一", "二"])
+    tokenizer = Tokenizer.from_dir(merged)
+    zhuzi.encode_corpus([path], merged, tmp_path / "out", bos=True)
+    assert read_back(tmp_path / "out") == [
+        tokenizer.encode(t, add_bos=True, add_eos=True) for t in ("一", "二")
+    ]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["bos"], manifest["eos"]) == (True, True)
+
+
+def test_ids_of_a_new_sample(merged: Path, reference: Path, tmp_path: Path) -> None:
+    """Documents drawn anew each time from the reference corpora, against sentencepiece itself."""
+    from conftest import reference_corpora
+
+    seed = random.randrange(1 << 30)
+    sys.stdout.write(f"seed {seed}\n")
+    rng = random.Random(seed)
+    texts = [t for _, documents in reference_corpora(reference) for t in rng.sample(documents, 12) if t]
+    path = write_lines(tmp_path / "a.jsonl", texts)
+    zhuzi.encode_corpus([path], merged, tmp_path / "out")
+    peer = sentencepiece.SentencePieceProcessor(model_file=str(merged / "tokenizer.model"))
+    assert read_back(tmp_path / "out") == [[*ids, 2] for ids in peer.encode(texts)]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"min_chars": 5, "max_chars": 4}, "no document would be left"),
+        ({"sample": 1.5}, "between 0 and 1"),
+        ({"separator": "x"}, "belong together"),
+        ({"split": "separator"}, "belong together"),
+        ({"split": "separator", "separator": ""}, "an empty separator"),
+        ({"field": []}, "at least one field"),
+        ({"shard_bytes": 0}, "shard_bytes must be at least 1"),
+        ({"on_error": "ignore"}, "'stop' or 'skip'"),
+        ({"part": (2, 2)}, "numbered from 0 to 1"),
+    ],
+)
+def test_options_that_cannot_be(
+    options: dict[str, object], reason: str, merged: Path, chinese_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        zhuzi.encode_corpus([chinese_file], merged, tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_writes_nothing(merged: Path, chinese_texts: list[str], tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "in" / "zh.jsonl", chinese_texts * 20)
+    made = zhuzi.encode_corpus([path], merged, tmp_path / "out", shard_bytes=500_000)
+    plan = plan_corpus([path], merged, shard_bytes=500_000)
+    assert (plan.tasks, plan.shards, plan.bytes) == (made.tasks, made.shards, path.stat().st_size)
+    assert abs(plan.tokens / made.tokens - 1) < 0.1 and abs(plan.documents / made.documents - 1) < 0.1
+    line = ["corpus", "encode", str(path.parent), "--tokenizer", str(merged), "--out", str(tmp_path / "no")]
+    shown = CliRunner().invoke(cli, [*line, "--dry-run"])
+    assert shown.exit_code == 0 and "nothing was written" in shown.output and str(path) in shown.output
+    assert not (tmp_path / "no").exists()
+
+
+def test_what_is_shown(merged: Path, chinese_texts: list[str], tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "zh.jsonl", [*chinese_texts * 30, ""])
+    line = ["corpus", "encode", str(path), "--tokenizer", str(merged), "--out"]
+    text = CliRunner().invoke(cli, [*line, str(tmp_path / "text")])
+    assert text.exit_code == 0, text.output
+    assert f"{30 * len(chinese_texts):,} documents" in text.output and "MB/s of text" in text.output
+    assert "1 documents without characters were left out" in text.output
+    lines = CliRunner().invoke(cli, [*line, str(tmp_path / "json"), "--log-format", "json"])
+    events = [json.loads(line) for line in lines.output.splitlines()]
+    assert events[-1]["event"] == "finished" and events[-1]["empty_documents"] == 1
+    assert {e["event"] for e in events[:-1]} <= {"progress"}
+    run = json.loads((tmp_path / "json" / "run.json").read_text())
+    assert run["input_bytes_this_run"] == path.stat().st_size and set(run["thread_seconds"]) == {
+        "read", "parse", "encode", "write", "commit",
+    }  # fmt: skip
