@@ -90,7 +90,10 @@ def main() -> None:
     except ModuleNotFoundError as error:
         extras = {"jinja2": "demo", "matplotlib": "demo", "mistral_common": "demo"}
         extra = {**extras, "pyarrow": "export", "ray": "ray"}.get(error.name or "", "train")
-        _fail(f"this command needs {error.name}; install it with: pip install 'zhuzi[{extra}]'", options["debug"])
+        _fail(
+            f"this command needs {error.name}; install it with: pip install 'zhuzi[{extra}]'",
+            options["debug"],
+        )
     except OSError as error:
         place = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{place}{error.strerror or error}", options["debug"])

@@ -6,7 +6,7 @@ import codecs
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ def encode(
     go on where it stopped. Order and bytes of the output do not depend on threads and interruptions.
     """
     from zhuzi.cli.progress import reporter, summary
-    from zhuzi.corpus import encode_corpus, encode_corpus_on_ray, plan_corpus
+    from zhuzi.corpus import EncodedCorpus, encode_corpus, encode_corpus_on_ray, plan_corpus
 
     settings |= {
         "field": field,
@@ -161,7 +161,7 @@ def encode(
             settings.pop(key)
         say("{plan}", plan=plan_corpus(inputs, tokenizer, **settings).text())
         return
-    run = encode_corpus
+    run: Callable[..., EncodedCorpus] = encode_corpus
     if engine == "ray":
         if settings.pop("part") is not None:
             raise click.UsageError("--task and --engine ray are two ways to share the work; choose one")

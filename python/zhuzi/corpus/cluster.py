@@ -16,7 +16,15 @@ from types import ModuleType
 from typing import Any
 
 from zhuzi import _core
-from zhuzi.corpus.encode import EncodedCorpus, Paths, Progress, claim, encode_corpus, encode_options, skips_bad
+from zhuzi.corpus.encode import (
+    EncodedCorpus,
+    Paths,
+    Progress,
+    claim,
+    encode_corpus,
+    encode_options,
+    skips_bad,
+)
 from zhuzi.tokenizer import Tokenizer
 
 #: How often Ray runs a task again whose worker died.

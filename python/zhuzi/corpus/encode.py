@@ -111,7 +111,8 @@ def encode_corpus(
     goes to `rejects.jsonl` with the reason. `part=(i, n)` does one of n parts (i from 0) of the same work,
     side by side with others; the same call without it does what is missing and seals the corpus. `append`
     adds the inputs that a finished corpus does not know yet. `overwrite` starts anew in a folder that Zhuzi
-    wrote, unless that holds an unfinished run of the same request. `progress(bytes, total_bytes, documents, tokens)` is
+    wrote, unless that holds an unfinished run of the same request.
+    `progress(bytes, total_bytes, documents, tokens)` is
     called a few times a second; what it raises ends the run.
 
     Raises:
@@ -164,7 +165,7 @@ def claim(
     *,
     overwrite: bool,
 ) -> tuple[Paths, Tokenizer]:
-    """The inputs as a list and the tokenizer, loaded; refuses an output whose removal would lose something."""
+    """The inputs as a list, the tokenizer loaded; refuses an output whose removal would lose something."""
     inputs = one_or_more(inputs)
     if overwrite:
         read = [path for path in inputs if path != "-"]
