@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,19 +139,6 @@ def test_an_unknown_failure_is_one_line_too(
 def zhuzi_process(*args: object, **options: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "zhuzi", *map(str, args)]
     return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload, no-any-return]
-
-
-def test_a_terminated_run_leaves_nothing(merged: Path, chinese_file: Path, tmp_path: Path) -> None:
-    big = tmp_path / "in" / "big.jsonl"
-    big.parent.mkdir()
-    big.write_bytes(chinese_file.read_bytes() * 3000)
-    process = zhuzi_process("corpus", "encode", big, "--tokenizer", merged, "--out", tmp_path / "out")
-    while not list(tmp_path.glob(".out.*")) and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    assert "interrupted" in process.communicate(timeout=60)[1]
-    assert process.returncode == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
 def test_a_report_that_cannot_be_shown_is_no_failure(merged: Path, tmp_path: Path) -> None:

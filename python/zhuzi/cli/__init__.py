@@ -47,7 +47,8 @@ def _take_debug(command: click.Command) -> None:
     """Gives the command and those below it `--debug`, wherever on the line it is written."""
 
     def note(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-        context.ensure_object(dict)["debug"] |= wanted
+        given = context.ensure_object(dict)
+        given["debug"] = given.get("debug", False) or wanted
 
     command.params.append(
         click.Option(
