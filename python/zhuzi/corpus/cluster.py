@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -81,12 +82,14 @@ def encode_corpus_on_ray(
         # A run of another process on this folder is refused while ours goes on.
         with (folder / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            running = [worker.remote(here, folder, model, t, cores_per_task, skip_bad) for t in missing]
+            stop = folder / f".tmp-stop-{uuid.uuid4().hex}"
+            running = [worker.remote(here, folder, stop, model, t, cores_per_task, skip_bad) for t in missing]
             try:
                 _wait(ray, running, folder, progress)
             except BaseException:
-                for reference in running:
-                    ray.cancel(reference, force=True)
+                # Tasks that have not begun end at once, others by themselves: what they commit is no loss.
+                # `ray.cancel` would do it, too, but at times it takes the driver down (Ray 2.60).
+                stop.touch()
                 raise
     return encode_corpus(
         inputs,
@@ -101,9 +104,11 @@ def encode_corpus_on_ray(
 
 
 def _run_task(
-    here: Path, folder: Path, tokenizer: Tokenizer, task: int, threads: int, skip_bad: bool
+    here: Path, folder: Path, stop: Path, tokenizer: Tokenizer, task: int, threads: int, skip_bad: bool
 ) -> tuple[int, int, int]:
-    """Run in a worker: one task; bytes of the inputs, documents and tokens."""
+    """Run in a worker: one task; bytes of the inputs, documents and tokens. Nothing once `stop` is there."""
+    if stop.exists():
+        return (0, 0, 0)
     os.chdir(here)  # the plan names the inputs as the driver did
     _core.encode_tasks(
         folder, tokenizer._core, tokenizer.fingerprint, [task], threads=threads, skip_bad=skip_bad
