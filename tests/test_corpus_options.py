@@ -124,7 +124,7 @@ def test_bos_and_eos(merged: Path, tmp_path: Path) -> None:
 
 def test_ids_of_a_new_sample(merged: Path, reference: Path, tmp_path: Path) -> None:
     """Documents drawn anew each time from the reference corpora, against sentencepiece itself."""
-    from conftest import reference_corpora
+    from texts import reference_corpora
 
     seed = random.randrange(1 << 30)
     sys.stdout.write(f"seed {seed}\n")

@@ -91,7 +91,7 @@ def test_the_road_at_full_length(files: str, request: pytest.FixtureRequest, tmp
     """Chinese gets better in stage 1 and again in stage 2."""
     own: dict[str, Path] = {}
     if files == "reference":
-        from conftest import reference_corpora
+        from texts import reference_corpora
 
         reference = request.getfixturevalue("reference")
         texts = next(t for name, t in reference_corpora(reference) if name.startswith("prose_republican"))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from conftest import HARD_TEXTS, reference_corpora
+from texts import HARD_TEXTS, reference_corpora
 from zhuzi import Tokenizer
 from zhuzi.errors import ModelFileError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import HARD_TEXTS, reference_corpora
+from texts import HARD_TEXTS, reference_corpora
 from zhuzi import Tokenizer
 
 transformers = pytest.importorskip("transformers")
