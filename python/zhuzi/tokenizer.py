@@ -57,6 +57,14 @@ class Piece(NamedTuple):
     """NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED or BYTE, as SentencePiece calls them."""
 
 
+class Encoding(NamedTuple):
+    """Ids of one text with their offsets."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    """For each id: its first code point in the text, and the one behind its last."""
+
+
 class Tokenizer:
     """An exact SentencePiece BPE tokenizer, with the tokens added beside its model (`[PAD]`).
 
@@ -158,6 +166,14 @@ class Tokenizer:
         if add_eos:
             ids.append(self._required("eos", self.eos_id))
         return ids
+
+    def encode_with_offsets(self, text: str) -> Encoding:
+        """Ids of one text, and where in it each token stands, as SentencePiece's `proto` output has it.
+
+        An offset is (begin, end) in code points: `text[begin:end]`. The dummy `▁` in front stands for nothing of
+        the text, and of the bytes that spell a character the last stands for it, the others for nothing.
+        """
+        return Encoding(*self._core.encode_with_offsets(text))
 
     def encode_batch(
         self, docs: Sequence[str | bytes] | ArrowArray, num_threads: int | None = None
