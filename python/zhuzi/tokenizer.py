@@ -170,8 +170,8 @@ class Tokenizer:
     def encode_with_offsets(self, text: str) -> Encoding:
         """Ids of one text, and where in it each token stands, as SentencePiece's `proto` output has it.
 
-        An offset is (begin, end) in code points: `text[begin:end]`. The dummy `▁` in front stands for nothing of
-        the text, and of the bytes that spell a character the last stands for it, the others for nothing.
+        An offset is (begin, end) in code points: `text[begin:end]`. The dummy `▁` in front stands for nothing
+        of the text, and of the bytes that spell a character the last stands for it, the others for nothing.
         """
         return Encoding(*self._core.encode_with_offsets(text))
 
