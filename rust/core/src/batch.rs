@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    memory::{populate, prefetch},
+    memory::{enlarge_pages, populate, prefetch},
     text::Text,
     tokenizer::{Scratch, Tokenizer},
 };
@@ -212,6 +212,7 @@ impl Tokenizer {
         if ids.try_reserve(units + units / 2).is_err() {
             ids.reserve(units / 4);
         }
+        enlarge_pages(ids.spare_capacity_mut());
         if threads > 1 {
             self.encode_together(documents, tasks, threads, &mut ids);
         } else {
