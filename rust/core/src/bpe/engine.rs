@@ -1,7 +1,7 @@
 //! The fast encoder: blocks of characters in, ids out.
 
 #[cfg(target_arch = "x86_64")]
-use super::kernel::Avx2;
+use super::kernel::{Avx2, Avx512};
 use super::{
     block::{Block, List, Lists, Segment},
     cache::{Cache, LongCache, MAX_SYMBOLS, Place},
@@ -57,11 +57,19 @@ impl Rules {
     /// `prefix` puts a `▁` in front.
     pub fn encode(&self, text: Text<'_>, prefix: bool, scratch: &mut EngineScratch, sink: &mut Sink<'_>) {
         #[cfg(target_arch = "x86_64")]
-        if Avx2::is_available() {
-            return Avx2::enter(
-                #[inline(always)]
-                || self.encode_with::<Avx2>(text, prefix, scratch, sink),
-            );
+        {
+            if Avx512::is_available() {
+                return Avx512::enter(
+                    #[inline(always)]
+                    || self.encode_with::<Avx512>(text, prefix, scratch, sink),
+                );
+            }
+            if Avx2::is_available() {
+                return Avx2::enter(
+                    #[inline(always)]
+                    || self.encode_with::<Avx2>(text, prefix, scratch, sink),
+                );
+            }
         }
         self.encode_with::<Portable>(text, prefix, scratch, sink);
     }

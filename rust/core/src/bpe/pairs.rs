@@ -95,6 +95,27 @@ impl Pairs {
         unsafe { *self.pairs.get_unchecked(at) }
     }
 
+    /// Looks up the words of 65 codes, and the entries of their first `n` (a multiple of 8) neighbour pairs.
+    #[inline(always)]
+    pub fn look_up(
+        &self,
+        codes: &[u16; 65],
+        n: usize,
+        chars: &mut [CharWord; 65],
+        entries: &mut [PairWord; 64],
+    ) {
+        let mut left = self.char(codes[0]);
+        chars[0] = left;
+        for from in (0..n.min(64)).step_by(8) {
+            for i in from..from + 8 {
+                let right = self.char(codes[i + 1]);
+                chars[i + 1] = right;
+                entries[i] = self.entry(left, right);
+                left = right;
+            }
+        }
+    }
+
     /// True if `entry` belongs to a pair with `right`: some piece holds the two side by side. Where it is false
     /// no merge ever crosses (theorem P1).
     #[inline(always)]
