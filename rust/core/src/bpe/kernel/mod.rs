@@ -103,6 +103,7 @@ pub fn rank_key(rank: u32, at: usize) -> u32 {
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use rustc_hash::FxHashMap;
 
