@@ -49,6 +49,7 @@ test-python: setup ## Run the tests of the package
 	$(BIN)/pytest -q
 
 test-slow: setup ## Run the tests that take minutes, too
+	$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/requirements.py ray)
 	$(BIN)/pytest -q -m 'not gpu and not bench'
 
 lint: setup ## Check format, types and style
