@@ -56,9 +56,9 @@ fn english_utf8(bencher: Bencher<'_, '_>) {
     bench(bencher, &sample::tokenizer(), Text::Utf8(&text), &text);
 }
 
-#[divan::bench(args = 0..11)]
-fn hostile(bencher: Bencher<'_, '_>, kind: usize) {
-    let (_, text) = sample::hostile(BYTES).swap_remove(kind);
+#[divan::bench(args = sample::HOSTILE)]
+fn hostile(bencher: Bencher<'_, '_>, kind: &str) {
+    let text = sample::hostile(kind, BYTES);
     bench(bencher, &sample::tokenizer(), Text::Utf8(&text), &text);
 }
 

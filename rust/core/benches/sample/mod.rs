@@ -77,32 +77,42 @@ pub fn repeated(text: &str, bytes: usize) -> String {
     out
 }
 
-/// Texts made to be slow, by name.
-pub fn hostile(bytes: usize) -> Vec<(&'static str, String)> {
-    let mut random = common::Random(5);
-    let mut drawn = |alphabet: &str| {
+/// Texts made to be slow.
+pub const HOSTILE: [&str; 11] = [
+    "a letter",
+    "spaces",
+    "newlines",
+    "中国",
+    "an unknown character",
+    "emoji",
+    "abab",
+    "random letters",
+    "random digits",
+    "base64",
+    "Han without a stop",
+];
+
+/// One of [`HOSTILE`].
+pub fn hostile(name: &str, bytes: usize) -> String {
+    let drawn = |alphabet: &str| {
         let alphabet: Vec<char> = alphabet.chars().collect();
-        let mut out = String::with_capacity(bytes + 4);
-        while out.len() < bytes {
-            out.push(*random.pick(&alphabet));
-        }
-        out
+        let mut random = common::Random(5);
+        (0..bytes).map(|_| *random.pick(&alphabet)).collect()
     };
-    let lower = drawn("abcdefghijklmnopqrstuvwxyz");
-    let digits = drawn("0123456789");
-    let base64 = drawn("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
-    let linked: String = chinese().chars().filter(|c| ('\u{4E00}'..='\u{9FFF}').contains(c)).collect();
-    vec![
-        ("a letter", repeated("a", bytes)),
-        ("spaces", repeated(" ", bytes)),
-        ("newlines", repeated("\n", bytes)),
-        ("中国", repeated("中国", bytes)),
-        ("an unknown character", repeated("龘", bytes)),
-        ("emoji", repeated("😀", bytes)),
-        ("abab", repeated("ab", bytes)),
-        ("random letters", lower),
-        ("random digits", digits),
-        ("base64", base64),
-        ("Han without a stop", repeated(&linked, bytes)),
-    ]
+    match name {
+        "a letter" => repeated("a", bytes),
+        "spaces" => repeated(" ", bytes),
+        "newlines" => repeated("\n", bytes),
+        "中国" => repeated("中国", bytes),
+        "an unknown character" => repeated("龘", bytes),
+        "emoji" => repeated("😀", bytes),
+        "abab" => repeated("ab", bytes),
+        "random letters" => drawn("abcdefghijklmnopqrstuvwxyz"),
+        "random digits" => drawn("0123456789"),
+        "base64" => drawn("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"),
+        _ => {
+            let han = chinese().chars().filter(|c| ('\u{4E00}'..='\u{9FFF}').contains(c)).collect::<String>();
+            repeated(&han, bytes)
+        }
+    }
 }

@@ -14,7 +14,7 @@ pub fn append_fields(line: &str, fields: &[String], out: &mut String) -> Result<
     let object = Object { fields, found: &mut found, out };
     object.deserialize(&mut json).and_then(|()| json.end()).map_err(|e| {
         let wanted: Vec<_> = fields.iter().map(|f| format!("`{f}`")).collect();
-        format!("no JSON object with a text in {}: {e}", wanted.join(" and "))
+        format!("no JSON object with a text in {}: {}", wanted.join(" and "), without_line(&e))
     })?;
     let missing =
         |field: &String| format!("the object has no field `{field}`; name the right one with --field");
@@ -27,6 +27,15 @@ pub fn append_fields(line: &str, fields: &[String], out: &mut String) -> Result<
         out.push_str(&joined);
     }
     Ok(())
+}
+
+/// The error with its place in the record; serde_json's own place would be taken for one in the file.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(&format!(" at line {} column", error.line())) {
+        Some((what, _)) => format!("{what} (byte {} of the record)", error.column()),
+        None => text,
+    }
 }
 
 /// Reads a JSON object, appends some of its fields to `out` and notes where they stand there.
@@ -146,5 +155,7 @@ mod tests {
         }
         assert_eq!(text(r#"{"b": "1", "a": "2", "b": "3"}"#, &["a", "b", "a"]).unwrap(), "2\n3\n2");
         assert!(text(r#"{"text": "a"}"#, &["text", "title"]).unwrap_err().contains("`title`"));
+        let error = text(r#"{"text": 3}"#, &["text"]).unwrap_err();
+        assert!(error.ends_with("(byte 10 of the record)"), "{error}");
     }
 }
