@@ -7,7 +7,7 @@ use super::{
     codes::{ASTRAL, Codes, from_bmp},
     kernel::{CHUNK, CHUNK_TAIL, Kernel, LinkMasks},
     merges::Symbol,
-    pairs::Pairs,
+    pairs::{LookUps, Pairs},
 };
 use crate::text::Text;
 
@@ -26,6 +26,7 @@ pub struct Block {
     pub held: usize,
     /// For each character: the token that starts there. Only those whose `keep` bit is set are written.
     pub tokens: Box<[Symbol; BLOCK + SLACK]>,
+    look_ups: Box<LookUps>,
     links: [LinkMasks; WORDS + 2],
     keep: [u64; WORDS + 2],
     /// The characters behind the [`ASTRAL`] codes, in order, and how many of them are already written.
@@ -111,6 +112,7 @@ impl Default for Block {
             codes: Box::new([0; BLOCK + SLACK]),
             held: 0,
             tokens: Box::new([0; BLOCK + SLACK]),
+            look_ups: Box::default(),
             links: [LinkMasks::default(); WORDS + 2],
             keep: [0; WORDS + 2],
             astral: Vec::new(),
@@ -205,7 +207,7 @@ impl Block {
             let codes = self.codes[64 * word..].first_chunk::<65>();
             let tokens = self.tokens[64 * word..].first_chunk_mut::<64>();
             if let (Some(codes), Some(tokens)) = (codes, tokens) {
-                self.links[word] = K::link(pairs, codes, self.held - 64 * word, tokens);
+                self.links[word] = K::link(pairs, codes, self.held - 64 * word, &mut self.look_ups, tokens);
             }
         }
         let over = (64 * words - self.held) as u32;

@@ -6,7 +6,7 @@ use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, RUN, Ranks, Room};
 use crate::bpe::{
     codes::{SPACE, SPACE_MARK},
     merges::{SYMBOL_BITS, Symbol},
-    pairs::{ONE_SCORE, PIECE, Pairs},
+    pairs::{LookUps, ONE_SCORE, PIECE, Pairs},
 };
 
 /// The loops for AVX2, BMI and POPCNT. Whoever calls them has checked [`Avx2::is_available`] and sits in a
@@ -143,10 +143,16 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    fn link(pairs: &Pairs, codes: &[u16; 65], n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks {
+    fn link(
+        pairs: &Pairs,
+        codes: &[u16; 65],
+        n: usize,
+        room: &mut LookUps,
+        tokens: &mut [Symbol; 64],
+    ) -> LinkMasks {
         let n = n.min(64).next_multiple_of(8);
-        let (mut chars, mut entries) = ([0; 65], [0; 64]);
-        pairs.look_up(codes, n, &mut chars, &mut entries);
+        pairs.look_up(codes, n, room);
+        let LookUps { chars, entries } = room;
         let mut masks = LinkMasks::default();
         // SAFETY: for i up to 56: loads of 4 words at i and i + 4 of `entries` (64) and `chars` (65), the latter
         // also one further on; a store of 8 tokens at i of 64.

@@ -7,7 +7,7 @@ use super::{Avx2, CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, Room, avx2::Avx2Ran
 use crate::bpe::{
     codes::{SPACE, SPACE_MARK},
     merges::{SYMBOL_BITS, Symbol},
-    pairs::{COLUMN_MASK, ONE_SCORE, PIECE, Pairs},
+    pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE, Pairs},
 };
 
 /// The loops for AVX-512 (F, BW, VL and VBMI2) beside what [`Avx2`] needs. Whoever calls them has checked
@@ -93,10 +93,16 @@ impl Kernel for Avx512 {
     }
 
     #[inline(always)]
-    fn link(pairs: &Pairs, codes: &[u16; 65], n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks {
+    fn link(
+        pairs: &Pairs,
+        codes: &[u16; 65],
+        n: usize,
+        room: &mut LookUps,
+        tokens: &mut [Symbol; 64],
+    ) -> LinkMasks {
         let n = n.min(64).next_multiple_of(8);
-        let (mut chars, mut entries) = ([0; 65], [0; 64]);
-        pairs.look_up(codes, n, &mut chars, &mut entries);
+        pairs.look_up(codes, n, room);
+        let LookUps { chars, entries } = room;
         let mut masks = LinkMasks::default();
         // SAFETY: for i up to 56: loads of 8 words at i of `entries` (64) and at i and i + 1 of `chars` (65); a store
         // of 8 tokens at i of 64.

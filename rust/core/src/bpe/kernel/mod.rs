@@ -20,7 +20,7 @@ use std::mem::MaybeUninit;
 
 use super::{
     merges::{NO_RANK, Symbol},
-    pairs::Pairs,
+    pairs::{LookUps, Pairs},
 };
 
 /// Bytes that are decoded at a time.
@@ -66,7 +66,13 @@ pub trait Kernel {
 
     /// Looks the first `n` of 64 neighbour pairs up (the last one with `codes[64]`), or some more. Each place of
     /// `tokens` gets what its pair becomes if that is a piece, else the character's own symbol.
-    fn link(pairs: &Pairs, codes: &[u16; 65], n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks;
+    fn link(
+        pairs: &Pairs,
+        codes: &[u16; 65],
+        n: usize,
+        room: &mut LookUps,
+        tokens: &mut [Symbol; 64],
+    ) -> LinkMasks;
 
     /// Copies the tokens whose bit is set in `keep` to the front of `out`, and says whether one of the copied
     /// ones is at least `vocab`. May scribble on what follows in `out`.
@@ -176,8 +182,9 @@ mod tests {
                 if random(&mut state, 2) == 0 { code } else { code * 700 }
             });
             let (mut plain, mut vector) = ([0; 64], [1; 64]);
-            let masks = Portable::link(&pairs, &codes, 64, &mut plain);
-            assert_eq!(K::link(&pairs, &codes, 64, &mut vector), masks);
+            let mut room = LookUps::default();
+            let masks = Portable::link(&pairs, &codes, 64, &mut room, &mut plain);
+            assert_eq!(K::link(&pairs, &codes, 64, &mut room, &mut vector), masks);
             assert_eq!(plain, vector);
             for i in 0..64 {
                 let link = links.get(&(codes[i], codes[i + 1]));
