@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 RUST := $(shell find rust -type f \( -name '*.rs' -o -name '*.proto' -o -name Cargo.toml \)) Cargo.toml Cargo.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-rust test-python lint format bench wheel clean
+.PHONY: help setup demo test test-slow test-rust test-python lint format bench instructions fuzz wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,7 @@ test-python: setup ## Run the tests of the package
 	$(BIN)/pytest -q
 
 test-slow: setup ## Run the tests that take minutes, too
+	$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/requirements.py ray)
 	$(BIN)/pytest -q -m 'not gpu and not bench'
 
 lint: setup ## Check format, types and style
@@ -66,6 +67,13 @@ format: setup ## Format all code
 
 bench: setup ## Measure encoding beside the peers that are installed: make bench BENCH="--model M FILE..."
 	$(BIN)/python benches/bench_encode.py $(BENCH)
+
+instructions: ## Count the encoder's instructions a byte (valgrind); fails where they have grown
+	cargo bench --quiet -p zhuzi-core --bench instructions
+
+fuzz: ## Fuzz model files and ids for a minute each (cargo-fuzz and a nightly compiler)
+	cd rust && cargo +nightly fuzz run --fuzz-dir fuzz model_file -- -max_total_time=60 -max_len=4000
+	cd rust && cargo +nightly fuzz run --fuzz-dir fuzz ids -- -max_total_time=60 -max_len=1500
 
 wheel: setup ## Build the wheel into dist/
 	$(BIN)/maturin build --release --out dist

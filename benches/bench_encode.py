@@ -2,7 +2,9 @@
 
 FILEs are .jsonl (field `text`) or .txt (a document a line), plain or .zst. Every measurement runs in a
 process of its own with empty caches; engines take turns, the median of the rounds counts, and only ratios
-within one run mean anything on a shared machine. Tables: all text, by file, by document length, by threads.
+within one run mean anything on a shared machine. Tables: all text, by file, by document length, by threads
+(with what as many independent processes reach together), and hostile texts, whose cost a byte is given beside
+that of ordinary text, at 1 MB and at 100 MB.
 The number of tokens of an engine that claims to be exact is compared with sentencepiece's; a difference fails
 the run.
 
@@ -26,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 #: Engine -> module that must be installed.
 PEERS = {
@@ -38,16 +41,16 @@ PEERS = {
 EXACT = {"sentencepiece", "zhuzi"}
 LENGTHS = [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]
 
-Encode = Callable[[list[str]], int]
+Encode = Callable[[list[str]], Any]
 
 
 def load(engine: str, model: str, threads: int) -> Encode:
-    """A function that encodes documents and returns the number of ids, by an engine that is ready to run."""
+    """A function that encodes documents, by an engine that is ready to run."""
     if engine == "sentencepiece":
         import sentencepiece
 
         sp = sentencepiece.SentencePieceProcessor(model_file=model)
-        return lambda docs: sum(map(len, sp.encode(docs, num_threads=threads)))
+        return lambda docs: sp.encode(docs, num_threads=threads)
     if engine == "tokenizers":
         import shutil
 
@@ -56,26 +59,26 @@ def load(engine: str, model: str, threads: int) -> Encode:
         folder = tempfile.mkdtemp()
         shutil.copy(model, folder + "/tokenizer.model")
         hf = LlamaTokenizer.from_pretrained(folder)._tokenizer
-        return lambda docs: sum(len(e.ids) for e in hf.encode_batch_fast(docs, add_special_tokens=False))
+        return lambda docs: hf.encode_batch_fast(docs, add_special_tokens=False)
     if engine == "gigatoken":
         import gigatoken
 
         giga = gigatoken.Tokenizer(model)
         if threads > 1:
-            return lambda docs: sum(map(len, giga.encode_batch(docs)))
+            return giga.encode_batch
         inner = next(
             v for v in vars(giga).values() if hasattr(v, "encode_batch") and hasattr(v, "encode_files")
         )
-        return lambda docs: sum(map(len, inner.encode_batch(docs, parallel=False)))
+        return lambda docs: inner.encode_batch(docs, parallel=False)
     if engine == "kitoken":
         import kitoken
 
         kit = kitoken.Kitoken.from_file(model)
-        return lambda docs: sum(len(kit.encode(doc)) for doc in docs)
+        return lambda docs: [kit.encode(doc) for doc in docs]
     import zhuzi
 
     ours = zhuzi.Tokenizer.from_sentencepiece(model)
-    return lambda docs: len(ours.encode_batch(docs, num_threads=threads).ids)
+    return lambda docs: ours.encode_batch(docs, num_threads=threads)
 
 
 def measure(engine: str, model: str, threads: int, path: str) -> None:
@@ -83,43 +86,81 @@ def measure(engine: str, model: str, threads: int, path: str) -> None:
     docs = json.loads(Path(path).read_text("utf-8"))
     encode = load(engine, model, threads)
     encode(["预热 warm-up"])
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
     started = time.perf_counter()
-    tokens = encode(docs)
-    sys.stdout.write(json.dumps([time.perf_counter() - started, tokens]) + "\n")
+    result = encode(docs)
+    seconds = time.perf_counter() - started
+    sys.stdout.write(json.dumps([seconds, sum(len(getattr(ids, "ids", ids)) for ids in result)]) + "\n")
+
+
+def run_children(
+    engine: str, model: str, threads: int, path: Path, processes: int
+) -> list[tuple[float, int]]:
+    """Seconds and tokens of processes that encode the same documents at the same time."""
+    command = [
+        sys.executable,
+        __file__,
+        "--child",
+        engine,
+        "--threads",
+        str(threads),
+        "--model",
+        model,
+        str(path),
+    ]
+    environment = {
+        **os.environ,
+        "RAYON_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": str(threads > 1).lower(),
+    }
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    children = [
+        subprocess.Popen(command, text=True, env=environment, **pipes)  # type: ignore[call-overload]
+        for _ in range(processes)
+    ]
+    if all(child.stdout.readline() for child in children):
+        for child in children:
+            child.stdin.write("go\n")
+            child.stdin.flush()
+    results = []
+    for child in children:
+        said, complaint = child.communicate()
+        if child.returncode:
+            raise RuntimeError(f"{engine}: {complaint.strip().splitlines()[-1]}")
+        results.append(tuple(json.loads(said.splitlines()[-1])))
+    return results
 
 
 def compare(
-    engines: Sequence[str], model: str, threads: int, docs: list[str], rounds: int
+    engines: Sequence[str], model: str, threads: int, docs: list[str], rounds: int, processes: int = 1
 ) -> dict[str, float]:
-    """Median seconds of each engine, taking turns; token counts of exact engines must agree."""
+    """Median seconds of each engine, taking turns; token counts of exact engines must agree.
+
+    Of several processes it is the time in which they encode the documents once, together.
+    """
     seconds: dict[str, list[float]] = {}
     counts: dict[str, int] = {}
+    failed: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "docs.json"
         path.write_text(json.dumps(docs), "utf-8")
         for _ in range(rounds):
             for engine in engines:
-                if engine == "kitoken" and threads > 1:
+                if engine in failed or (engine == "kitoken" and threads > 1):
                     continue
-                command = [
-                    sys.executable,
-                    __file__,
-                    "--child",
-                    engine,
-                    "--threads",
-                    str(threads),
-                    "--model",
-                    model,
-                ]
-                environment = {
-                    **os.environ,
-                    "RAYON_NUM_THREADS": str(threads),
-                    "TOKENIZERS_PARALLELISM": str(threads > 1).lower(),
-                }
-                run = subprocess.run([*command, str(path)], capture_output=True, text=True, env=environment)
-                if run.returncode:
-                    raise SystemExit(f"{engine}: {run.stderr.strip().splitlines()[-1]}")
-                took, counts[engine] = json.loads(run.stdout.splitlines()[-1])
+                try:
+                    results = run_children(engine, model, threads, path, processes)
+                except RuntimeError as error:
+                    if engine in EXACT:
+                        raise
+                    # A peer need not take every model.
+                    sys.stderr.write(f"left out: {error}\n")
+                    failed.add(engine)
+                    continue
+                counts[engine] = results[0][1]
+                took = 1 / sum(1 / took for took, _ in results)
                 seconds.setdefault(engine, []).append(took)
     exact = {counts[engine] for engine in counts if engine in EXACT}
     assert len(exact) == 1, f"exact engines disagree on the number of tokens: {counts}"
@@ -150,6 +191,53 @@ def table(title: str, engines: Sequence[str], rows: list[tuple[str, int, dict[st
         say(f"| {name} | {size / 1e6:.1f} | " + " | ".join(speeds) + f" | {ratio:.1f} |\n")
 
 
+def hostile(size: int) -> Iterator[tuple[str, str]]:
+    """Texts of so many bytes made to be slow, by name: periodic ones, and some that suit no cache."""
+    for unit in ("a", " ", "\n", "-", "中国", "的", "龘", "😀", "abcdefghij"):
+        yield f"{unit!r} repeated", unit * (size // len(unit.encode()))
+    draw = random.Random(3)
+    for name, alphabet in (
+        ("random letters", "abcdefghijklmnopqrstuvwxyz"),
+        ("random digits", "0123456789"),
+        ("base64", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"),
+        ("spaces and dashes", " -"),
+        ("random a and b", "ab"),
+    ):
+        yield name, "".join(draw.choices(alphabet, k=size))
+    words = [
+        "".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(size // 6)
+    ]
+    yield "random words", " ".join(words)[:size]
+    yield "'ab' repeated", "ab" * (size // 2)
+
+
+def hostile_table(everything: list[str], model: str, rounds: int) -> None:
+    """Cost a byte against ordinary text, its growth from 1 to 100 MB, and sentencepiece's cost at 1 MB."""
+    say = sys.stdout.write
+    say("\nHostile texts, one thread: nanoseconds a byte\n\n")
+    say(
+        "| | zhuzi, 1 MB | x ordinary | 100 MB | 100 MB / 1 MB | sentencepiece, 1 MB | zhuzi is faster by |\n"
+    )
+    say("|---|---|---|---|---|---|---|\n")
+    ordinary = "\n".join(everything).encode()
+    small, large = 10**6, 10**8
+
+    def usual_text(size: int) -> str:
+        return (ordinary * (size // len(ordinary) + 1))[:size].decode("utf-8", "ignore")
+
+    longer = {**dict(hostile(large)), "ordinary text": usual_text(large)}
+    usual = 0.0
+    for name, text in [("ordinary text", usual_text(small)), *hostile(small)]:
+        took = compare(["sentencepiece", "zhuzi"], model, 1, [text], rounds)
+        grown = compare(["zhuzi"], model, 1, [longer.pop(name)], 1)["zhuzi"] / large * 1e9
+        ours, theirs = took["zhuzi"] / small * 1e9, took["sentencepiece"] / small * 1e9
+        usual = usual or ours
+        say(
+            f"| {name} | {ours:.1f} | {ours / usual:.1f} | {grown:.1f} | {grown / ours:.2f} | {theirs:.0f} | "
+        )
+        say(f"{theirs / ours:.0f} |\n")
+
+
 def size_of(docs: Sequence[str]) -> int:
     return sum(len(doc.encode()) for doc in docs)
 
@@ -162,7 +250,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="SentencePiece model")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mb", type=float, default=60, help="text of the table over all files")
-    parser.add_argument("--tables", default="all,file,length,threads")
+    parser.add_argument("--tables", default="all,file,threads,length,hostile")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -182,8 +270,8 @@ def main() -> None:
         f"{Path(args.model).name}, {args.rounds} rounds, every engine cold\n"
     )
 
-    def run(docs: list[str], threads: int = 1) -> dict[str, float]:
-        return compare(engines, args.model, threads, docs, args.rounds)
+    def run(docs: list[str], threads: int = 1, processes: int = 1) -> dict[str, float]:
+        return compare(engines, args.model, threads, docs, args.rounds, processes)
 
     if "all" in args.tables:
         rows = [(f"{len(everything)} documents", size_of(everything), run(everything))]
@@ -192,7 +280,13 @@ def main() -> None:
         rows = [(name, size_of(docs), run(docs)) for name, docs in by_file.items()]
         table("By file, one thread", engines, rows)
     if "threads" in args.tables:
-        rows = [(f"{n} threads", size_of(everything), run(everything, n)) for n in range(1, cores + 1)]
+        rows = []
+        for n in range(1, cores + 1):
+            rows.append((f"{n} threads", size_of(everything), run(everything, n)))
+            if n > 1:
+                rows.append(
+                    (f"{n} processes of one thread", size_of(everything), run(everything, processes=n))
+                )
         table("By threads", engines, rows)
     if "length" in args.tables:
         engines = [engine for engine in engines if engine in EXACT]
@@ -205,6 +299,8 @@ def main() -> None:
             docs = [document] * max(1, 10_000_000 // length)
             rows.append((f"documents of {length:,} bytes", size_of(docs), run(docs)))
         table("By document length, one thread", engines, rows)
+    if "hostile" in args.tables:
+        hostile_table(everything, args.model, args.rounds)
 
 
 if __name__ == "__main__":

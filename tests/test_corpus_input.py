@@ -271,6 +271,25 @@ def test_a_line_of_a_gigabyte(merged: Path, tmp_path: Path) -> None:
     very_long(merged, tmp_path, "txt", 1 << 30)
 
 
+@pytest.mark.slow
+def test_the_longest_records_that_are_taken(merged: Path, tmp_path: Path) -> None:
+    """Twelve Chinese records of 60 MB: a thread holds one at a time, however many there are."""
+    path = tmp_path / "long.jsonl"
+    text = "人工智能是计算机科学的一个分支。" * (60_000_000 // 48)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(12):
+            file.write(json.dumps({"text": f"{number}{text}"}, ensure_ascii=False) + "\n")
+    code = f"""
+import resource, zhuzi
+made = zhuzi.encode_corpus([{str(path)!r}], {str(merged)!r}, {str(tmp_path / "out")!r}, num_threads=2)
+print(made.documents, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    documents, peak = map(int, done.stdout.split())
+    assert documents == 12
+    assert peak < 1200, f"{peak} MB"
+
+
 def very_long(merged: Path, tmp_path: Path, ending: str, size: int) -> None:
     path = tmp_path / f"long.{ending}"
     opener = gzip.open if ending.endswith("gz") else open

@@ -11,6 +11,7 @@ import pytest
 import sentencepiece
 
 import zhuzi
+from texts import require_same_offsets
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 Piece = tuple[str, float, int]
@@ -143,6 +144,8 @@ def test_random_models_give_the_ids_of_sentencepiece(seed: int, nmt_nfkc: bytes)
         expected = [reference.encode(text) for text in texts]
         assert tokenizer.encode_batch(texts, num_threads=2).tolist() == expected
         assert tokenizer.encode_batch([t.encode() for t in texts], num_threads=1).tolist() == expected
+        for text in texts:
+            require_same_offsets(tokenizer, reference, text)
 
 
 def test_strings_of_every_width_are_read_in_place() -> None:

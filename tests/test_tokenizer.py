@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from texts import HARD_TEXTS, reference_corpora
+from texts import HARD_TEXTS, reference_corpora, require_same_offsets
 from zhuzi import Tokenizer
 from zhuzi.errors import ModelFileError
 
@@ -37,6 +37,8 @@ def require_same(tokenizer: Tokenizer, peer: sentencepiece.SentencePieceProcesso
     got = tokenizer.encode_batch(texts).tolist()
     differ = [text for text, a, b in zip(texts, wanted, got, strict=True) if a != b]
     assert not differ, f"{len(differ)} of {len(texts)} documents differ, the first: {differ[0][:200]!r}"
+    for text in (*HARD_TEXTS, *texts[::50]):
+        require_same_offsets(tokenizer, peer, text)
     decoded = peer.decode(wanted, num_threads=2)
     assert [tokenizer.decode(ids) for ids in wanted] == decoded
 
@@ -106,6 +108,7 @@ def test_batches(merged: Path, chinese_texts: list[str]) -> None:
     assert one[-1].tolist() == tokenizer.encode(texts[-1])
     assert [a.tolist() for a in one[2:4]] == one.tolist()[2:4]
     assert [a.tolist() for a in one] == one.tolist()
+    assert pickle.loads(pickle.dumps(one)).tolist() == one.tolist()
     with pytest.raises(IndexError):
         one[len(texts)]
     assert tokenizer.encode_batch([]).tolist() == []
@@ -116,6 +119,16 @@ def test_batches(merged: Path, chinese_texts: list[str]) -> None:
         tokenizer.encode_batch([1])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="num_threads"):
         tokenizer.encode_batch(["a"], num_threads=0)
+
+
+def test_offsets_say_where_a_token_stands(merged: Path) -> None:
+    tokenizer = Tokenizer.from_dir(merged)
+    text = "人工智能 means 龘😀\n"
+    encoding = tokenizer.encode_with_offsets(text)
+    assert encoding.ids == tokenizer.encode(text)
+    assert "".join(text[begin:end] for begin, end in encoding.offsets) == text
+    with pytest.raises(UnicodeEncodeError):
+        tokenizer.encode_with_offsets("a\ud800")
 
 
 def test_ids_and_tokens(merged: Path) -> None:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sentencepiece
+
+import zhuzi
+
+
+def require_same_offsets(
+    tokenizer: zhuzi.Tokenizer, peer: sentencepiece.SentencePieceProcessor, text: str
+) -> None:
+    """Ids and offsets of a text are those of sentencepiece's `proto` output."""
+    # sentencepiece counts bytes of UTF-8.
+    sizes = itertools.accumulate((len(character.encode()) for character in text), initial=0)
+    points = {byte: i for i, byte in enumerate(sizes)}
+    pieces = peer.encode(text, return_type="proto").pieces
+    wanted = [(piece.id, (points[piece.begin], points[piece.end])) for piece in pieces]
+    got = tokenizer.encode_with_offsets(text)
+    assert list(zip(got.ids, got.offsets, strict=True)) == wanted, text[:200]
+
 
 #: Texts on which tokenizers tend to differ.
 HARD_TEXTS = [

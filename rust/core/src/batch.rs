@@ -1,19 +1,23 @@
 //! Many texts on many threads, with one buffer of ids as the result.
 
 use std::{
+    mem::MaybeUninit,
     ops::Range,
     sync::{Mutex, PoisonError},
     thread,
 };
 
 use crate::{
-    memory::{populate, prefetch},
+    memory::{enlarge_pages, populate, prefetch},
     text::Text,
     tokenizer::{Scratch, Tokenizer},
 };
 
 /// Units of text that one thread takes at a time.
-const TASK_UNITS: usize = 1 << 18;
+const TASK_UNITS: usize = 1 << 16;
+
+/// Ids for which memory is asked at once.
+const POPULATED: usize = TASK_UNITS;
 
 /// Bytes of a document that are asked for before its turn.
 const PREFETCH: usize = 512;
@@ -78,14 +82,6 @@ impl Content<'_> {
     }
 }
 
-/// A run of documents, or of what one thread has made of some.
-#[derive(Debug, Default)]
-struct Part {
-    ids: Vec<u32>,
-    /// End of each document in `ids`.
-    ends: Vec<usize>,
-}
-
 /// What a thread takes at a time.
 #[derive(Clone, Debug)]
 enum Task<'a> {
@@ -95,121 +91,197 @@ enum Task<'a> {
     Part { text: Text<'a>, first: bool, last: bool },
 }
 
-impl Part {
+impl Task<'_> {
+    /// Documents that end in the task.
+    fn ends(&self) -> usize {
+        match self {
+            Self::Documents(range) => range.len(),
+            Self::Part { last, .. } => usize::from(*last),
+        }
+    }
+
+    /// Appends the ids to `ids`, and writes to `ends` where in it each document ends.
     fn work<D: Document>(
-        &mut self,
+        &self,
         tokenizer: &Tokenizer,
         documents: &[D],
-        task: &Task<'_>,
         scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
+        ends: &mut [i64],
     ) {
-        let units = match task {
-            Task::Documents(range) => documents[range.clone()].iter().map(|d| d.content().len()).sum(),
-            Task::Part { text, .. } => text.len(),
-        };
-        // A token covers two characters or so. Where it covers more, the next task finds the rest.
-        let ids = units / 2;
-        self.ids.reserve(ids);
-        populate(&mut self.ids.spare_capacity_mut()[..ids]);
-        match task {
-            Task::Documents(range) => {
+        match self {
+            Self::Documents(range) => {
                 let documents = &documents[range.clone()];
-                for (i, document) in documents.iter().enumerate() {
+                for (i, (document, end)) in documents.iter().zip(ends).enumerate() {
                     // Documents lie scattered in memory, and the processor does not foresee where.
                     if let Some(soon) = documents.get(i + 2) {
                         soon.content().prefetch();
                     }
-                    tokenizer.encode_document(document, scratch, &mut self.ids);
-                    self.ends.push(self.ids.len());
+                    tokenizer.encode_document(document, scratch, ids);
+                    *end = ids.len() as i64;
                 }
             }
-            Task::Part { text, first, last } => {
-                tokenizer.encode_part(*text, *first, scratch, &mut self.ids);
-                if *last {
-                    self.ends.push(self.ids.len());
-                }
+            Self::Part { text, first, .. } => {
+                tokenizer.encode_part(*text, *first, scratch, ids);
+                ends.iter_mut().for_each(|end| *end = ids.len() as i64);
             }
         }
+    }
+}
+
+/// The result while threads fill it. Tasks end in any order, but where the ids of one belong is known only when
+/// all before it have ended: until then they wait with the thread that made them.
+struct Output<'a> {
+    /// Ids of each task that has ended.
+    lengths: Vec<Option<usize>>,
+    /// Tasks before this one have a place, or would have one if there were room.
+    known: usize,
+    /// Ids before that task.
+    ids: usize,
+    /// The place of each task, until it is taken.
+    places: Vec<Option<Place<'a>>>,
+    room: &'a mut [MaybeUninit<u32>],
+}
+
+/// Where the ids of a task belong, and how many are before them.
+type Place<'a> = (&'a mut [MaybeUninit<u32>], usize);
+
+/// Ids that wait for their place, and where in them each document ends.
+struct Waiting<'a, 'p> {
+    task: usize,
+    ids: Vec<u32>,
+    ends: &'a mut [i64],
+    place: Option<Place<'p>>,
+}
+
+impl<'a> Output<'a> {
+    fn new(tasks: usize, room: &'a mut [MaybeUninit<u32>]) -> Self {
+        let places = (0..tasks).map(|_| None).collect();
+        Self { lengths: vec![None; tasks], known: 0, ids: 0, places, room }
+    }
+
+    /// Notes that a task has ended, and gives a place to all tasks that can have one now.
+    fn end(&mut self, task: usize, length: usize) {
+        self.lengths[task] = Some(length);
+        while let Some(&Some(length)) = self.lengths.get(self.known) {
+            let room = std::mem::take(&mut self.room);
+            // Once something does not fit, nothing behind it is placed either.
+            if let Some((place, rest)) = room.split_at_mut_checked(length) {
+                self.places[self.known] = Some((place, self.ids));
+                self.room = rest;
+                self.ids += length;
+            }
+            self.known += 1;
+        }
+    }
+}
+
+impl Waiting<'_, '_> {
+    /// Copies the ids to their place, if they have one by now.
+    fn put(&mut self) -> bool {
+        let Some((place, before)) = self.place.take() else { return false };
+        populate(place);
+        place.iter_mut().zip(&self.ids).for_each(|(to, &id)| _ = to.write(id));
+        self.shift(before);
+        true
+    }
+
+    fn shift(&mut self, before: usize) {
+        self.ends.iter_mut().for_each(|end| *end += before as i64);
     }
 }
 
 impl Tokenizer {
     /// Ids of many texts, encoded by `threads` threads; the result does not depend on their number.
-    ///
-    /// The first thread takes tasks from the front and writes where the result will stand; the others take them
-    /// from the back, and only what they made is copied.
     pub fn encode_batch<D: Document>(&self, documents: &[D], threads: usize) -> EncodedBatch {
         let tasks = cut_batch(self, documents, threads);
-        let left = Mutex::new(0..tasks.len());
-        let claim = |front: bool| {
-            let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-            if front { left.next() } else { left.next_back() }
-        };
-        let mut first = Part::default();
-        first.ids.reserve(documents.iter().map(|d| d.content().len()).sum::<usize>() / 2);
-        first.ends.reserve(documents.len());
-        let others = thread::scope(|scope| {
-            let work = || {
-                self.with_scratch(|scratch| {
-                    let mut done = Vec::new();
-                    while let Some(task) = claim(false) {
-                        let mut part = Part::default();
-                        part.work(self, documents, &tasks[task], scratch);
-                        done.push((task, part));
-                    }
-                    done
-                })
-            };
-            let others: Vec<_> = (1..threads.min(tasks.len())).map(|_| scope.spawn(work)).collect();
+        let threads = threads.min(tasks.len());
+        let mut offsets = vec![0; documents.len() + 1];
+        let mut ends = &mut offsets[1..];
+        let tasks: Vec<_> = tasks
+            .into_iter()
+            .map(|task| {
+                let (own, rest) = std::mem::take(&mut ends).split_at_mut(task.ends());
+                ends = rest;
+                (task, own)
+            })
+            .collect();
+        // More than most texts need. What is not written is never backed by memory.
+        let units: usize = documents.iter().map(|d| d.content().len()).sum();
+        let mut ids = Vec::new();
+        if ids.try_reserve(units + units / 2).is_err() {
+            ids.reserve(units / 4);
+        }
+        enlarge_pages(ids.spare_capacity_mut());
+        if threads > 1 {
+            self.encode_together(documents, tasks, threads, &mut ids);
+        } else {
             self.with_scratch(|scratch| {
-                while let Some(task) = claim(true) {
-                    first.work(self, documents, &tasks[task], scratch);
+                for (task, ends) in tasks {
+                    ids.reserve(POPULATED);
+                    populate(&mut ids.spare_capacity_mut()[..POPULATED]);
+                    task.work(self, documents, scratch, &mut ids, ends);
                 }
             });
-            let join = |other: thread::ScopedJoinHandle<'_, _>| {
-                other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            let mut others: Vec<(usize, Part)> = others.into_iter().flat_map(join).collect();
-            others.sort_unstable_by_key(|(task, _)| *task);
-            others
-        });
-        let Part { mut ids, ends } = first;
-        let mut offsets = Vec::with_capacity(documents.len() + 1);
-        offsets.push(0);
-        offsets.extend(ends.iter().map(|&end| end as i64));
-        let mut base = ids.len();
-        for (_, part) in &others {
-            offsets.extend(part.ends.iter().map(|&end| (base + end) as i64));
-            base += part.ids.len();
         }
-        append(&mut ids, &others, threads);
+        ids.shrink_to_fit();
         EncodedBatch { ids, offsets }
     }
-}
 
-/// Appends the ids of all parts, copied by all threads.
-fn append(ids: &mut Vec<u32>, parts: &[(usize, Part)], threads: usize) {
-    let total: usize = parts.iter().map(|(_, part)| part.ids.len()).sum();
-    ids.reserve(total);
-    let mut room = &mut ids.spare_capacity_mut()[..total];
-    let mut copies = Vec::with_capacity(parts.len());
-    for (_, part) in parts {
-        let (to, rest) = room.split_at_mut(part.ids.len());
-        copies.push((to, &part.ids));
-        room = rest;
-    }
-    let share = parts.len().div_ceil(threads.max(1)).max(1);
-    thread::scope(|scope| {
-        for copies in copies.chunks_mut(share) {
-            scope.spawn(move || {
-                for (to, from) in copies {
-                    to.iter_mut().zip(*from).for_each(|(to, &id)| _ = to.write(id));
+    /// Encodes the tasks on several threads. Each encodes into memory that stays in its cache, and copies from there
+    /// to where the ids will stand: fresh memory is expensive, and touched only once.
+    fn encode_together<D: Document>(
+        &self,
+        documents: &[D],
+        tasks: Vec<(Task<'_>, &mut [i64])>,
+        threads: usize,
+        ids: &mut Vec<u32>,
+    ) {
+        let output = Mutex::new(Output::new(tasks.len(), ids.spare_capacity_mut()));
+        let lock = || output.lock().unwrap_or_else(PoisonError::into_inner);
+        let tasks = Mutex::new(tasks.into_iter().enumerate());
+        let claim = || tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            self.with_scratch(|scratch| {
+                let mut spare: Vec<Vec<u32>> = Vec::new();
+                let mut waiting: Vec<Waiting<'_, '_>> = Vec::new();
+                while let Some((task, (work, ends))) = claim() {
+                    let mut ids = spare.pop().unwrap_or_default();
+                    ids.clear();
+                    work.work(self, documents, scratch, &mut ids, ends);
+                    let mut output = lock();
+                    output.end(task, ids.len());
+                    waiting.push(Waiting { task, ids, ends, place: None });
+                    waiting.iter_mut().for_each(|waiting| waiting.place = output.places[waiting.task].take());
+                    drop(output);
+                    spare.extend(waiting.extract_if(.., Waiting::put).map(|waiting| waiting.ids));
                 }
-            });
+                waiting
+            })
+        };
+        let mut left = thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut left = work();
+            for other in others {
+                left.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            left
+        });
+        left.sort_unstable_by_key(|waiting| waiting.task);
+        let mut output = output.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let placed = output.ids;
+        let mut beyond = Vec::new();
+        for mut waiting in left {
+            waiting.place = output.places[waiting.task].take();
+            if !waiting.put() {
+                waiting.shift(placed + beyond.len());
+                beyond.append(&mut waiting.ids);
+            }
         }
-    });
-    // SAFETY: the parts are `total` ids together, and each has been copied to its own place.
-    unsafe { ids.set_len(ids.len() + total) };
+        // SAFETY: every task with a place has been copied to it, and the places lie one behind the other.
+        unsafe { ids.set_len(placed) };
+        ids.append(&mut beyond);
+    }
 }
 
 /// Tasks of about [`TASK_UNITS`] each. A document of several times that is cut, where its model allows it.

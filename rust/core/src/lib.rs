@@ -1,7 +1,8 @@
 //! The core of Zhuzi: SentencePiece model files, vocabulary merging and exact corpus encoding.
 //!
 //! No Python in here; `rust/py` binds it. The road of a document: [`normalize`] gives the text BPE sees,
-//! [`bpe`] gives its ids, [`tokenizer`] joins the two, [`corpus`] does it for files.
+//! [`bpe`] gives its ids, [`tokenizer`] joins the two, [`batch`] does it for many texts, [`offsets`] says where each
+//! token stands, [`corpus`] does it for files.
 
 pub mod batch;
 pub mod bpe;
@@ -9,6 +10,7 @@ pub mod corpus;
 pub mod error;
 mod memory;
 pub mod normalize;
+pub mod offsets;
 pub mod spm;
 pub mod text;
 pub mod tokenizer;

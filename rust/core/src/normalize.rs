@@ -203,7 +203,7 @@ impl Normalizer {
 
     /// The replacement of the longest prefix that has one, and how many bytes it replaces; (empty, 0) at
     /// the end of the text.
-    fn prefix<'a>(&'a self, text: &'a [u8]) -> (&'a [u8], usize) {
+    pub(crate) fn prefix<'a>(&'a self, text: &'a [u8]) -> (&'a [u8], usize) {
         if text.is_empty() {
             return (&[], 0);
         }

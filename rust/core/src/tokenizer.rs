@@ -10,6 +10,7 @@ use crate::{
     batch::{Content, Document},
     bpe::{self, Encoder},
     normalize::{Normalizer, PrefixMatcher},
+    offsets::Aligned,
     spm::{NormalizerOptions, Piece, PieceKind, SpecialIds, SpmModel, byte_of_piece},
     text::Text,
 };
@@ -181,6 +182,17 @@ impl Tokenizer {
             Content::Bytes(bytes) => self.encode_into(bytes, scratch, out),
             Content::Text(text) => self.encode_text_into(text, scratch, out),
         }
+    }
+
+    /// Ids of a text, and where in it each token stands: its first character and the one behind its last, in code
+    /// points from 0. Seven times the work of [`Self::encode`], or more.
+    pub fn encode_with_offsets(&self, text: &str) -> (Vec<u32>, Vec<(usize, usize)>) {
+        let aligned = Aligned::new(&self.normalizer, &self.options, text);
+        let mut ids = Vec::new();
+        self.with_scratch(|scratch| {
+            self.encoder.encode_unfused(aligned.text(), &mut scratch.bpe, &mut ids);
+        });
+        aligned.place(&ids, |id| &self.pieces[id as usize])
     }
 
     /// Ids of a piece's own text, taken as already normalised: no dummy `▁` in front.

@@ -184,6 +184,19 @@ fn batches_do_not_depend_on_the_number_of_threads() {
     assert!(tokenizer.encode_on(&all, 3) == tokenizer.encode(&all));
 }
 
+/// More ids than there is room for at first: two for each text of one byte.
+#[test]
+fn a_batch_may_be_longer_than_expected() {
+    let pieces = [("a", -1.0), ("▁", -2.0)].map(|(text, score)| (text.to_string(), score, Normal));
+    let settings = Settings { dummy_prefix: true, ..Settings::default() };
+    let tokenizer = Tokenizer::new(&model(&pieces, settings), &[]).unwrap();
+    let texts = vec!["a"; 1_000_000];
+    let batch = tokenizer.encode_batch(&texts, 3);
+    assert_eq!(batch, tokenizer.encode_batch(&texts, 1));
+    assert!(batch.ids == tokenizer.encode("a").repeat(texts.len()));
+    assert!(batch.offsets.iter().enumerate().all(|(i, &offset)| offset == 2 * i as i64));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

@@ -30,6 +30,11 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Ids, and the first character and the one behind the last of each token.
+    fn encode_with_offsets(&self, py: Python<'_>, text: &str) -> (Vec<u32>, Vec<(usize, usize)>) {
+        py.detach(|| self.core.encode_with_offsets(text))
+    }
+
     fn encode_piece(&self, piece: &str) -> Vec<u32> {
         self.core.encode_piece(piece)
     }

@@ -7,7 +7,7 @@ use super::{
     codes::{ASTRAL, Codes, from_bmp},
     kernel::{CHUNK, CHUNK_TAIL, Kernel, LinkMasks},
     merges::Symbol,
-    pairs::Pairs,
+    pairs::{LookUps, Pairs},
 };
 use crate::text::Text;
 
@@ -26,6 +26,7 @@ pub struct Block {
     pub held: usize,
     /// For each character: the token that starts there. Only those whose `keep` bit is set are written.
     pub tokens: Box<[Symbol; BLOCK + SLACK]>,
+    look_ups: Box<LookUps>,
     links: [LinkMasks; WORDS + 2],
     keep: [u64; WORDS + 2],
     /// The characters behind the [`ASTRAL`] codes, in order, and how many of them are already written.
@@ -34,7 +35,7 @@ pub struct Block {
 }
 
 /// A segment of three or more characters.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Segment {
     /// Its first character.
     pub start: u32,
@@ -46,11 +47,11 @@ pub struct Segment {
 #[derive(Debug, Default)]
 pub struct Lists {
     /// Starts of those of three characters with the common score.
-    pub three: Vec<u32>,
+    pub three: List<u32>,
     /// Those of more characters with the common score.
-    pub one_score: Vec<Segment>,
+    pub one_score: List<Segment>,
     /// Those that hold a pair with another score.
-    pub mixed: Vec<Segment>,
+    pub mixed: List<Segment>,
 }
 
 impl Lists {
@@ -61,12 +62,57 @@ impl Lists {
     }
 }
 
+/// Room for one entry a segment of three characters, and one more.
+const MAX_LISTED: usize = (BLOCK / 3 + 1).next_power_of_two();
+
+/// A list with an entry for some segments of a block. It has room for all, so that adding to it takes no branch.
+#[derive(Debug)]
+pub struct List<T> {
+    items: Box<[T; MAX_LISTED]>,
+    len: usize,
+}
+
+impl<T: Copy + Default> Default for List<T> {
+    fn default() -> Self {
+        Self { items: Box::new([T::default(); MAX_LISTED]), len: 0 }
+    }
+}
+
+impl<T: Copy> List<T> {
+    /// Forgets all entries.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Adds an entry.
+    #[inline(always)]
+    pub fn push(&mut self, item: T) {
+        self.push_if(true, item);
+    }
+
+    /// Adds an entry if `wanted`, of which the processor need not guess anything.
+    #[inline(always)]
+    pub fn push_if(&mut self, wanted: bool, item: T) {
+        debug_assert!(self.len < MAX_LISTED);
+        self.items[self.len & (MAX_LISTED - 1)] = item;
+        self.len += usize::from(wanted);
+    }
+
+    /// The entries.
+    #[inline(always)]
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.items.iter().take(self.len)
+    }
+}
+
 impl Default for Block {
     fn default() -> Self {
         Self {
             codes: Box::new([0; BLOCK + SLACK]),
             held: 0,
             tokens: Box::new([0; BLOCK + SLACK]),
+            look_ups: Box::default(),
             links: [LinkMasks::default(); WORDS + 2],
             keep: [0; WORDS + 2],
             astral: Vec::new(),
@@ -161,7 +207,7 @@ impl Block {
             let codes = self.codes[64 * word..].first_chunk::<65>();
             let tokens = self.tokens[64 * word..].first_chunk_mut::<64>();
             if let (Some(codes), Some(tokens)) = (codes, tokens) {
-                self.links[word] = K::link(pairs, codes, self.held - 64 * word, tokens);
+                self.links[word] = K::link(pairs, codes, self.held - 64 * word, &mut self.look_ups, tokens);
             }
         }
         let over = (64 * words - self.held) as u32;
@@ -228,7 +274,8 @@ impl Block {
                 long &= long - 1;
                 let (len, is_mixed) = self.measure(start);
                 let segment = Segment { start: start as u32, len: len as u32 };
-                if is_mixed { lists.mixed.push(segment) } else { lists.one_score.push(segment) }
+                lists.mixed.push_if(is_mixed, segment);
+                lists.one_score.push_if(!is_mixed, segment);
             }
         }
         // The words behind may be touched by `shorten`.
@@ -273,9 +320,9 @@ impl Block {
         let (word, bit) = (from / 64, from % 64);
         let gone = to - from;
         if gone < 64 {
-            let mask = ((1u128 << gone) - 1) << bit;
-            self.keep[word] &= !(mask as u64);
-            self.keep[word + 1] &= !((mask >> 64) as u64);
+            let mask = (1u64 << gone) - 1;
+            self.keep[word] &= !(mask << bit);
+            self.keep[word + 1] &= !(mask >> 1 >> (63 - bit));
             return;
         }
         for at in from..to {

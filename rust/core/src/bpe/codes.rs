@@ -16,12 +16,14 @@ pub const ASTRAL: u16 = 0xDFFF;
 
 /// The codes from here to [`ASTRAL`] belong to astral characters.
 pub const FIRST_ASTRAL: u16 = 0xD800;
+/// `▁`.
+pub const SPACE_MARK: u16 = 0x2581;
 const SPACE_CHAR: char = '\u{2581}';
 
 /// The code of a character up to U+FFFF.
 #[inline(always)]
 pub fn from_bmp(c: u16) -> u16 {
-    if c == 0x2581 { SPACE } else { c }
+    if c == SPACE_MARK { SPACE } else { c }
 }
 
 /// Codes of the characters of one model's pieces.

@@ -95,7 +95,7 @@ impl Encoder {
     #[doc(hidden)]
     pub fn encode_portably(&self, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
         if let Way::Fast(rules) = &self.way {
-            let mut sink = Sink { ids: out, after_unknown: false };
+            let mut sink = Sink::new(out);
             rules.encode_with::<Portable>(text, false, &mut scratch.engine, &mut sink);
         }
     }
@@ -132,7 +132,7 @@ impl Encoder {
     ) -> bool {
         match &self.way {
             Way::Fast(rules) if self.user_defined.is_none() => {
-                let mut sink = Sink { ids: out, after_unknown: false };
+                let mut sink = Sink::new(out);
                 rules.encode(text, prefix, &mut scratch.engine, &mut sink);
                 true
             }
@@ -142,23 +142,30 @@ impl Encoder {
 
     /// Appends the ids of `text`, which is taken as already normalised, to `out`.
     pub fn encode(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        let mut sink = Sink { ids: out, after_unknown: false };
+        self.encode_into(text, scratch, &mut Sink::new(out));
+    }
+
+    /// [`Self::encode`] with a token for each unknown character.
+    pub fn encode_unfused(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        self.encode_into(text, scratch, &mut Sink { fuses: false, ..Sink::new(out) });
+    }
+
+    fn encode_into(&self, text: &str, scratch: &mut Scratch, sink: &mut Sink<'_>) {
         let rules = match &self.way {
             Way::Fast(rules) => rules,
             Way::Plain(rules) => {
-                let user_defined = self.user_defined.as_ref();
-                return rules.encode(text, user_defined, &mut scratch.plain, &mut sink);
+                return rules.encode(text, self.user_defined.as_ref(), &mut scratch.plain, sink);
             }
         };
         let mut rest = 0;
         if let Some((matcher, ids)) = &self.user_defined {
             for found in matcher.find_iter(text) {
-                rules.encode(Text::Utf8(&text[rest..found.start()]), false, &mut scratch.engine, &mut sink);
+                rules.encode(Text::Utf8(&text[rest..found.start()]), false, &mut scratch.engine, sink);
                 sink.ids.push(ids[found.pattern()]);
                 sink.after_unknown = false;
                 rest = found.end();
             }
         }
-        rules.encode(Text::Utf8(&text[rest..]), false, &mut scratch.engine, &mut sink);
+        rules.encode(Text::Utf8(&text[rest..]), false, &mut scratch.engine, sink);
     }
 }

@@ -1,9 +1,9 @@
 //! The fast encoder: blocks of characters in, ids out.
 
 #[cfg(target_arch = "x86_64")]
-use super::kernel::Avx2;
+use super::kernel::{Avx2, Avx512};
 use super::{
-    block::{Block, Lists, Segment},
+    block::{Block, List, Lists, Segment},
     cache::{Cache, LongCache, MAX_SYMBOLS, Place},
     codes::SPACE,
     kernel::{Kernel, Key, Portable, RUN},
@@ -26,8 +26,8 @@ pub struct EngineScratch {
     cache: Cache,
     long_cache: LongCache,
     lists: Lists,
-    searches: Vec<Search>,
-    keyed: Vec<Keyed>,
+    searches: List<Search>,
+    keyed: List<Keyed>,
     stack: Vec<Symbol>,
     run: Run,
     long: Long,
@@ -36,7 +36,7 @@ pub struct EngineScratch {
 }
 
 /// A segment on its way to the cache.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Keyed {
     key: Key,
     place: Place,
@@ -44,7 +44,7 @@ struct Keyed {
 }
 
 /// A look-up in the merge table that has begun.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Search {
     start: u32,
     left: Symbol,
@@ -57,11 +57,19 @@ impl Rules {
     /// `prefix` puts a `▁` in front.
     pub fn encode(&self, text: Text<'_>, prefix: bool, scratch: &mut EngineScratch, sink: &mut Sink<'_>) {
         #[cfg(target_arch = "x86_64")]
-        if Avx2::is_available() {
-            return Avx2::enter(
-                #[inline(always)]
-                || self.encode_with::<Avx2>(text, prefix, scratch, sink),
-            );
+        {
+            if Avx512::is_available() {
+                return Avx512::enter(
+                    #[inline(always)]
+                    || self.encode_with::<Avx512>(text, prefix, scratch, sink),
+                );
+            }
+            if Avx2::is_available() {
+                return Avx2::enter(
+                    #[inline(always)]
+                    || self.encode_with::<Avx2>(text, prefix, scratch, sink),
+                );
+            }
         }
         self.encode_with::<Portable>(text, prefix, scratch, sink);
     }
@@ -116,7 +124,7 @@ impl Rules {
     fn answer_three(&self, scratch: &mut EngineScratch) {
         let EngineScratch { block, lists, searches, .. } = scratch;
         searches.clear();
-        for &start in &lists.three {
+        for &start in lists.three.iter() {
             let at = start as usize;
             let [left, second, third] = [0, 1, 2].map(|i| block.tokens[at + i]);
             let right = if block.is_piece(at) { third } else { second };
@@ -142,7 +150,7 @@ impl Rules {
     #[inline(always)]
     fn answer_one_score(&self, scratch: &mut EngineScratch) {
         let EngineScratch { block, lists, stack, .. } = scratch;
-        for &segment in &lists.one_score {
+        for &segment in lists.one_score.iter() {
             let (start, len) = (segment.start as usize, segment.len as usize);
             stack.clear();
             // True if the top is the last character by itself.
@@ -180,7 +188,7 @@ impl Rules {
     fn answer_mixed<K: Kernel>(&self, scratch: &mut EngineScratch) {
         let EngineScratch { block, cache, long_cache, lists, keyed, run, long, long_symbols, .. } = scratch;
         keyed.clear();
-        for &segment in &lists.mixed {
+        for &segment in lists.mixed.iter() {
             let (start, len) = (segment.start as usize, segment.len as usize);
             if len <= MAX_CACHED
                 && let Some(codes) = block.codes[start..].first_chunk()
@@ -206,10 +214,15 @@ impl Rules {
             let start = segment.start as usize;
             let n = match cache.get(&key, place) {
                 Some((symbols, n)) => {
-                    let mut rest = symbols;
-                    for to in &mut block.tokens[start..start + n] {
-                        *to = rest as u32 & 0xFF_FFFF;
-                        rest >>= 24;
+                    let symbol = |i: usize| (symbols >> (24 * i)) as u32 & 0xFF_FFFF;
+                    let to = &mut block.tokens[start..];
+                    // The segment has three characters at least, so three can be written unasked.
+                    to[..3].copy_from_slice(&[symbol(0), symbol(1), symbol(2)]);
+                    if n > 3 {
+                        to[3] = symbol(3);
+                        if n > 4 {
+                            to[4] = symbol(4);
+                        }
                     }
                     n
                 }

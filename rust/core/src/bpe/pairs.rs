@@ -35,6 +35,22 @@ pub struct Pairs {
     pairs: Box<[PairWord]>,
 }
 
+/// Room for what is looked up of 65 codes.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct LookUps {
+    /// The words of the codes.
+    pub chars: [CharWord; 65],
+    /// The entries of neighbours.
+    pub entries: [PairWord; 64],
+}
+
+impl Default for LookUps {
+    fn default() -> Self {
+        Self { chars: [0; 65], entries: [0; 64] }
+    }
+}
+
 /// What is known of a pair of codes while the tables are built.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Link {
@@ -93,6 +109,22 @@ impl Pairs {
         // SAFETY: the table is as long as the largest row plus the largest column plus one (`lay_out`), and
         // both words come from `chars`.
         unsafe { *self.pairs.get_unchecked(at) }
+    }
+
+    /// Looks up the words of 65 codes, and the entries of their first `n` (a multiple of 8) neighbour pairs.
+    #[inline(always)]
+    pub fn look_up(&self, codes: &[u16; 65], n: usize, found: &mut LookUps) {
+        let LookUps { chars, entries } = found;
+        let mut left = self.char(codes[0]);
+        chars[0] = left;
+        for from in (0..n.min(64)).step_by(8) {
+            for i in from..from + 8 {
+                let right = self.char(codes[i + 1]);
+                chars[i + 1] = right;
+                entries[i] = self.entry(left, right);
+                left = right;
+            }
+        }
     }
 
     /// True if `entry` belongs to a pair with `right`: some piece holds the two side by side. Where it is false

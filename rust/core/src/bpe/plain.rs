@@ -136,7 +136,7 @@ impl PlainRules {
         if !sink.after_unknown {
             sink.ids.push(self.unk);
         }
-        sink.after_unknown = true;
+        sink.after_unknown = sink.fuses;
     }
 
     /// True for UNUSED pieces, which are split again at the end.

@@ -15,6 +15,15 @@ pub struct Sink<'a> {
     pub ids: &'a mut Vec<u32>,
     /// True if the last one is the unknown token, into which the next unknown character fuses.
     pub after_unknown: bool,
+    /// False if each unknown character is to have a token of its own.
+    pub fuses: bool,
+}
+
+impl<'a> Sink<'a> {
+    /// What appends to `ids` as SentencePiece gives them.
+    pub fn new(ids: &'a mut Vec<u32>) -> Self {
+        Self { ids, after_unknown: false, fuses: true }
+    }
 }
 
 impl Rules {
@@ -78,7 +87,7 @@ impl Rules {
                 if !sink.after_unknown {
                     sink.ids.push(self.unk);
                 }
-                sink.after_unknown = true;
+                sink.after_unknown = sink.fuses;
             }
         }
     }

@@ -60,7 +60,7 @@ pub struct Reject {
 #[derive(Debug, Default)]
 pub struct Documents {
     /// The texts that are kept, one behind the other.
-    pub text: Vec<u8>,
+    pub text: String,
     /// All records.
     pub records: Vec<Document>,
     /// The bad ones.
@@ -144,10 +144,10 @@ impl<'o> Reader<'o> {
                 // The text stands where it belongs already.
                 return self.judge_in_place(found, start);
             }
-            let text = text.map(|()| found.text[start..].to_vec());
+            let text = text.map(|()| found.text[start..].to_owned());
             found.text.truncate(start);
             match text {
-                Ok(text) => self.judge(found, place, record, Ok(&text)),
+                Ok(text) => self.judge(found, place, record, Ok(text.as_bytes())),
                 Err(reason) => self.judge(found, place, record, Err(reason)),
             }
         } else {
@@ -176,7 +176,7 @@ impl<'o> Reader<'o> {
             Ok(text) => {
                 let start = found.text.len();
                 let text = self.change(text);
-                found.text.extend_from_slice(text.as_bytes());
+                found.text.push_str(text);
                 self.judge_in_place(found, start);
             }
             Err(reason) => {
@@ -208,23 +208,22 @@ impl<'o> Reader<'o> {
     /// Judges the text behind `start`, the last of those found.
     fn judge_in_place(&self, found: &mut Documents, start: usize) {
         let options = self.options;
-        let bytes = &found.text[start..];
-        // Only whole texts get here, so counting what starts a character counts the characters.
-        let characters = bytes.iter().filter(|&&b| b & 0xC0 != 0x80).count() as u64;
+        let text = &found.text[start..];
+        let characters = text.chars().count() as u64;
         let fate = if characters == 0 {
             Fate::Empty
         } else if options.min_chars.is_some_and(|min| characters < min) {
             Fate::Short
         } else if options.max_chars.is_some_and(|max| characters > max) {
             Fate::Long
-        } else if options.min_han.is_some_and(|share| !is_han_enough(bytes, share)) {
+        } else if options.min_han.is_some_and(|share| !is_han_enough(text, share)) {
             Fate::Foreign
         } else {
             Fate::Kept
         };
         let fate = match fate {
             Fate::Kept if options.sample.is_some() || options.dedup => {
-                let hash = hash_of(bytes);
+                let hash = hash_of(text.as_bytes());
                 if options.sample.is_some_and(|share| !is_sampled(hash, share)) {
                     Fate::Unsampled
                 } else {
@@ -330,8 +329,8 @@ fn not_utf8(record: &[u8], error: std::str::Utf8Error) -> String {
     format!("not UTF-8 (byte {} of the record); convert the file to UTF-8", error.valid_up_to())
 }
 
-fn is_han_enough(text: &[u8], share: f64) -> bool {
-    let (han, all) = count_han(&String::from_utf8_lossy(text));
+fn is_han_enough(text: &str, share: f64) -> bool {
+    let (han, all) = count_han(text);
     han as f64 >= share * all as f64
 }
 

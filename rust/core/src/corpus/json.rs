@@ -7,14 +7,14 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 /// Appends the strings in `fields` of the JSON object `line` to `out`, joined by newlines.
 ///
 /// On an error `out` may hold a part. Of equal fields the last counts, as JSON readers have it.
-pub fn append_fields(line: &str, fields: &[String], out: &mut Vec<u8>) -> Result<(), String> {
+pub fn append_fields(line: &str, fields: &[String], out: &mut String) -> Result<(), String> {
     let start = out.len();
     let mut json = serde_json::Deserializer::from_str(line);
     let mut found = vec![None; fields.len()];
     let object = Object { fields, found: &mut found, out };
     object.deserialize(&mut json).and_then(|()| json.end()).map_err(|e| {
         let wanted: Vec<_> = fields.iter().map(|f| format!("`{f}`")).collect();
-        format!("no JSON object with a text in {}: {e}", wanted.join(" and "))
+        format!("no JSON object with a text in {}: {}", wanted.join(" and "), without_line(&e))
     })?;
     let missing =
         |field: &String| format!("the object has no field `{field}`; name the right one with --field");
@@ -22,18 +22,27 @@ pub fn append_fields(line: &str, fields: &[String], out: &mut Vec<u8>) -> Result
         fields.iter().zip(found).map(|(f, text)| text.ok_or_else(|| missing(f))).collect::<Result<_, _>>()?;
     // The one text of one field stands where it belongs; others are put in order.
     if !matches!(found.as_slice(), [only] if *only == (start..out.len())) {
-        let joined = found.iter().map(|text| &out[text.clone()]).collect::<Vec<_>>().join(&b'\n');
+        let joined = found.iter().map(|text| &out[text.clone()]).collect::<Vec<_>>().join("\n");
         out.truncate(start);
-        out.extend(joined);
+        out.push_str(&joined);
     }
     Ok(())
+}
+
+/// The error with its place in the record; serde_json's own place would be taken for one in the file.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(&format!(" at line {} column", error.line())) {
+        Some((what, _)) => format!("{what} (byte {} of the record)", error.column()),
+        None => text,
+    }
 }
 
 /// Reads a JSON object, appends some of its fields to `out` and notes where they stand there.
 struct Object<'f, 'o> {
     fields: &'f [String],
     found: &'o mut [Option<Range<usize>>],
-    out: &'o mut Vec<u8>,
+    out: &'o mut String,
 }
 
 impl<'de> DeserializeSeed<'de> for Object<'_, '_> {
@@ -92,8 +101,8 @@ impl Visitor<'_> for Key<'_> {
     }
 }
 
-/// A JSON string, appended to the bytes given.
-struct Text<'o>(&'o mut Vec<u8>);
+/// A JSON string, appended to the text given.
+struct Text<'o>(&'o mut String);
 
 impl<'de> DeserializeSeed<'de> for Text<'_> {
     type Value = ();
@@ -111,7 +120,7 @@ impl Visitor<'_> for Text<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.0.extend_from_slice(text.as_bytes());
+        self.0.push_str(text);
         Ok(())
     }
 }
@@ -122,8 +131,8 @@ mod tests {
 
     fn text(line: &str, fields: &[&str]) -> Result<String, String> {
         let fields: Vec<String> = fields.iter().map(|&f| f.into()).collect();
-        let mut out = Vec::new();
-        append_fields(line, &fields, &mut out).map(|()| String::from_utf8(out).unwrap())
+        let mut out = String::new();
+        append_fields(line, &fields, &mut out).map(|()| out)
     }
 
     #[test]
@@ -146,5 +155,7 @@ mod tests {
         }
         assert_eq!(text(r#"{"b": "1", "a": "2", "b": "3"}"#, &["a", "b", "a"]).unwrap(), "2\n3\n2");
         assert!(text(r#"{"text": "a"}"#, &["text", "title"]).unwrap_err().contains("`title`"));
+        let error = text(r#"{"text": 3}"#, &["text"]).unwrap_err();
+        assert!(error.ends_with("(byte 10 of the record)"), "{error}");
     }
 }

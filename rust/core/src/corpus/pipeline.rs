@@ -23,7 +23,7 @@ use super::{
     shard::ShardWriter,
     write::{Before, EncodedBlock, EncodedRecord, TaskWriter},
 };
-use crate::{Error, Result, Tokenizer, tokenizer::Scratch};
+use crate::{Error, Result, Text, Tokenizer, tokenizer::Scratch};
 
 /// How long the caller's thread waits before it looks again whether to stop.
 const TICK: Duration = Duration::from_millis(50);
@@ -290,7 +290,7 @@ impl<'a> BlockEncoder<'a> {
                     return None;
                 }
                 self.ids.extend(self.bos);
-                self.tokenizer.encode_into(text, &mut self.scratch, &mut self.ids);
+                self.tokenizer.encode_text_into(Text::Utf8(text), &mut self.scratch, &mut self.ids);
                 self.ids.extend(self.eos);
             }
             records.push(EncodedRecord {

@@ -4,12 +4,10 @@ use std::arch::x86_64::*;
 
 use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, RUN, Ranks, Room};
 use crate::bpe::{
-    codes::SPACE,
+    codes::{SPACE, SPACE_MARK},
     merges::{SYMBOL_BITS, Symbol},
-    pairs::{ONE_SCORE, PIECE, Pairs},
+    pairs::{LookUps, ONE_SCORE, PIECE, Pairs},
 };
-
-const SPACE_MARK: u16 = 0x2581;
 
 /// The loops for AVX2, BMI and POPCNT. Whoever calls them has checked [`Avx2::is_available`] and sits in a
 /// function with these features switched on.
@@ -145,20 +143,16 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    fn link(pairs: &Pairs, codes: &[u16; 65], n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks {
-        let mut chars = [0u64; 65];
-        let mut entries = [0u64; 64];
-        let mut left = pairs.char(codes[0]);
-        chars[0] = left;
+    fn link(
+        pairs: &Pairs,
+        codes: &[u16; 65],
+        n: usize,
+        room: &mut LookUps,
+        tokens: &mut [Symbol; 64],
+    ) -> LinkMasks {
         let n = n.min(64).next_multiple_of(8);
-        for from in (0..n).step_by(8) {
-            for i in from..from + 8 {
-                let right = pairs.char(codes[i + 1]);
-                chars[i + 1] = right;
-                entries[i] = pairs.entry(left, right);
-                left = right;
-            }
-        }
+        pairs.look_up(codes, n, room);
+        let LookUps { chars, entries } = room;
         let mut masks = LinkMasks::default();
         // SAFETY: for i up to 56: loads of 4 words at i and i + 4 of `entries` (64) and `chars` (65), the latter
         // also one further on; a store of 8 tokens at i of 64.

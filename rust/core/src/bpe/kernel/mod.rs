@@ -1,22 +1,26 @@
-//! The inner loops, written twice: plainly, and for AVX2. Which one runs is chosen at run time; tests hold
-//! the two together.
+//! The inner loops, written plainly, for AVX2, and some for AVX-512. Which ones run is chosen at run time; tests
+//! hold them together.
 //!
 //! The encoder is generic over [`Kernel`] and compiled once for each: its methods inline into a caller that
 //! has the instructions switched on.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
 pub use portable::Portable;
 
 use std::mem::MaybeUninit;
 
 use super::{
     merges::{NO_RANK, Symbol},
-    pairs::Pairs,
+    pairs::{LookUps, Pairs},
 };
 
 /// Bytes that are decoded at a time.
@@ -62,7 +66,13 @@ pub trait Kernel {
 
     /// Looks the first `n` of 64 neighbour pairs up (the last one with `codes[64]`), or some more. Each place of
     /// `tokens` gets what its pair becomes if that is a piece, else the character's own symbol.
-    fn link(pairs: &Pairs, codes: &[u16; 65], n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks;
+    fn link(
+        pairs: &Pairs,
+        codes: &[u16; 65],
+        n: usize,
+        room: &mut LookUps,
+        tokens: &mut [Symbol; 64],
+    ) -> LinkMasks;
 
     /// Copies the tokens whose bit is set in `keep` to the front of `out`, and says whether one of the copied
     /// ones is at least `vocab`. May scribble on what follows in `out`.
@@ -99,6 +109,7 @@ pub fn rank_key(rank: u32, at: usize) -> u32 {
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use rustc_hash::FxHashMap;
 
@@ -112,10 +123,20 @@ mod tests {
     }
 
     #[test]
-    fn vector_and_plain_decoding_agree() {
-        if !Avx2::is_available() {
-            return;
+    fn vector_and_plain_loops_agree() {
+        if Avx2::is_available() {
+            decoding_agrees::<Avx2>();
+            links_agree::<Avx2>();
+            small_loops_agree::<Avx2>();
         }
+        if Avx512::is_available() {
+            decoding_agrees::<Avx512>();
+            links_agree::<Avx512>();
+            small_loops_agree::<Avx512>();
+        }
+    }
+
+    fn decoding_agrees<K: Kernel>() {
         let mut state = 1;
         for round in 0..5000 {
             let mut text = String::new();
@@ -134,22 +155,18 @@ mod tests {
             let chunk: &[u8; CHUNK + CHUNK_TAIL] = text.as_bytes()[from..].first_chunk().unwrap();
             let head = chunk.first_chunk().unwrap();
             let (starts, astral) = Portable::starts(head);
-            assert_eq!(Avx2::starts(head), (starts, astral), "{text}");
+            assert_eq!(K::starts(head), (starts, astral), "{text}");
             if !astral {
                 let n = starts.count_ones() as usize;
                 let (mut plain, mut vector) = ([0; CHUNK], [1; CHUNK]);
                 Portable::decode(chunk, starts, &mut plain);
-                Avx2::decode(chunk, starts, &mut vector);
+                K::decode(chunk, starts, &mut vector);
                 assert_eq!(plain[..n], vector[..n], "{text}");
             }
         }
     }
 
-    #[test]
-    fn vector_and_plain_links_agree() {
-        if !Avx2::is_available() {
-            return;
-        }
+    fn links_agree<K: Kernel>() {
         let mut state = 2;
         let mut links = FxHashMap::default();
         for i in 0..2000 {
@@ -165,8 +182,9 @@ mod tests {
                 if random(&mut state, 2) == 0 { code } else { code * 700 }
             });
             let (mut plain, mut vector) = ([0; 64], [1; 64]);
-            let masks = Portable::link(&pairs, &codes, 64, &mut plain);
-            assert_eq!(Avx2::link(&pairs, &codes, 64, &mut vector), masks);
+            let mut room = LookUps::default();
+            let masks = Portable::link(&pairs, &codes, 64, &mut room, &mut plain);
+            assert_eq!(K::link(&pairs, &codes, 64, &mut room, &mut vector), masks);
             assert_eq!(plain, vector);
             for i in 0..64 {
                 let link = links.get(&(codes[i], codes[i + 1]));
@@ -179,11 +197,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn vector_and_plain_small_loops_agree() {
-        if !Avx2::is_available() {
-            return;
-        }
+    fn small_loops_agree<K: Kernel>() {
         let mut state = 3;
         for _ in 0..5000 {
             let tokens: [Symbol; 64] = std::array::from_fn(|_| random(&mut state, 1000) as u32);
@@ -191,7 +205,7 @@ mod tests {
             let room = || [const { MaybeUninit::new(0) }; 72];
             let (mut plain, mut vector) = (room(), room());
             let beyond = Portable::compact(&tokens, keep, 998, &mut plain);
-            assert_eq!(Avx2::compact(&tokens, keep, 998, &mut vector), beyond);
+            assert_eq!(K::compact(&tokens, keep, 998, &mut vector), beyond);
             for (plain, vector) in plain.iter().zip(&vector).take(keep.count_ones() as usize) {
                 // SAFETY: all of the room was initialised.
                 unsafe { assert_eq!(plain.assume_init(), vector.assume_init()) };
@@ -200,19 +214,19 @@ mod tests {
             let top = if random(&mut state, 2) == 0 { 256 } else { 1 << 16 };
             let codes: [u16; 16] = std::array::from_fn(|_| random(&mut state, top) as u16);
             for len in 1..=16 {
-                assert_eq!(Avx2::key(&codes, len), Portable::key(&codes, len), "{codes:?} {len}");
+                assert_eq!(K::key(&codes, len), Portable::key(&codes, len), "{codes:?} {len}");
             }
 
-            ranks_agree::<1>(&mut state);
-            ranks_agree::<2>(&mut state);
-            ranks_agree::<8>(&mut state);
+            ranks_agree::<K, 1>(&mut state);
+            ranks_agree::<K, 2>(&mut state);
+            ranks_agree::<K, 8>(&mut state);
         }
     }
 
-    fn ranks_agree<const V: usize>(state: &mut u64) {
+    fn ranks_agree<K: Kernel, const V: usize>(state: &mut u64) {
         let keys: [u32; RUN] = std::array::from_fn(|at| rank_key(random(state, 9) as u32, at));
         let mut plain = PortableRanks::<V>::load(&keys);
-        let mut vector = avx2::Avx2Ranks::<V>::load(&keys);
+        let mut vector = K::Ranks::<V>::load(&keys);
         for _ in 0..10 {
             assert_eq!(plain.best(), vector.best());
             let at = random(state, 8 * V as u64 + 1) as usize;

@@ -4,7 +4,7 @@ use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, RUN, Ranks, Room};
 use crate::bpe::{
     codes::from_bmp,
     merges::{NO_RANK, SYMBOL_BITS, Symbol},
-    pairs::{ONE_SCORE, PIECE, Pairs},
+    pairs::{LookUps, ONE_SCORE, PIECE, Pairs},
 };
 
 /// The plain loops.
@@ -42,7 +42,13 @@ impl Kernel for Portable {
     }
 
     #[inline(always)]
-    fn link(pairs: &Pairs, codes: &[u16; 65], n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks {
+    fn link(
+        pairs: &Pairs,
+        codes: &[u16; 65],
+        n: usize,
+        _: &mut LookUps,
+        tokens: &mut [Symbol; 64],
+    ) -> LinkMasks {
         let mut masks = LinkMasks::default();
         let mut left = pairs.char(codes[0]);
         for i in 0..n.min(64) {
