@@ -25,11 +25,12 @@ fn encode_every_way(model: &SpmModel, text: &str, seen: &mut Scratch, use_oracle
         return;
     }
     let with = |text: Text<'_>| {
-        let (mut scratch, mut vector, mut portable) = (Scratch::default(), Vec::new(), Vec::new());
-        assert!(encoder.encode_spaced(false, text, &mut scratch, &mut vector));
-        encoder.encode_portably(text, &mut Scratch::default(), &mut portable);
-        assert_eq!(vector, plain, "{text:?}");
-        assert_eq!(portable, plain, "portable: {text:?}");
+        let (mut scratch, mut ids) = (Scratch::default(), Vec::new());
+        assert!(encoder.encode_spaced(false, text, &mut scratch, &mut ids));
+        assert_eq!(ids, plain, "{text:?}");
+        for (kernel, ids) in encoder.encode_by_each_kernel(text).into_iter().enumerate() {
+            assert_eq!(ids, plain, "kernel {kernel}: {text:?}");
+        }
     };
     with(Text::Utf8(text));
     with(Text::Utf8(&text.replace('▁', " ")));

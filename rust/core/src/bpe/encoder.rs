@@ -3,6 +3,8 @@
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
+#[cfg(target_arch = "x86_64")]
+use super::kernel::{Avx2, Avx512};
 use super::{
     engine::EngineScratch,
     kernel::Portable,
@@ -91,13 +93,26 @@ impl Encoder {
         matches!(self.way, Way::Fast(_)) && self.user_defined.is_none()
     }
 
-    /// [`Self::encode`] without vector instructions, for tests.
+    /// The ids of `text` by every kernel that this processor can run, each with empty caches, for tests.
     #[doc(hidden)]
-    pub fn encode_portably(&self, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        if let Way::Fast(rules) = &self.way {
-            let mut sink = Sink::new(out);
-            rules.encode_with::<Portable>(text, false, &mut scratch.engine, &mut sink);
+    pub fn encode_by_each_kernel(&self, text: Text<'_>) -> Vec<Vec<u32>> {
+        let Way::Fast(rules) = &self.way else { return Vec::new() };
+        let by = |encode: fn(&Rules, Text<'_>, bool, &mut EngineScratch, &mut Sink<'_>)| {
+            let mut ids = Vec::new();
+            encode(rules, text, false, &mut EngineScratch::default(), &mut Sink::new(&mut ids));
+            ids
+        };
+        let mut found = vec![by(Rules::encode_on::<Portable>)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Avx2::is_available() {
+                found.push(by(Rules::encode_on::<Avx2>));
+            }
+            if Avx512::is_available() {
+                found.push(by(Rules::encode_on::<Avx512>));
+            }
         }
+        found
     }
 
     /// True unless the model needs the plain way.

@@ -59,24 +59,31 @@ impl Rules {
         #[cfg(target_arch = "x86_64")]
         {
             if Avx512::is_available() {
-                return Avx512::enter(
-                    #[inline(always)]
-                    || self.encode_with::<Avx512>(text, prefix, scratch, sink),
-                );
+                return self.encode_on::<Avx512>(text, prefix, scratch, sink);
             }
             if Avx2::is_available() {
-                return Avx2::enter(
-                    #[inline(always)]
-                    || self.encode_with::<Avx2>(text, prefix, scratch, sink),
-                );
+                return self.encode_on::<Avx2>(text, prefix, scratch, sink);
             }
         }
-        self.encode_with::<Portable>(text, prefix, scratch, sink);
+        self.encode_on::<Portable>(text, prefix, scratch, sink);
     }
 
-    /// [`Self::encode`] with the loops of one kernel.
+    /// [`Self::encode`] with the instructions and the loops of one kernel, which this processor must have.
+    pub fn encode_on<K: Kernel>(
+        &self,
+        text: Text<'_>,
+        prefix: bool,
+        scratch: &mut EngineScratch,
+        sink: &mut Sink<'_>,
+    ) {
+        K::enter(
+            #[inline(always)]
+            || self.encode_with::<K>(text, prefix, scratch, sink),
+        );
+    }
+
     #[inline(always)]
-    pub fn encode_with<K: Kernel>(
+    fn encode_with<K: Kernel>(
         &self,
         text: Text<'_>,
         prefix: bool,
