@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zhuzi.evaluate import bits_per_byte
     from zhuzi.model import extend_model, merge_adapter
     from zhuzi.shards import Corpus
-    from zhuzi.tokenizer import EncodedBatch, Tokenizer
+    from zhuzi.tokenizer import EncodedBatch, Encoding, Tokenizer
     from zhuzi.train import load_recipe, pretrain, sft
     from zhuzi.vocab import merge_vocab, train_vocab
 
@@ -27,6 +27,7 @@ _HOMES = {
     "Chat": "zhuzi.chat",
     "Corpus": "zhuzi.shards",
     "EncodedBatch": "zhuzi.tokenizer",
+    "Encoding": "zhuzi.tokenizer",
     "Tokenizer": "zhuzi.tokenizer",
     "ZhuziError": "zhuzi.errors",
     "bits_per_byte": "zhuzi.evaluate",
@@ -58,6 +59,7 @@ __all__ = [
     "Chat",
     "Corpus",
     "EncodedBatch",
+    "Encoding",
     "Tokenizer",
     "ZhuziError",
     "__version__",
