@@ -16,7 +16,7 @@ use crate::{
 /// Units of text that one thread takes at a time.
 const TASK_UNITS: usize = 1 << 16;
 
-/// Ids for which memory is asked at once.
+/// Ids for which memory is asked at once, at most.
 const POPULATED: usize = TASK_UNITS;
 
 /// Bytes of a document that are asked for before its turn.
@@ -134,7 +134,7 @@ impl Task<'_> {
 struct Output<'a> {
     /// Ids of each task that has ended.
     lengths: Vec<Option<usize>>,
-    /// Tasks before this one have a place, or would have one if there were room.
+    /// Tasks before this one have a place.
     known: usize,
     /// Ids before that task.
     ids: usize,
@@ -163,14 +163,14 @@ impl<'a> Output<'a> {
     /// Notes that a task has ended, and gives a place to all tasks that can have one now.
     fn end(&mut self, task: usize, length: usize) {
         self.lengths[task] = Some(length);
-        while let Some(&Some(length)) = self.lengths.get(self.known) {
-            let room = std::mem::take(&mut self.room);
-            // Once something does not fit, nothing behind it is placed either.
-            if let Some((place, rest)) = room.split_at_mut_checked(length) {
-                self.places[self.known] = Some((place, self.ids));
-                self.room = rest;
-                self.ids += length;
-            }
+        // Where one does not fit, nothing behind it is placed either.
+        while let Some(&Some(length)) = self.lengths.get(self.known)
+            && length <= self.room.len()
+        {
+            let (place, rest) = std::mem::take(&mut self.room).split_at_mut(length);
+            self.places[self.known] = Some((place, self.ids));
+            self.room = rest;
+            self.ids += length;
             self.known += 1;
         }
     }
@@ -216,10 +216,11 @@ impl Tokenizer {
         if threads > 1 {
             self.encode_together(documents, tasks, threads, &mut ids);
         } else {
+            let populated = POPULATED.min(units);
             self.with_scratch(|scratch| {
                 for (task, ends) in tasks {
-                    ids.reserve(POPULATED);
-                    populate(&mut ids.spare_capacity_mut()[..POPULATED]);
+                    ids.reserve(populated);
+                    populate(&mut ids.spare_capacity_mut()[..populated]);
                     task.work(self, documents, scratch, &mut ids, ends);
                 }
             });

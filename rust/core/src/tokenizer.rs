@@ -185,7 +185,7 @@ impl Tokenizer {
     }
 
     /// Ids of a text, and where in it each token stands: its first character and the one behind its last, in code
-    /// points from 0. Seven times the work of [`Self::encode`], or more.
+    /// points from 0. Slower than [`Self::encode`]: the text is normalised byte by byte.
     pub fn encode_with_offsets(&self, text: &str) -> (Vec<u32>, Vec<(usize, usize)>) {
         let aligned = Aligned::new(&self.normalizer, &self.options, text);
         let mut ids = Vec::new();

@@ -196,6 +196,9 @@ fn a_batch_may_be_longer_than_expected() {
     assert_eq!(batch, tokenizer.encode_batch(&texts, 1));
     assert!(batch.ids == tokenizer.encode("a").repeat(texts.len()));
     assert!(batch.offsets.iter().enumerate().all(|(i, &offset)| offset == 2 * i as i64));
+    // A last task without ids stands behind those for which there was no room.
+    let texts = [vec!["a"; 1 << 18], vec![""; 10]].concat();
+    assert_eq!(tokenizer.encode_batch(&texts, 3), tokenizer.encode_batch(&texts, 1));
 }
 
 proptest! {
