@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -18,6 +21,7 @@ from zhuzi.corpus import (
     corpus_stats,
     export_dataset,
     export_datatrove,
+    locate_document,
     merge_shards,
     show_document,
     verify_corpus,
@@ -197,12 +201,61 @@ def test_show(corpus: Path, texts: list[str], merged: Path, tmp_path: Path) -> N
     assert json.loads(stretch.splitlines()[document.place])["text"] == texts[number], (
         "back to file and offset"
     )
-    shown = CliRunner().invoke(
-        cli, ["corpus", "show", str(corpus), str(number), "--tokenizer", str(merged), "--ids"]
-    )
-    assert shown.exit_code == 0 and texts[number] in shown.output and "b.jsonl" in shown.output
+    line = ["corpus", "show", str(corpus), str(number), "--tokenizer", str(merged), "--ids"]
+    shown = CliRunner().invoke(cli, line)
+    assert shown.exit_code == 0 and texts[number] in shown.output and "b.jsonl, line 6, byte" in shown.output
+    (tmp_path / "b.jsonl").unlink()
+    shown = CliRunner().invoke(cli, line)
+    assert shown.exit_code == 0 and "number 5 kept of 0 to" in shown.output and "b.jsonl: No such" in shown.output
     beyond = CliRunner().invoke(cli, ["corpus", "show", str(corpus), "99999999", "--tokenizer", str(merged)])
     assert beyond.exit_code != 0
+
+
+def test_locate(texts: list[str], merged: Path, tmp_path: Path) -> None:
+    """Each document of plain, compressed, parquet and text files, some left out for every reason, is found again."""
+    short = [f"{n} {' '.join(text.split())[:200]}" for n, text in enumerate(texts[:120])]
+    bad = ['{"text": 1}', '{"text": ""}', '{"text": "短"}']
+    lines = [json.dumps({"text": text}) for text in short[:40]]
+    lines[10:10] = bad
+    lines[30:30] = [lines[3], lines[5]]
+    plain = "".join(f"{line}\n" for line in [*lines, lines[0], lines[7]])
+    (tmp_path / "a.jsonl").write_text("\ufeff" + plain, encoding="utf-8")
+    packed = "".join(json.dumps({"text": text}) + "\r\n" for text in [short[2], *short[40:80], short[50]])
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(packed.encode()))
+    (tmp_path / "c.txt").write_text("\n\n".join(f"{text}\n第二行" for text in short[80:100]), encoding="utf-8")
+    rows = pa.table({"text": [short[85], None, *short[100:], short[101]]})
+    pq.write_table(rows, tmp_path / "d.parquet", row_group_size=7)
+    inputs = [tmp_path / name for name in ("a.jsonl", "b.jsonl.gz", "c.txt", "d.parquet")]
+    for dedup in (False, True):
+        out = tmp_path / f"corpus-{dedup}"
+        zhuzi.encode_corpus(
+            inputs, merged, out, dedup=dedup, clean=True, min_chars=2, split="blank-line",
+            on_error="skip", shard_bytes=3_000,
+        )  # fmt: skip
+        count = json.loads((out / "manifest.json").read_bytes())["documents"]
+        assert count == len(short) + (0 if dedup else 7) + 1
+        seen = set()
+        for number in range(count):
+            text, origin = show_document(out, merged, number).text, locate_document(out, number)
+            seen.add(origin)
+            if origin.path.suffix == ".parquet":
+                assert origin.line is None
+                record = rows["text"][origin.offset].as_py()
+            else:
+                raw = origin.path.read_bytes()
+                raw = gzip.decompress(raw) if origin.path.suffix == ".gz" else raw
+                assert raw[: origin.offset].count(b"\n") + 1 == origin.line
+                end = b"\n\n" if origin.path.suffix == ".txt" else b"\n"
+                record = raw[origin.offset :].split(end)[0].decode()
+                record = record if origin.path.suffix == ".txt" else json.loads(record)["text"]
+            assert " ".join(record.split()) == " ".join(text.split()), (number, origin)
+        assert len(seen) == count
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(InputError, match="changed"):
+        locate_document(out, 0)
+    with pytest.raises(ValueError, match="no document"):
+        locate_document(out, count)
 
 
 def test_a_large_vocabulary_keeps_its_width(merged: Path, chinese_texts: list[str], tmp_path: Path) -> None:

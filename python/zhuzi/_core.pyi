@@ -1,5 +1,6 @@
 from collections.abc import Callable, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import final
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "encode_corpus",
     "encode_tasks",
     "estimate_corpus",
+    "locate_document",
     "merge_shards",
     "merge_vocab",
     "verify_corpus",
@@ -83,6 +85,9 @@ def estimate_corpus(
     *,
     skip_bad: bool,
 ) -> str: ...
+def locate_document(
+    out: str | PathLike[str], number: int, progress: Callable[[int], object] | None
+) -> tuple[Path, int, int | None]: ...
 def merge_shards(
     folder: str | PathLike[str],
     prefix: str | PathLike[str],

@@ -19,6 +19,7 @@ from zhuzi.cli.chat import chat
 from zhuzi.cli.corpus import corpus
 from zhuzi.cli.demo import demo
 from zhuzi.cli.model import model
+from zhuzi.cli.options import reason
 from zhuzi.cli.train import pretrain, sft
 from zhuzi.cli.vocab import vocab
 from zhuzi.errors import ZhuziError
@@ -95,11 +96,8 @@ def main() -> None:
             f"this command needs {error.name}; install it with: pip install 'zhuzi[{extra}]'",
             options["debug"],
         )
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename is not None else ""
-        _fail(f"{place}{error.strerror or error}", options["debug"])
-    except (ZhuziError, ValueError, IndexError) as error:
-        _fail(str(error) or type(error).__name__, options["debug"])
+    except (ZhuziError, OSError, ValueError, IndexError) as error:
+        _fail(reason(error), options["debug"])
     except Exception as error:
         # None that we know of: a trace helps whoever reports it.
         _fail(f"unexpected {type(error).__name__}: {error} (zhuzi --debug shows where)", options["debug"])

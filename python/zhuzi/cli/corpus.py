@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import PATH, say
+from zhuzi.cli.options import PATH, reason, say
 
 #: Seconds that a run may take to end of itself after a signal. What is committed is durable at any moment.
 PATIENCE = 0.8
@@ -271,16 +271,21 @@ def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None) ->
 @click.option("--ids", is_flag=True, help="Also show the ids.")
 def show(folder: Path, number: int, tokenizer: Path, ids: bool) -> None:
     """Decode document NUMBER of CORPUS, counted from 0, and say where it came from."""
-    from zhuzi.corpus import show_document
-    from zhuzi.errors import InputError
+    from zhuzi.corpus import locate_document, show_document
+    from zhuzi.errors import InputError, ZhuziError
 
     try:
         document = show_document(folder, tokenizer, number)
     except IndexError as error:
         raise InputError(f"{folder}: there is no {error}") from None
+    try:
+        origin = locate_document(folder, number)
+        place = f"row {origin.offset:,}" if origin.line is None else f"line {origin.line:,}, byte {origin.offset:,}"
+    except (OSError, ZhuziError) as error:
+        stretch = f"{document.start:,} to {document.end:,}"
+        place = f"number {document.place:,} kept of {stretch} (no closer: {reason(error)})"
     click.echo(
-        f"document {number:,} of {document.shard}, {len(document.ids):,} tokens; from {document.source}, "
-        f"{document.start:,} to {document.end:,}, number {document.place:,} kept of these",
+        f"document {number:,} of {document.shard}, {len(document.ids):,} tokens; from {document.source}, {place}",
         err=True,
     )
     if ids:

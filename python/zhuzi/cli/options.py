@@ -30,6 +30,14 @@ threads = click.option(
 )
 
 
+def reason(error: Exception) -> str:
+    """What an error says on one line; the system's own errors with the path first."""
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return f"{place}{error.strerror or error}"
+    return str(error) or type(error).__name__
+
+
 def say(text: str, **figures: Any) -> None:
     """Print one line of result; whole numbers get thousands separators."""
     shown = {key: f"{value:,}" if isinstance(value, int) else value for key, value in figures.items()}

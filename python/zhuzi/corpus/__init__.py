@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from zhuzi.corpus.export import ExportedCorpus, as_arrow, export_dataset, export_datatrove
     from zhuzi.corpus.plan import CorpusPlan, plan_corpus
     from zhuzi.corpus.shards import MergedShards, merge_shards, verify_corpus
-    from zhuzi.corpus.show import ShownDocument, show_document
+    from zhuzi.corpus.show import DocumentOrigin, ShownDocument, locate_document, show_document
     from zhuzi.corpus.stats import CorpusStats, SourceStats, corpus_stats
 
 _HOMES = {
     "SHARD_BYTES": "encode",
     "CorpusPlan": "plan",
     "CorpusStats": "stats",
+    "DocumentOrigin": "show",
     "EncodedCorpus": "encode",
     "ExportedCorpus": "export",
     "MergedShards": "shards",
@@ -32,6 +33,7 @@ _HOMES = {
     "encode_corpus_on_ray": "cluster",
     "export_dataset": "export",
     "export_datatrove": "export",
+    "locate_document": "show",
     "merge_shards": "shards",
     "plan_corpus": "plan",
     "show_document": "show",
@@ -51,6 +53,7 @@ __all__ = [
     "SHARD_BYTES",
     "CorpusPlan",
     "CorpusStats",
+    "DocumentOrigin",
     "EncodedCorpus",
     "ExportedCorpus",
     "MergedShards",
@@ -62,6 +65,7 @@ __all__ = [
     "encode_corpus_on_ray",
     "export_dataset",
     "export_datatrove",
+    "locate_document",
     "merge_shards",
     "plan_corpus",
     "show_document",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from zhuzi import _core
 from zhuzi.errors import MismatchError
 from zhuzi.shards import Corpus
 from zhuzi.tokenizer import Tokenizer
@@ -27,6 +29,34 @@ class ShownDocument:
     end: int
     place: int
     """Its number, from 0, among the documents that were kept of this stretch."""
+
+
+@dataclass(frozen=True)
+class DocumentOrigin:
+    """Where a document of a corpus came from."""
+
+    path: Path
+    """The file."""
+    offset: int
+    """Where its record starts: bytes of the unpacked file, or rows of parquet."""
+    line: int | None
+    """The line, from 1, on which its record starts; none in parquet."""
+
+
+def locate_document(
+    corpus: str | os.PathLike[str], number: int, *, progress: Callable[[int], object] | None = None
+) -> DocumentOrigin:
+    """The place in its file at which document `number` (from 0) of a corpus begins.
+
+    The manifest leads to a stretch of the file, which is read again up to the document: a second or so, but all that
+    is before it where the file is compressed. `progress(bytes)` gets the unpacked bytes that were looked through, a
+    few times a second. The input must still be as it was when it was encoded.
+
+    Raises `ValueError` outside the corpus, `InputError` if the input has changed or was a pipe, or the corpus's
+    plan is gone, `OSError` if the input is not there.
+    """
+    path, offset, line = _core.locate_document(corpus, number, progress)
+    return DocumentOrigin(path, offset, line)
 
 
 def show_document(

@@ -95,6 +95,19 @@ pub fn verify_corpus(py: Python<'_>, out: PathBuf, progress: Option<Py<PyAny>>) 
     teller.finish(result)
 }
 
+/// Where document `number` of a corpus came from: file, offset, line; `progress(bytes)` is called now and then.
+#[pyfunction]
+pub fn locate_document(
+    py: Python<'_>,
+    out: PathBuf,
+    number: u64,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(PathBuf, u64, Option<u64>)> {
+    let mut teller = Teller::new(progress);
+    let result = py.detach(|| corpus::locate(&out, number, |bytes| teller.tell_bytes(bytes)));
+    teller.finish(result).map(|found| (found.path, found.offset, found.line))
+}
+
 /// Joins the shards of a corpus into `<prefix>.bin` and `.idx`; documents and tokens.
 #[pyfunction]
 pub fn merge_shards(

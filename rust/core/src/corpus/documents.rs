@@ -35,6 +35,8 @@ pub enum Fate {
 pub struct Document {
     /// What becomes of it.
     pub fate: Fate,
+    /// Where it starts: bytes of the unpacked file, or the row.
+    pub offset: u64,
     /// Where its text ends in [`Documents::text`]; it starts where the one before ends.
     pub end: usize,
     /// Its code points.
@@ -142,7 +144,7 @@ impl<'o> Reader<'o> {
             let text = append_fields(line, &self.options.fields, &mut found.text);
             if text.is_ok() && !self.changes_text() && found.text.len() > start {
                 // The text stands where it belongs already.
-                return self.judge_in_place(found, start);
+                return self.judge_in_place(found, place.0, start);
             }
             let text = text.map(|()| found.text[start..].to_owned());
             found.text.truncate(start);
@@ -172,12 +174,12 @@ impl<'o> Reader<'o> {
                 .map_err(|e| not_utf8(record, e))
         });
         match text {
-            Ok("") => found.push(Fate::Empty, 0),
+            Ok("") => found.push(Fate::Empty, offset, 0),
             Ok(text) => {
                 let start = found.text.len();
                 let text = self.change(text);
                 found.text.push_str(text);
-                self.judge_in_place(found, start);
+                self.judge_in_place(found, offset, start);
             }
             Err(reason) => {
                 let head = String::from_utf8_lossy(&record[..record.len().min(200)]).into_owned();
@@ -205,8 +207,8 @@ impl<'o> Reader<'o> {
         text
     }
 
-    /// Judges the text behind `start`, the last of those found.
-    fn judge_in_place(&self, found: &mut Documents, start: usize) {
+    /// Judges the text behind `start`, the last of those found, of the record at `offset`.
+    fn judge_in_place(&self, found: &mut Documents, offset: u64, start: usize) {
         let options = self.options;
         let text = &found.text[start..];
         let characters = text.chars().count() as u64;
@@ -238,7 +240,7 @@ impl<'o> Reader<'o> {
         if fate != Fate::Kept {
             found.text.truncate(start);
         }
-        found.push(fate, u32::try_from(characters).unwrap_or(u32::MAX));
+        found.push(fate, offset, u32::try_from(characters).unwrap_or(u32::MAX));
     }
 
     fn too_long(&self, bytes: u64) -> String {
@@ -260,13 +262,13 @@ impl Documents {
         self.hashes.clear();
     }
 
-    fn push(&mut self, fate: Fate, characters: u32) {
-        self.records.push(Document { fate, end: self.text.len(), characters });
+    fn push(&mut self, fate: Fate, offset: u64, characters: u32) {
+        self.records.push(Document { fate, offset, end: self.text.len(), characters });
     }
 
     fn push_bad(&mut self, reject: Reject) {
+        self.push(Fate::Bad, reject.offset, 0);
         self.rejects.push(reject);
-        self.push(Fate::Bad, 0);
     }
 }
 

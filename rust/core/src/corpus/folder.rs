@@ -36,6 +36,11 @@ pub fn shard_name(task: usize, number: usize) -> String {
     if number == 0 { format!("shard-{task:05}") } else { format!("shard-{task:05}_{number:04}") }
 }
 
+/// The task that made the shard of this name.
+pub fn task_of(shard: &str) -> Option<usize> {
+    shard.strip_prefix("shard-")?.split('_').next()?.parse().ok()
+}
+
 /// The commit record of a task.
 pub fn commit_path(out: &Path, task: usize) -> PathBuf {
     out.join(COMMITS_FOLDER).join(format!("task-{task:05}.json"))

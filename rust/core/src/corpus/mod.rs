@@ -7,7 +7,7 @@
 //!
 //! The bytes written depend on the input and the [`options`], never on threads, machines or interruptions:
 //! [`disk`] holds every operation that could leave something half done, [`lock`] keeps runs apart. [`verify`] and [`merge`] read
-//! shards back through [`index`].
+//! shards back through [`index`]; [`locate`] finds where a document came from.
 
 mod blocks;
 mod clean;
@@ -20,6 +20,7 @@ mod folder;
 mod index;
 mod input;
 mod json;
+mod locate;
 mod lock;
 mod manifest;
 mod merge;
@@ -38,6 +39,7 @@ mod write;
 pub use estimate::{Estimate, EstimatedSource, estimate};
 pub use folder::{MANIFEST_FILE, PLAN_FILE, REJECTS_FILE, RUN_FILE};
 pub use input::{Format, Packing, Source, Unreadable};
+pub use locate::{Location, locate};
 pub use manifest::{Counts, InputRange, Manifest, ShardEntry, SourceEntry};
 pub use merge::merge_shards;
 pub use options::{EncodeOptions, Split, TokenizerEntry};
