@@ -206,7 +206,11 @@ def test_show(corpus: Path, texts: list[str], merged: Path, tmp_path: Path) -> N
     assert shown.exit_code == 0 and texts[number] in shown.output and "b.jsonl, line 6, byte" in shown.output
     (tmp_path / "b.jsonl").unlink()
     shown = CliRunner().invoke(cli, line)
-    assert shown.exit_code == 0 and "number 5 kept of 0 to" in shown.output and "b.jsonl: No such" in shown.output
+    assert (
+        shown.exit_code == 0
+        and "number 5 kept of 0 to" in shown.output
+        and "b.jsonl: No such" in shown.output
+    )
     beyond = CliRunner().invoke(cli, ["corpus", "show", str(corpus), "99999999", "--tokenizer", str(merged)])
     assert beyond.exit_code != 0
 
@@ -222,7 +226,9 @@ def test_locate(texts: list[str], merged: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\ufeff" + plain, encoding="utf-8")
     packed = "".join(json.dumps({"text": text}) + "\r\n" for text in [short[2], *short[40:80], short[50]])
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(packed.encode()))
-    (tmp_path / "c.txt").write_text("\n\n".join(f"{text}\n第二行" for text in short[80:100]), encoding="utf-8")
+    (tmp_path / "c.txt").write_text(
+        "\n\n".join(f"{text}\n第二行" for text in short[80:100]), encoding="utf-8"
+    )
     rows = pa.table({"text": [short[85], None, *short[100:], short[101]]})
     pq.write_table(rows, tmp_path / "d.parquet", row_group_size=7)
     inputs = [tmp_path / name for name in ("a.jsonl", "b.jsonl.gz", "c.txt", "d.parquet")]

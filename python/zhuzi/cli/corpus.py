@@ -280,7 +280,11 @@ def show(folder: Path, number: int, tokenizer: Path, ids: bool) -> None:
         raise InputError(f"{folder}: there is no {error}") from None
     try:
         origin = locate_document(folder, number)
-        place = f"row {origin.offset:,}" if origin.line is None else f"line {origin.line:,}, byte {origin.offset:,}"
+        place = (
+            f"row {origin.offset:,}"
+            if origin.line is None
+            else f"line {origin.line:,}, byte {origin.offset:,}"
+        )
     except (OSError, ZhuziError) as error:
         stretch = f"{document.start:,} to {document.end:,}"
         place = f"number {document.place:,} kept of {stretch} (no closer: {reason(error)})"
