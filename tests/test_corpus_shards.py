@@ -216,7 +216,7 @@ def test_show(corpus: Path, texts: list[str], merged: Path, tmp_path: Path) -> N
 
 
 def test_locate(texts: list[str], merged: Path, tmp_path: Path) -> None:
-    """Each document of plain, compressed, parquet and text files, some left out for every reason, is found again."""
+    """Each document of every kind of file is found again, with others left out for every reason."""
     short = [f"{n} {' '.join(text.split())[:200]}" for n, text in enumerate(texts[:120])]
     bad = ['{"text": 1}', '{"text": ""}', '{"text": "短"}']
     lines = [json.dumps({"text": text}) for text in short[:40]]

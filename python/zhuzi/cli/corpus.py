@@ -289,7 +289,8 @@ def show(folder: Path, number: int, tokenizer: Path, ids: bool) -> None:
         stretch = f"{document.start:,} to {document.end:,}"
         place = f"number {document.place:,} kept of {stretch} (no closer: {reason(error)})"
     click.echo(
-        f"document {number:,} of {document.shard}, {len(document.ids):,} tokens; from {document.source}, {place}",
+        f"document {number:,} of {document.shard}, {len(document.ids):,} tokens; "
+        f"from {document.source}, {place}",
         err=True,
     )
     if ids:
