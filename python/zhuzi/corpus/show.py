@@ -49,11 +49,11 @@ def locate_document(
     """The place in its file at which document `number` (from 0) of a corpus begins.
 
     The manifest leads to a stretch of the file, which is read again up to the document: a second or so (of a
-    compressed file all that is before it). `progress(bytes)` gets the unpacked bytes that were looked through,
-    a few times a second. The input must still be as it was when it was encoded.
+    compressed file all that is before it). `progress(bytes)` gets the unpacked bytes that were looked
+    through, a few times a second. The input must still be as it was when it was encoded.
 
-    Raises `ValueError` outside the corpus, `InputError` if the input has changed or was a pipe, or the plan is
-    gone, `OSError` if the input is not there.
+    Raises `ValueError` outside the corpus, `InputError` if the input has changed or was a pipe, or the plan
+    is gone, `OSError` if the input is not there.
     """
     path, offset, line = _core.locate_document(corpus, number, progress)
     return DocumentOrigin(path, offset, line)

@@ -322,9 +322,9 @@ impl TextBlocks {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Error::Stopped);
             }
-            let missing = (wanted - self.carry.len()) as u64;
-            match (&mut self.stream.reader).take(missing).read_to_end(&mut self.carry) {
-                Ok(read) => self.at_end = (read as u64) < missing,
+            let missing = wanted - self.carry.len();
+            match self.stream.read(missing, &mut self.carry) {
+                Ok(read) => self.at_end = read < missing,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) if e.raw_os_error().is_some() => return Err(Error::io(&self.origin.source.path)(e)),
                 Err(e) => {

@@ -99,7 +99,7 @@ impl<'o> Reader<'o> {
                     let record = &batch.bytes[start..stop];
                     let null = || "a text column is null here".to_owned();
                     let text = if end.is_ok() { Ok(record) } else { Err(null()) };
-                    self.judge(found, (row, 0), record, text);
+                    self.judge(found, row, record, text);
                     (start, row) = (stop, row + 1);
                 }
             }
@@ -122,20 +122,23 @@ impl<'o> Reader<'o> {
 
     fn read_text(&mut self, block: &Block, bytes: &[u8], found: &mut Documents) {
         let jsonl = block.origin.source.format == Format::Jsonl;
-        let (mut line, mut counted) = (block.line, 0);
         for_each_record(&block.origin.split, bytes, |start, record| {
-            line += memchr::memchr_iter(b'\n', &bytes[counted..start]).count() as u64;
-            counted = start;
-            let place = (block.offset + start as u64, line);
+            let offset = block.offset + start as u64;
             if jsonl {
-                self.judge_json(found, place, record);
+                self.judge_json(found, offset, record);
             } else {
-                self.judge(found, place, record, Ok(record));
+                self.judge(found, offset, record, Ok(record));
             }
         });
+        let (mut line, mut counted) = (block.line, 0);
+        for reject in &mut found.rejects {
+            let start = (reject.offset - block.offset) as usize;
+            line += memchr::memchr_iter(b'\n', &bytes[counted..start]).count() as u64;
+            (reject.line, counted) = (line, start);
+        }
     }
 
-    fn judge_json(&mut self, found: &mut Documents, place: (u64, u64), record: &[u8]) {
+    fn judge_json(&mut self, found: &mut Documents, offset: u64, record: &[u8]) {
         if record.len() as u64 <= self.options.max_record_bytes
             && let Ok(line) = simdutf8::basic::from_utf8(record)
             && !line.trim_ascii().is_empty()
@@ -144,27 +147,21 @@ impl<'o> Reader<'o> {
             let text = append_fields(line, &self.options.fields, &mut found.text);
             if text.is_ok() && !self.changes_text() && found.text.len() > start {
                 // The text stands where it belongs already.
-                return self.judge_in_place(found, place.0, start);
+                return self.judge_in_place(found, offset, start);
             }
             let text = text.map(|()| found.text[start..].to_owned());
             found.text.truncate(start);
             match text {
-                Ok(text) => self.judge(found, place, record, Ok(text.as_bytes())),
-                Err(reason) => self.judge(found, place, record, Err(reason)),
+                Ok(text) => self.judge(found, offset, record, Ok(text.as_bytes())),
+                Err(reason) => self.judge(found, offset, record, Err(reason)),
             }
         } else {
-            self.judge(found, place, record, Ok(record.trim_ascii()));
+            self.judge(found, offset, record, Ok(record.trim_ascii()));
         }
     }
 
     /// Judges one record whose `text` is taken out of it.
-    fn judge(
-        &mut self,
-        found: &mut Documents,
-        (offset, line): (u64, u64),
-        record: &[u8],
-        text: Result<&[u8], String>,
-    ) {
+    fn judge(&mut self, found: &mut Documents, offset: u64, record: &[u8], text: Result<&[u8], String>) {
         let too_long = record.len() as u64 > self.options.max_record_bytes;
         let text = if too_long { Err(self.too_long(record.len() as u64)) } else { text };
         let text = text.and_then(|text| {
@@ -183,7 +180,7 @@ impl<'o> Reader<'o> {
             }
             Err(reason) => {
                 let head = String::from_utf8_lossy(&record[..record.len().min(200)]).into_owned();
-                found.push_bad(Reject { offset, line, bytes: record.len() as u64, reason, head });
+                found.push_bad(Reject { offset, line: 0, bytes: record.len() as u64, reason, head });
             }
         }
     }

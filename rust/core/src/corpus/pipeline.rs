@@ -300,9 +300,7 @@ impl<'a> BlockEncoder<'a> {
                 bytes: text.len() as u32,
             });
         }
-        let width = plan.config.width();
-        let mut tokens = Vec::with_capacity(self.ids.len() * width.bytes());
-        width.store(&self.ids, &mut tokens);
+        let tokens = plan.config.width().store(&self.ids);
         Clock::add(&clock.encode, since);
         Some(EncodedBlock {
             origin: block.origin.clone(),

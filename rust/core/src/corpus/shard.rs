@@ -60,20 +60,11 @@ impl TokenWidth {
         }
     }
 
-    /// Appends ids as they are stored.
-    pub fn store(self, ids: &[u32], out: &mut Vec<u8>) {
-        let start = out.len();
-        out.resize(start + ids.len() * self.bytes(), 0);
-        let room = &mut out[start..];
+    /// Ids as they are stored.
+    pub fn store(self, ids: &[u32]) -> Vec<u8> {
         match self {
-            Self::U16 => {
-                let room = room.as_chunks_mut::<2>().0;
-                room.iter_mut().zip(ids).for_each(|(to, &id)| *to = (id as u16).to_le_bytes());
-            }
-            Self::I32 => {
-                let room = room.as_chunks_mut::<4>().0;
-                room.iter_mut().zip(ids).for_each(|(to, &id)| *to = id.to_le_bytes());
-            }
+            Self::U16 => ids.iter().map(|&id| (id as u16).to_le_bytes()).collect::<Vec<_>>().into_flattened(),
+            Self::I32 => ids.iter().map(|id| id.to_le_bytes()).collect::<Vec<_>>().into_flattened(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,6 +11,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, bounded};
+use zstd::zstd_safe;
 
 use super::{
     input::{Packing, Source},
@@ -23,27 +24,35 @@ const PACKED_BYTES: usize = 1 << 18;
 
 /// An open piece.
 pub struct Stream {
-    /// The unpacked bytes.
-    pub reader: Box<dyn Read + Send>,
-    /// Bytes of the file read so far.
+    reader: Reader,
+    /// Bytes of the file read since they were last asked for.
     packed: Arc<AtomicU64>,
+}
+
+/// What unpacks. The quick kinds write where the bytes are wanted, with nothing between.
+enum Reader {
+    Plain(io::Take<File>),
+    Zst(Box<Frames>),
+    Other(Box<dyn Read + Send>),
 }
 
 impl Stream {
     /// Starts to read `piece` of the open file.
     pub fn new(source: &Source, file: File, piece: Piece) -> Result<Self> {
         let packed = Arc::new(AtomicU64::new(0));
-        let mut file = Counted { file, read: packed.clone() };
-        let fail = |e| Error::io(&source.path)(e);
-        let reader: Box<dyn Read + Send> = match source.packing {
+        let counted = |file| BufReader::with_capacity(PACKED_BYTES, Counted { file, read: packed.clone() });
+        let reader = match source.packing {
             Packing::Plain => {
-                file.file.seek(SeekFrom::Start(piece.start)).map_err(fail)?;
-                Box::new(file.take(piece.end - piece.start))
+                let mut file = file;
+                file.seek(SeekFrom::Start(piece.start)).map_err(Error::io(&source.path))?;
+                Reader::Plain(file.take(piece.end - piece.start))
             }
-            Packing::Gz => Box::new(flate2::bufread::MultiGzDecoder::new(buffered(file))),
-            Packing::Zst => Box::new(zstd::Decoder::with_buffer(buffered(file)).map_err(fail)?),
-            Packing::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(buffered(file))),
-            Packing::Bz2 => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered(file))),
+            Packing::Zst => Reader::Zst(Box::new(Frames::new(counted(file)))),
+            Packing::Gz => Reader::Other(Box::new(flate2::bufread::MultiGzDecoder::new(counted(file)))),
+            Packing::Xz => {
+                Reader::Other(Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(counted(file))))
+            }
+            Packing::Bz2 => Reader::Other(Box::new(bzip2::bufread::MultiBzDecoder::new(counted(file)))),
         };
         Ok(Self { reader, packed })
     }
@@ -68,7 +77,20 @@ impl Stream {
             }
         });
         let reader = Chunks { chunks, chunk: Vec::new(), at: 0, read: packed.clone() };
-        Self { reader: Box::new(reader), packed }
+        Self { reader: Reader::Other(Box::new(reader)), packed }
+    }
+
+    /// Appends the next `most` bytes to `out`, fewer only at the end; how many. What came before an error stays.
+    pub fn read(&mut self, most: usize, out: &mut Vec<u8>) -> io::Result<usize> {
+        match &mut self.reader {
+            Reader::Plain(file) => {
+                let read = file.take(most as u64).read_to_end(out)?;
+                self.packed.fetch_add(read as u64, Ordering::Relaxed);
+                Ok(read)
+            }
+            Reader::Zst(frames) => frames.read(most, out),
+            Reader::Other(reader) => reader.take(most as u64).read_to_end(out),
+        }
     }
 
     /// Bytes of the file read since the last call.
@@ -103,8 +125,74 @@ pub fn check_unchanged(source: &Source, file: &File) -> Result<()> {
     })
 }
 
-fn buffered(file: Counted) -> BufReader<Counted> {
-    BufReader::with_capacity(PACKED_BYTES, file)
+/// Frames of zstd, one behind the other.
+struct Frames {
+    file: BufReader<Counted>,
+    context: zstd_safe::DCtx<'static>,
+    /// Not all of a frame that has begun is unpacked.
+    in_frame: bool,
+}
+
+impl Frames {
+    fn new(file: BufReader<Counted>) -> Self {
+        Self { file, context: zstd_safe::DCtx::create(), in_frame: false }
+    }
+
+    fn read(&mut self, most: usize, out: &mut Vec<u8>) -> io::Result<usize> {
+        let start = out.len();
+        out.reserve(most);
+        while out.len() - start < most {
+            let packed = match self.file.fill_buf() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                packed => packed?,
+            };
+            let at_end = packed.is_empty();
+            if at_end && !self.in_frame {
+                break;
+            }
+            let mut input = zstd_safe::InBuffer::around(packed);
+            let before = out.len();
+            let mut room = Room { end: start + most, bytes: out };
+            let mut output = zstd_safe::OutBuffer::around_pos(&mut room, before);
+            let left = self
+                .context
+                .decompress_stream(&mut output, &mut input)
+                .map_err(|code| io::Error::other(zstd_safe::get_error_name(code)))?;
+            self.in_frame = left != 0;
+            let used = input.pos();
+            self.file.consume(used);
+            if at_end && out.len() == before {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends within a frame"));
+            }
+        }
+        Ok(out.len() - start)
+    }
+}
+
+/// A vector that may be filled up to `end`, which is within its capacity.
+struct Room<'v> {
+    bytes: &'v mut Vec<u8>,
+    end: usize,
+}
+
+// SAFETY: pointer and length are the vector's own, and `end` is within its capacity.
+unsafe impl zstd_safe::WriteBuf for Room<'_> {
+    fn as_slice(&self) -> &[u8] {
+        self.bytes
+    }
+
+    fn capacity(&self) -> usize {
+        self.end
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.bytes.as_mut_ptr()
+    }
+
+    unsafe fn filled_until(&mut self, n: usize) {
+        // SAFETY: the caller has written so many, at most `end`.
+        unsafe { self.bytes.set_len(n) }
+    }
 }
 
 struct Counted {
