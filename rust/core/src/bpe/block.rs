@@ -330,16 +330,16 @@ impl Block {
         }
     }
 
-    /// Words of tokens in the first `cut` characters.
-    pub fn words(cut: usize) -> usize {
-        cut.div_ceil(64)
+    /// The 64 tokens from character `at` on.
+    #[inline(always)]
+    pub fn tokens_at(&self, at: usize) -> &[Symbol; 64] {
+        self.tokens[at..].first_chunk().unwrap_or(&[0; 64])
     }
 
-    /// The tokens of one word, and which of them count.
+    /// Which of the 64 tokens from `at` on, a multiple of 64, are written.
     #[inline(always)]
-    pub fn word(&self, word: usize) -> (&[Symbol; 64], u64) {
-        let tokens = self.tokens[64 * word..].first_chunk::<64>();
-        (tokens.unwrap_or(&[0; 64]), self.keep[word])
+    pub fn keep_at(&self, at: usize) -> u64 {
+        self.keep[at / 64]
     }
 
     /// The next of the characters that share a code.

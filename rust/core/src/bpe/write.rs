@@ -1,9 +1,9 @@
 //! From tokens to ids: what is kept of a block is packed, and characters that are no piece are spelled.
 
 use super::{
-    block::{BLOCK, Block},
+    block::Block,
     codes::{ASTRAL, FIRST_ASTRAL},
-    kernel::Kernel,
+    kernel::{Kernel, ROOM},
     merges::Symbol,
     rules::Rules,
 };
@@ -30,43 +30,47 @@ impl Rules {
     /// Writes the tokens of the first `cut` characters.
     #[inline(always)]
     pub fn write<K: Kernel>(&self, block: &mut Block, cut: usize, sink: &mut Sink<'_>) {
-        sink.ids.reserve(BLOCK + 72);
-        for word in 0..Block::words(cut) {
-            let (tokens, keep) = block.word(word);
-            if let Some(room) = sink.ids.spare_capacity_mut().first_chunk_mut()
-                && !K::compact(tokens, keep, self.vocab, room)
-            {
-                let n = keep.count_ones() as usize;
-                // SAFETY: `compact` has written the first n places of the room, one for each bit of `keep`.
-                unsafe { sink.ids.set_len(sink.ids.len() + n) };
-                // No piece that text makes is the unknown token.
-                sink.after_unknown &= n == 0;
-                continue;
+        for start in (0..cut).step_by(64) {
+            let unknown = self.write_pieces::<K>(block.tokens_at(start), block.keep_at(start), sink);
+            if unknown != 0 {
+                K::enter(
+                    #[inline(always)]
+                    || self.write_mixed::<K>(start, unknown, block, sink),
+                );
             }
-            self.write_slowly(word, block, sink);
         }
     }
 
-    /// Writes a word that holds characters that are no piece.
-    #[inline(never)]
-    fn write_slowly(&self, word: usize, block: &mut Block, sink: &mut Sink<'_>) {
-        let (&tokens, mut keep) = block.word(word);
-        while keep != 0 {
-            let token = tokens[keep.trailing_zeros() as usize];
-            keep &= keep - 1;
-            let code = token.wrapping_sub(self.vocab);
-            match &self.bytes {
-                Some(_) if token < self.vocab => sink.ids.push(token),
-                // Most of them are Han characters, three bytes each.
-                Some(bytes) if (0x800..u32::from(FIRST_ASTRAL)).contains(&code) => {
-                    let bytes = [0xE0 | (code >> 12), 0x80 | ((code >> 6) & 0x3F), 0x80 | (code & 0x3F)]
-                        .map(|byte| bytes[byte as usize & 0xFF]);
-                    sink.ids.extend_from_slice(&bytes);
-                }
-                _ => self.write_one(token, block, sink),
-            }
+    /// Writes the kept ones of 64 tokens if all of them are pieces. Else writes nothing, and returns which are none.
+    #[inline(always)]
+    fn write_pieces<K: Kernel>(&self, tokens: &[Symbol; 64], keep: u64, sink: &mut Sink<'_>) -> u64 {
+        sink.ids.reserve(ROOM);
+        let Some(room) = sink.ids.spare_capacity_mut().first_chunk_mut() else { return keep };
+        let unknown = K::compact(tokens, keep, self.vocab, room);
+        if unknown == 0 {
+            let n = keep.count_ones() as usize;
+            // SAFETY: `compact` has written the first n places of the room, one for each bit of `keep`.
+            unsafe { sink.ids.set_len(sink.ids.len() + n) };
+            // No piece that text makes is the unknown token.
+            sink.after_unknown &= n == 0;
         }
-        sink.ids.reserve(BLOCK + 72);
+        unknown
+    }
+
+    /// Writes the 64 tokens from `start` on, of which `unknown` are no pieces: those one by one, and the runs between
+    /// them at once.
+    #[inline(always)]
+    fn write_mixed<K: Kernel>(&self, start: usize, mut unknown: u64, block: &mut Block, sink: &mut Sink<'_>) {
+        let (mut at, mut keep) = (start, block.keep_at(start));
+        while unknown != 0 {
+            let run = unknown.trailing_zeros();
+            self.write_pieces::<K>(block.tokens_at(at), keep & ((1 << run) - 1), sink);
+            at += run as usize;
+            self.write_one(block.tokens[at], block, sink);
+            // In two steps: the last of 64 may be the one.
+            (at, keep, unknown) = (at + 1, keep >> run >> 1, unknown >> run >> 1);
+        }
+        self.write_pieces::<K>(block.tokens_at(at), keep, sink);
     }
 
     /// Writes one symbol: a piece, or what stands for a character that is none.
@@ -76,6 +80,13 @@ impl Rules {
             sink.after_unknown = false;
             return sink.ids.push(symbol);
         };
+        if let Some(bytes) = &self.bytes
+            && (0x800..u32::from(FIRST_ASTRAL)).contains(&code)
+        {
+            // Most of them are Han characters, three bytes each.
+            let spelled = [0xE0 | (code >> 12), 0x80 | ((code >> 6) & 0x3F), 0x80 | (code & 0x3F)];
+            return sink.ids.extend_from_slice(&spelled.map(|byte| bytes[byte as usize & 0xFF]));
+        }
         let code = code as u16;
         let c = if code == ASTRAL { block.next_astral() } else { self.codes.char(code) };
         match &self.bytes {

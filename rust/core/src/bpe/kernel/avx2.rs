@@ -195,7 +195,7 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    fn compact(tokens: &[Symbol; 64], keep: u64, vocab: u32, out: &mut Room) -> bool {
+    fn compact(tokens: &[Symbol; 64], keep: u64, vocab: u32, out: &mut Room) -> u64 {
         // SAFETY: for k up to 7: a load of 8 tokens at 8 k of 64, and a store of 8 at most at 8 k of 72.
         unsafe {
             let mut n = 0;
@@ -212,11 +212,11 @@ impl Kernel for Avx2 {
                 n += mask.count_ones() as usize;
             }
             if _mm256_testz_si256(beyond, beyond) != 0 {
-                return false;
+                return 0;
             }
         }
-        let kept = |&(i, _): &(usize, _)| keep >> i & 1 != 0;
-        tokens.iter().enumerate().filter(kept).any(|(_, &token)| token >= vocab)
+        let beyond = |(i, &token): (usize, &Symbol)| u64::from(token >= vocab) << i;
+        keep & tokens.iter().enumerate().map(beyond).fold(0, |all, one| all | one)
     }
 
     #[inline(always)]

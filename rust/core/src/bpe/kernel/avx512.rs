@@ -130,7 +130,7 @@ impl Kernel for Avx512 {
     }
 
     #[inline(always)]
-    fn compact(tokens: &[Symbol; 64], keep: u64, vocab: u32, out: &mut Room) -> bool {
+    fn compact(tokens: &[Symbol; 64], keep: u64, vocab: u32, out: &mut Room) -> u64 {
         let (mut n, mut beyond) = (0, 0);
         // SAFETY: for k up to 3: a load of 16 tokens at 16 k of 64, and a store of 16 at most at 16 k of 72.
         unsafe {
@@ -138,7 +138,7 @@ impl Kernel for Avx512 {
             for k in 0..(64 - keep.leading_zeros() as usize).div_ceil(16) {
                 let mask = (keep >> (16 * k)) as u16;
                 let tokens = _mm512_loadu_epi32(tokens.as_ptr().add(16 * k).cast());
-                beyond |= _mm512_mask_cmpge_epu32_mask(mask, tokens, limit);
+                beyond |= u64::from(_mm512_mask_cmpge_epu32_mask(mask, tokens, limit)) << (16 * k);
                 _mm512_storeu_epi32(
                     out.as_mut_ptr().add(n).cast(),
                     _mm512_maskz_compress_epi32(mask, tokens),
@@ -146,7 +146,7 @@ impl Kernel for Avx512 {
                 n += mask.count_ones() as usize;
             }
         }
-        beyond != 0
+        beyond
     }
 
     #[inline(always)]

@@ -27,8 +27,10 @@ use super::{
 pub const CHUNK: usize = 64;
 /// Bytes behind a chunk that may be read: what a character reaches beyond it, and what a vector load does.
 pub const CHUNK_TAIL: usize = 16;
-/// Where [`Kernel::compact`] writes.
-pub type Room = [MaybeUninit<Symbol>; 72];
+/// Symbols for which [`Kernel::compact`] needs room.
+pub const ROOM: usize = 72;
+/// Where it writes.
+pub type Room = [MaybeUninit<Symbol>; ROOM];
 /// Symbols of the longest run that is merged in registers.
 pub const RUN: usize = 64;
 
@@ -74,9 +76,9 @@ pub trait Kernel {
         tokens: &mut [Symbol; 64],
     ) -> LinkMasks;
 
-    /// Copies the tokens whose bit is set in `keep` to the front of `out`, and says whether one of the copied
-    /// ones is at least `vocab`. May scribble on what follows in `out`.
-    fn compact(tokens: &[Symbol; 64], keep: u64, vocab: u32, out: &mut Room) -> bool;
+    /// Copies the tokens whose bit is set in `keep` to the front of `out`, and returns the bits of those that are at
+    /// least `vocab`. May scribble on what follows in `out`.
+    fn compact(tokens: &[Symbol; 64], keep: u64, vocab: u32, out: &mut Room) -> u64;
 
     /// The key of the segment that is the first `len` (1 to 16) codes, if it has one.
     fn key(codes: &[u16; 16], len: usize) -> Option<Key>;
@@ -202,7 +204,7 @@ mod tests {
         for _ in 0..5000 {
             let tokens: [Symbol; 64] = std::array::from_fn(|_| random(&mut state, 1000) as u32);
             let keep = random(&mut state, 1 << 31) << 33 ^ random(&mut state, 1 << 31);
-            let room = || [const { MaybeUninit::new(0) }; 72];
+            let room = || [const { MaybeUninit::new(0) }; ROOM];
             let (mut plain, mut vector) = (room(), room());
             let beyond = Portable::compact(&tokens, keep, 998, &mut plain);
             assert_eq!(K::compact(&tokens, keep, 998, &mut vector), beyond);

@@ -67,13 +67,14 @@ impl Kernel for Portable {
     }
 
     #[inline(always)]
-    fn compact(tokens: &[Symbol; 64], mut keep: u64, vocab: u32, out: &mut Room) -> bool {
-        let (mut n, mut beyond) = (0, false);
+    fn compact(tokens: &[Symbol; 64], mut keep: u64, vocab: u32, out: &mut Room) -> u64 {
+        let (mut n, mut beyond) = (0, 0);
         while keep != 0 {
-            let token = tokens[keep.trailing_zeros() as usize];
+            let at = keep.trailing_zeros();
+            let token = tokens[at as usize];
             out[n].write(token);
             n += 1;
-            beyond |= token >= vocab;
+            beyond |= u64::from(token >= vocab) << at;
             keep &= keep - 1;
         }
         beyond
