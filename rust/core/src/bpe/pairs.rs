@@ -11,13 +11,17 @@ use rustc_hash::FxHashMap;
 
 use super::merges::{SYMBOL_BITS, Symbol};
 
-/// How a character takes part in pairs, in one word: row (bits 40 to 63), column (24 to 39), symbol (0 to 23).
+/// How a character takes part in pairs, in one word: row (bits 40 to 63), symbol (16 to 39), column (0 to 15).
 pub type CharWord = u64;
-/// An entry of the pair table: flags (bits 40 to 63), column (24 to 39), what the pair becomes (0 to 23).
+/// An entry of the pair table: flags (bits 40 to 63), what the pair becomes (16 to 39), column (0 to 15).
 pub type PairWord = u64;
 
 /// Bits of the column within a word.
-pub const COLUMN_MASK: u64 = 0xFFFF << SYMBOL_BITS;
+pub const COLUMN_MASK: u64 = 0xFFFF;
+/// Where the symbol stands.
+pub const SYMBOL_SHIFT: u32 = 16;
+/// Where the row stands.
+const ROW_SHIFT: u32 = SYMBOL_SHIFT + SYMBOL_BITS;
 /// Set in the word of a pair that is a piece.
 pub const PIECE: u64 = 1 << 40;
 /// Set in the word of a pair of which all pieces that hold it have the one common score.
@@ -77,13 +81,15 @@ impl Pairs {
                 *column = used;
             }
             let flags = link.piece.map_or(0, |_| PIECE) | if link.one_score { ONE_SCORE } else { 0 };
-            let word = flags | (u64::from(*column) << SYMBOL_BITS) | u64::from(link.piece.unwrap_or(0));
+            let word = flags | (u64::from(link.piece.unwrap_or(0)) << SYMBOL_SHIFT) | u64::from(*column);
             rows.entry(left).or_default().push((*column, word));
         }
         let (row_of, pairs) = lay_out(rows.into_iter().collect(), usize::from(used))?;
         let chars = (0..1usize << 16).map(|code| {
             let row = row_of.get(&(code as u16)).copied().unwrap_or(0);
-            (u64::from(row) << 40) | (u64::from(columns[code]) << SYMBOL_BITS) | u64::from(symbols[code])
+            (u64::from(row) << ROW_SHIFT)
+                | (u64::from(symbols[code]) << SYMBOL_SHIFT)
+                | u64::from(columns[code])
         });
         let chars: Box<[CharWord]> = chars.collect();
         Some(Self { chars: chars.try_into().ok()?, pairs })
@@ -98,13 +104,13 @@ impl Pairs {
     /// The symbol of a code.
     #[inline(always)]
     pub fn symbol(&self, code: u16) -> Symbol {
-        self.char(code) as u32 & ((1 << SYMBOL_BITS) - 1)
+        symbol_of(self.char(code))
     }
 
     /// The entry where the pair would be; it is the pair's if [`Self::matches`].
     #[inline(always)]
     pub fn entry(&self, left: CharWord, right: CharWord) -> PairWord {
-        let at = (left >> 40) as usize + ((right >> SYMBOL_BITS) & 0xFFFF) as usize;
+        let at = (left >> ROW_SHIFT) as usize + (right & COLUMN_MASK) as usize;
         debug_assert!(at < self.pairs.len());
         // SAFETY: the table is as long as the largest row plus the largest column plus one (`lay_out`), and
         // both words come from `chars`.
@@ -141,6 +147,12 @@ impl Pairs {
         let entry = self.entry(left, right);
         Self::matches(entry, right).then_some(entry)
     }
+}
+
+/// The symbol in a word: the character's own, or what the pair becomes.
+#[inline(always)]
+pub fn symbol_of(word: u64) -> Symbol {
+    (word >> SYMBOL_SHIFT) as u32 & ((1 << SYMBOL_BITS) - 1)
 }
 
 /// A left code and its entries, with their columns.

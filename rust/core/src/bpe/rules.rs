@@ -7,7 +7,7 @@ use super::{
     kernel::{Portable, RUN},
     long::LongRun,
     merges::{Merge, Merges, NO_MERGE, SYMBOL_BITS, Symbol},
-    pairs::{Link, PIECE, Pairs},
+    pairs::{Link, PIECE, Pairs, symbol_of},
     run::Run,
 };
 use crate::spm::{Piece, PieceKind, SpmModel, byte_of_piece};
@@ -91,7 +91,7 @@ impl Rules {
     #[inline]
     pub fn char_merge(&self, left: u16, right: u16) -> Merge {
         match self.pairs.link(left, right) {
-            Some(entry) if entry & PIECE != 0 => self.merges.making(entry as u32 & ((1 << SYMBOL_BITS) - 1)),
+            Some(entry) if entry & PIECE != 0 => self.merges.making(symbol_of(entry)),
             _ => NO_MERGE,
         }
     }

@@ -6,7 +6,7 @@ use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, RUN, Ranks, Room};
 use crate::bpe::{
     codes::{SPACE, SPACE_MARK},
     merges::{SYMBOL_BITS, Symbol},
-    pairs::{LookUps, ONE_SCORE, PIECE, Pairs},
+    pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE, Pairs},
 };
 
 /// The loops for AVX2, BMI and POPCNT. Whoever calls them has checked [`Avx2::is_available`] and sits in a
@@ -168,23 +168,24 @@ impl Kernel for Avx2 {
             let in_order = |v| _mm256_permute4x64_epi64::<0b11_01_10_00>(v);
             let bits = |v| u64::from(_mm256_movemask_ps(_mm256_castsi256_ps(v)) as u32);
             let symbol = _mm256_set1_epi32((1 << SYMBOL_BITS) - 1);
+            let column = _mm256_set1_epi32(COLUMN_MASK as i32);
             let zero = _mm256_setzero_si256();
             for i in (0..n).step_by(8) {
                 let (entry_low, entry_high) = halves(entries.as_ptr().add(i));
-                let (right_low, right_high) = halves(chars.as_ptr().add(i + 1));
-                let (left_low, _) = halves(chars.as_ptr().add(i));
-                // The column lies across the halves: 8 bits at the top of the lower, 8 at the bottom of the upper.
-                let low = _mm256_andnot_si256(symbol, _mm256_xor_si256(entry_low, right_low));
-                let high = _mm256_xor_si256(entry_high, right_high);
-                let high = _mm256_and_si256(high, _mm256_set1_epi32(0xFF));
-                let linked = _mm256_cmpeq_epi32(_mm256_or_si256(low, high), zero);
+                let (right_low, _) = halves(chars.as_ptr().add(i + 1));
+                let (left_low, left_high) = halves(chars.as_ptr().add(i));
+                let other = _mm256_and_si256(_mm256_xor_si256(entry_low, right_low), column);
+                let linked = _mm256_cmpeq_epi32(other, zero);
                 let flag = |bit: u64| _mm256_set1_epi32((bit >> 32) as i32);
                 let piece = _mm256_cmpeq_epi32(_mm256_and_si256(entry_high, flag(PIECE)), flag(PIECE));
                 let piece = _mm256_and_si256(piece, linked);
                 let one_score =
                     _mm256_cmpeq_epi32(_mm256_and_si256(entry_high, flag(ONE_SCORE)), flag(ONE_SCORE));
                 let mixed = _mm256_andnot_si256(one_score, linked);
-                let token = _mm256_and_si256(_mm256_blendv_epi8(left_low, entry_low, piece), symbol);
+                // The symbol lies across the halves: 16 bits at the top of the lower, 8 at the bottom of the upper.
+                let low = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(left_low, entry_low, piece));
+                let high = _mm256_slli_epi32::<16>(_mm256_blendv_epi8(left_high, entry_high, piece));
+                let token = _mm256_or_si256(low, _mm256_and_si256(high, symbol));
                 _mm256_storeu_si256(tokens.as_mut_ptr().add(i).cast(), in_order(token));
                 masks.linked |= bits(in_order(linked)) << i;
                 masks.pieces |= bits(in_order(piece)) << i;

@@ -7,7 +7,7 @@ use super::{Avx2, CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, Room, avx2::Avx2Ran
 use crate::bpe::{
     codes::{SPACE, SPACE_MARK},
     merges::{SYMBOL_BITS, Symbol},
-    pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE, Pairs},
+    pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE, Pairs, SYMBOL_SHIFT},
 };
 
 /// The loops for AVX-512 (F, BW, VL and VBMI2) beside what [`Avx2`] needs. Whoever calls them has checked
@@ -119,7 +119,7 @@ impl Kernel for Avx512 {
                 let piece = _mm512_mask_test_epi64_mask(linked, entry, is_piece);
                 let mixed = _mm512_mask_testn_epi64_mask(linked, entry, is_one_score);
                 let token = _mm512_mask_blend_epi64(piece, left, entry);
-                let token = _mm512_and_si512(token, symbol);
+                let token = _mm512_and_si512(_mm512_srli_epi64::<SYMBOL_SHIFT>(token), symbol);
                 _mm256_storeu_epi32(tokens.as_mut_ptr().add(i).cast(), _mm512_cvtepi64_epi32(token));
                 masks.linked |= u64::from(linked) << i;
                 masks.pieces |= u64::from(piece) << i;

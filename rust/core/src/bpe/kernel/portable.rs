@@ -3,8 +3,8 @@
 use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, RUN, Ranks, Room};
 use crate::bpe::{
     codes::from_bmp,
-    merges::{NO_RANK, SYMBOL_BITS, Symbol},
-    pairs::{LookUps, ONE_SCORE, PIECE, Pairs},
+    merges::{NO_RANK, Symbol},
+    pairs::{LookUps, ONE_SCORE, PIECE, Pairs, symbol_of},
 };
 
 /// The plain loops.
@@ -57,7 +57,7 @@ impl Kernel for Portable {
             let linked = Pairs::matches(entry, right);
             let piece = linked && entry & PIECE != 0;
             let word = if piece { entry } else { left };
-            tokens[i] = word as u32 & ((1 << SYMBOL_BITS) - 1);
+            tokens[i] = symbol_of(word);
             masks.linked |= u64::from(linked) << i;
             masks.pieces |= u64::from(piece) << i;
             masks.mixed |= u64::from(linked && entry & ONE_SCORE == 0) << i;
