@@ -204,10 +204,11 @@ impl Block {
         self.codes[self.held] = ASTRAL;
         let words = self.held.div_ceil(64);
         for word in 0..words {
-            let codes = self.codes[64 * word..].first_chunk::<65>();
-            let tokens = self.tokens[64 * word..].first_chunk_mut::<64>();
+            let (at, found) = (64 * word, &mut *self.look_ups);
+            let (codes, tokens) = (self.codes[at..].first_chunk(), self.tokens[at..].first_chunk_mut());
             if let (Some(codes), Some(tokens)) = (codes, tokens) {
-                self.links[word] = K::link(pairs, codes, self.held - 64 * word, &mut self.look_ups, tokens);
+                pairs.look_up(codes, self.held - at, found);
+                self.links[word] = K::link(found, self.held - at, tokens);
             }
         }
         let over = (64 * words - self.held) as u32;

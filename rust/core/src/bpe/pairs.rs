@@ -117,7 +117,7 @@ impl Pairs {
         unsafe { *self.pairs.get_unchecked(at) }
     }
 
-    /// Looks up the words of 65 codes, and the entries of their first `n` (a multiple of 8) neighbour pairs.
+    /// Looks up the words of 65 codes and the entries of their first `n` neighbour pairs, or of some more.
     #[inline(always)]
     pub fn look_up(&self, codes: &[u16; 65], n: usize, found: &mut LookUps) {
         let LookUps { chars, entries } = found;

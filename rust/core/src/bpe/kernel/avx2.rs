@@ -6,7 +6,7 @@ use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, RUN, Ranks, Room};
 use crate::bpe::{
     codes::{SPACE, SPACE_MARK},
     merges::{SYMBOL_BITS, Symbol},
-    pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE, Pairs},
+    pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE},
 };
 
 /// The loops for AVX2, BMI and POPCNT. Whoever calls them has checked [`Avx2::is_available`] and sits in a
@@ -143,16 +143,8 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    fn link(
-        pairs: &Pairs,
-        codes: &[u16; 65],
-        n: usize,
-        room: &mut LookUps,
-        tokens: &mut [Symbol; 64],
-    ) -> LinkMasks {
-        let n = n.min(64).next_multiple_of(8);
-        pairs.look_up(codes, n, room);
-        let LookUps { chars, entries } = room;
+    fn link(found: &LookUps, n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks {
+        let LookUps { chars, entries } = found;
         let mut masks = LinkMasks::default();
         // SAFETY: for i up to 56: loads of 4 words at i and i + 4 of `entries` (64) and `chars` (65), the latter
         // also one further on; a store of 8 tokens at i of 64.
@@ -170,7 +162,7 @@ impl Kernel for Avx2 {
             let symbol = _mm256_set1_epi32((1 << SYMBOL_BITS) - 1);
             let column = _mm256_set1_epi32(COLUMN_MASK as i32);
             let zero = _mm256_setzero_si256();
-            for i in (0..n).step_by(8) {
+            for i in (0..n.min(64)).step_by(8) {
                 let (entry_low, entry_high) = halves(entries.as_ptr().add(i));
                 let (right_low, _) = halves(chars.as_ptr().add(i + 1));
                 let (left_low, left_high) = halves(chars.as_ptr().add(i));

@@ -7,7 +7,7 @@ use super::{Avx2, CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, Room, avx2::Avx2Ran
 use crate::bpe::{
     codes::{SPACE, SPACE_MARK},
     merges::{SYMBOL_BITS, Symbol},
-    pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE, Pairs, SYMBOL_SHIFT},
+    pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE, SYMBOL_SHIFT},
 };
 
 /// The loops for AVX-512 (F, BW, VL and VBMI2) beside what [`Avx2`] needs. Whoever calls them has checked
@@ -93,16 +93,8 @@ impl Kernel for Avx512 {
     }
 
     #[inline(always)]
-    fn link(
-        pairs: &Pairs,
-        codes: &[u16; 65],
-        n: usize,
-        room: &mut LookUps,
-        tokens: &mut [Symbol; 64],
-    ) -> LinkMasks {
-        let n = n.min(64).next_multiple_of(8);
-        pairs.look_up(codes, n, room);
-        let LookUps { chars, entries } = room;
+    fn link(found: &LookUps, n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks {
+        let LookUps { chars, entries } = found;
         let mut masks = LinkMasks::default();
         // SAFETY: for i up to 56: loads of 8 words at i of `entries` (64) and at i and i + 1 of `chars` (65); a store
         // of 8 tokens at i of 64.
@@ -111,7 +103,7 @@ impl Kernel for Avx512 {
             let symbol = _mm512_set1_epi64((1 << SYMBOL_BITS) - 1);
             let (is_piece, is_one_score) =
                 (_mm512_set1_epi64(PIECE as i64), _mm512_set1_epi64(ONE_SCORE as i64));
-            for i in (0..n).step_by(8) {
+            for i in (0..n.min(64)).step_by(8) {
                 let entry = _mm512_loadu_epi64(entries.as_ptr().add(i).cast());
                 let left = _mm512_loadu_epi64(chars.as_ptr().add(i).cast());
                 let right = _mm512_loadu_epi64(chars.as_ptr().add(i + 1).cast());

@@ -20,7 +20,7 @@ use std::mem::MaybeUninit;
 
 use super::{
     merges::{NO_RANK, Symbol},
-    pairs::{LookUps, Pairs},
+    pairs::LookUps,
 };
 
 /// Bytes that are decoded at a time.
@@ -66,15 +66,9 @@ pub trait Kernel {
     /// Writes the codes of the characters that `starts` marks, none of which is astral.
     fn decode(chunk: &[u8; CHUNK + CHUNK_TAIL], starts: u64, out: &mut [u16; CHUNK]);
 
-    /// Looks the first `n` of 64 neighbour pairs up (the last one with `codes[64]`), or some more. Each place of
-    /// `tokens` gets what its pair becomes if that is a piece, else the character's own symbol.
-    fn link(
-        pairs: &Pairs,
-        codes: &[u16; 65],
-        n: usize,
-        room: &mut LookUps,
-        tokens: &mut [Symbol; 64],
-    ) -> LinkMasks;
+    /// What the look-ups of the first `n` of 64 neighbour pairs say, or of some more. Each place of `tokens` gets what
+    /// its pair becomes if that is a piece, else the character's own symbol.
+    fn link(found: &LookUps, n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks;
 
     /// Copies the tokens whose bit is set in `keep` to the front of `out`, and returns the bits of those that are at
     /// least `vocab`. May scribble on what follows in `out`.
@@ -116,7 +110,7 @@ mod tests {
     use rustc_hash::FxHashMap;
 
     use super::{portable::PortableRanks, *};
-    use crate::bpe::pairs::Link;
+    use crate::bpe::pairs::{Link, Pairs};
 
     /// A small generator: values below `n`.
     fn random(state: &mut u64, n: u64) -> u64 {
@@ -185,8 +179,9 @@ mod tests {
             });
             let (mut plain, mut vector) = ([0; 64], [1; 64]);
             let mut room = LookUps::default();
-            let masks = Portable::link(&pairs, &codes, 64, &mut room, &mut plain);
-            assert_eq!(K::link(&pairs, &codes, 64, &mut room, &mut vector), masks);
+            pairs.look_up(&codes, 64, &mut room);
+            let masks = Portable::link(&room, 64, &mut plain);
+            assert_eq!(K::link(&room, 64, &mut vector), masks);
             assert_eq!(plain, vector);
             for i in 0..64 {
                 let link = links.get(&(codes[i], codes[i + 1]));

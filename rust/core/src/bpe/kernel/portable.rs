@@ -42,26 +42,18 @@ impl Kernel for Portable {
     }
 
     #[inline(always)]
-    fn link(
-        pairs: &Pairs,
-        codes: &[u16; 65],
-        n: usize,
-        _: &mut LookUps,
-        tokens: &mut [Symbol; 64],
-    ) -> LinkMasks {
+    fn link(found: &LookUps, n: usize, tokens: &mut [Symbol; 64]) -> LinkMasks {
         let mut masks = LinkMasks::default();
-        let mut left = pairs.char(codes[0]);
-        for i in 0..n.min(64) {
-            let right = pairs.char(codes[i + 1]);
-            let entry = pairs.entry(left, right);
+        for (i, token) in tokens.iter_mut().enumerate().take(n) {
+            let [left, right] = [found.chars[i], found.chars[i + 1]];
+            let entry = found.entries[i];
             let linked = Pairs::matches(entry, right);
             let piece = linked && entry & PIECE != 0;
             let word = if piece { entry } else { left };
-            tokens[i] = symbol_of(word);
+            *token = symbol_of(word);
             masks.linked |= u64::from(linked) << i;
             masks.pieces |= u64::from(piece) << i;
             masks.mixed |= u64::from(linked && entry & ONE_SCORE == 0) << i;
-            left = right;
         }
         masks
     }
