@@ -5,7 +5,7 @@
 
 use super::{
     codes::{ASTRAL, Codes, from_bmp},
-    kernel::{CHUNK, CHUNK_TAIL, Kernel, LinkMasks},
+    kernel::{CHUNK, CHUNK_TAIL, Kernel, LinkMasks, MAX_PLACES},
     merges::Symbol,
     pairs::{LookUps, Pairs},
 };
@@ -68,13 +68,13 @@ const MAX_LISTED: usize = (BLOCK / 3 + 1).next_power_of_two();
 /// A list with an entry for some segments of a block. It has room for all, so that adding to it takes no branch.
 #[derive(Debug)]
 pub struct List<T> {
-    items: Box<[T; MAX_LISTED]>,
+    items: Box<[T; MAX_LISTED + MAX_PLACES]>,
     len: usize,
 }
 
 impl<T: Copy + Default> Default for List<T> {
     fn default() -> Self {
-        Self { items: Box::new([T::default(); MAX_LISTED]), len: 0 }
+        Self { items: Box::new([T::default(); MAX_LISTED + MAX_PLACES]), len: 0 }
     }
 }
 
@@ -103,6 +103,17 @@ impl<T: Copy> List<T> {
     #[inline(always)]
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.items.iter().take(self.len)
+    }
+}
+
+impl List<u32> {
+    /// Adds the places of the bits of `mask`, 22 at most, counted from `first`.
+    #[inline(always)]
+    pub fn push_places<K: Kernel>(&mut self, mask: u64, first: u32) {
+        if let Some(room) = self.items[self.len & (MAX_LISTED - 1)..].first_chunk_mut() {
+            K::places(mask, first, room);
+            self.len += mask.count_ones() as usize;
+        }
     }
 }
 
@@ -242,7 +253,7 @@ impl Block {
 
     /// Answers the segments of one and two characters among the first `cut`, and lists the longer ones.
     #[inline(always)]
-    pub fn cut_segments(&mut self, cut: usize, lists: &mut Lists) {
+    pub fn cut_segments<K: Kernel>(&mut self, cut: usize, lists: &mut Lists) {
         lists.clear();
         let (mut before_linked, mut before_pair) = (0, 0);
         for word in 0..cut.div_ceil(64) {
@@ -264,12 +275,9 @@ impl Block {
             let long = starts & linked & next_linked;
             let third_linked = (linked >> 2) | (behind.linked << 62);
             let next_mixed = (mixed >> 1) | (behind.mixed << 63);
-            let mut three = long & !(third_linked | mixed | next_mixed);
+            let three = long & !(third_linked | mixed | next_mixed);
             let mut long = long & !three;
-            while three != 0 {
-                lists.three.push(64 * word as u32 + three.trailing_zeros());
-                three &= three - 1;
-            }
+            lists.three.push_places::<K>(three, 64 * word as u32);
             while long != 0 {
                 let start = 64 * word + long.trailing_zeros() as usize;
                 long &= long - 1;

@@ -111,7 +111,7 @@ impl Rules {
                 );
                 continue;
             }
-            block.cut_segments(cut, &mut scratch.lists);
+            block.cut_segments::<K>(cut, &mut scratch.lists);
             self.answer_three(scratch);
             self.answer_one_score(scratch);
             self.answer_mixed::<K>(scratch);

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, RUN, Ranks, Room};
+use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, MAX_PLACES, Portable, RUN, Ranks, Room};
 use crate::bpe::{
     codes::{SPACE, SPACE_MARK},
     merges::{SYMBOL_BITS, Symbol},
@@ -210,6 +210,11 @@ impl Kernel for Avx2 {
         }
         let beyond = |(i, &token): (usize, &Symbol)| u64::from(token >= vocab) << i;
         keep & tokens.iter().enumerate().map(beyond).fold(0, |all, one| all | one)
+    }
+
+    #[inline(always)]
+    fn places(mask: u64, first: u32, out: &mut [u32; MAX_PLACES]) {
+        Portable::places(mask, first, out);
     }
 
     #[inline(always)]

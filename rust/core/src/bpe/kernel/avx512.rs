@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, Room, avx2::Avx2Ranks};
+use super::{Avx2, CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, MAX_PLACES, Room, avx2::Avx2Ranks};
 use crate::bpe::{
     codes::{SPACE, SPACE_MARK},
     merges::{SYMBOL_BITS, Symbol},
@@ -25,6 +25,17 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512vbmi2")
     }
 }
+
+/// 0 to 63.
+static NUMBERS: [u8; 64] = {
+    let mut numbers = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        numbers[i] = i as u8;
+        i += 1;
+    }
+    numbers
+};
 
 /// The codes of 32 characters of up to three bytes.
 ///
@@ -139,6 +150,19 @@ impl Kernel for Avx512 {
             }
         }
         beyond
+    }
+
+    #[inline(always)]
+    fn places(mask: u64, first: u32, out: &mut [u32; MAX_PLACES]) {
+        // SAFETY: a load of 64 bytes from an array of 64; stores of 16 places at 0 and 16 of 32.
+        unsafe {
+            let places = _mm512_maskz_compress_epi8(mask, _mm512_loadu_epi8(NUMBERS.as_ptr().cast()));
+            let first = _mm512_set1_epi32(first as i32);
+            let low = _mm512_cvtepu8_epi32(_mm512_castsi512_si128(places));
+            let high = _mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32::<1>(places));
+            _mm512_storeu_epi32(out.as_mut_ptr().cast(), _mm512_add_epi32(low, first));
+            _mm512_storeu_epi32(out.as_mut_ptr().add(16).cast(), _mm512_add_epi32(high, first));
+        }
     }
 
     #[inline(always)]

@@ -31,6 +31,8 @@ pub const CHUNK_TAIL: usize = 16;
 pub const ROOM: usize = 72;
 /// Where it writes.
 pub type Room = [MaybeUninit<Symbol>; ROOM];
+/// Room for the places of the segments of three characters that start among 64.
+pub const MAX_PLACES: usize = 32;
 /// Symbols of the longest run that is merged in registers.
 pub const RUN: usize = 64;
 
@@ -73,6 +75,10 @@ pub trait Kernel {
     /// Copies the tokens whose bit is set in `keep` to the front of `out`, and returns the bits of those that are at
     /// least `vocab`. May scribble on what follows in `out`.
     fn compact(tokens: &[Symbol; 64], keep: u64, vocab: u32, out: &mut Room) -> u64;
+
+    /// Writes `first` plus the place of each bit of `mask`, [`MAX_PLACES`] at most, to the front of `out`. May scribble on
+    /// what follows.
+    fn places(mask: u64, first: u32, out: &mut [u32; MAX_PLACES]);
 
     /// The key of the segment that is the first `len` (1 to 16) codes, if it has one.
     fn key(codes: &[u16; 16], len: usize) -> Option<Key>;
@@ -207,6 +213,14 @@ mod tests {
                 // SAFETY: all of the room was initialised.
                 unsafe { assert_eq!(plain.assume_init(), vector.assume_init()) };
             }
+
+            // No two bits within three places, as with segments of three characters.
+            let mask = keep & !(keep << 1) & !(keep << 2);
+            let (mut plain, mut vector) = ([0; MAX_PLACES], [1; MAX_PLACES]);
+            Portable::places(mask, 640, &mut plain);
+            K::places(mask, 640, &mut vector);
+            let n = mask.count_ones() as usize;
+            assert_eq!(plain[..n], vector[..n]);
 
             let top = if random(&mut state, 2) == 0 { 256 } else { 1 << 16 };
             let codes: [u16; 16] = std::array::from_fn(|_| random(&mut state, top) as u16);

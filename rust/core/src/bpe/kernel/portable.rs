@@ -1,6 +1,6 @@
 //! The loops in plain Rust.
 
-use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, RUN, Ranks, Room};
+use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, MAX_PLACES, RUN, Ranks, Room};
 use crate::bpe::{
     codes::from_bmp,
     merges::{NO_RANK, Symbol},
@@ -70,6 +70,17 @@ impl Kernel for Portable {
             keep &= keep - 1;
         }
         beyond
+    }
+
+    #[inline(always)]
+    fn places(mut mask: u64, first: u32, out: &mut [u32; MAX_PLACES]) {
+        for place in out {
+            if mask == 0 {
+                return;
+            }
+            *place = first + mask.trailing_zeros();
+            mask &= mask - 1;
+        }
     }
 
     #[inline(always)]
