@@ -3,13 +3,13 @@
 use crate::memory::prefetch;
 
 /// A symbol of the engine: the id of a piece, or (from the vocabulary's size on) a character that is no
-/// piece, as size + code. Below 2^24 - 1.
+/// piece, as size + code. Below [`NONE`].
 pub type Symbol = u32;
 
 /// Bits of a symbol.
 pub const SYMBOL_BITS: u32 = 24;
 /// No symbol.
-pub const NONE: Symbol = (1 << SYMBOL_BITS) - 1;
+pub const NONE: Symbol = (1 << (SYMBOL_BITS - 1)) - 1;
 
 /// What a pair of neighbouring symbols becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,9 @@ pub const NO_MERGE: Merge = Merge { rank: NO_RANK, result: NONE };
 /// The merges whose result has three or more characters (those of two are in the pair table).
 ///
 /// What counts is that the table stays in the second-level cache, so a slot has eight bytes only: the upper 40
-/// bits check the key, the lower 24 are the result. The check is exact. A key has 48 bits; times an odd number,
+/// bits check the key, the lower 23 are the result, and one bit says whether a merge that belongs there had to go to a
+/// slot behind. So a pair that does not merge, which half of them do not, is known by its first slot, nearly always.
+/// The check is exact. A key has 48 bits; times an odd number,
 /// modulo 2^48, it has 48 bits that are as good a name of it. The upper ones say where the search begins, the
 /// slot holds the lower 40, and as a search goes less than 256 slots far, the place tells the missing eight.
 #[derive(Debug)]
@@ -39,8 +41,13 @@ pub struct Merges {
     ranks: Box<[u32]>,
 }
 
-const EMPTY: u64 = u64::MAX;
+/// Set in a slot if the search may have to go on behind it.
+const DISPLACED: u64 = 1 << (SYMBOL_BITS - 1);
+/// If the check of a key is all ones, this leaves [`NONE`].
+const EMPTY: u64 = !DISPLACED;
 const MIN_BITS: u32 = 16;
+/// Slots that a search looks at, at most. With 256 the check would not be exact.
+const MAX_SEARCH: usize = 255;
 /// Odd, times 2^16: so the 48 bits stand at the top of the word.
 const FACTOR: u64 = 0x9E37_79B9_7F4B << 16;
 
@@ -62,11 +69,12 @@ impl Merges {
         let name = Self::name(left, right);
         let home = (name >> self.shift) as usize;
         let mask = self.slots.len() - 1;
-        for at in (home..home + 255).map(|at| at & mask) {
+        for at in (home..home + MAX_SEARCH).map(|at| at & mask) {
             if self.slots[at] == EMPTY {
                 self.slots[at] = (name << 8) | u64::from(result);
                 return true;
             }
+            self.slots[home & mask] |= DISPLACED;
         }
         false
     }
@@ -86,20 +94,31 @@ impl Merges {
     /// [`Self::result`] of a pair with this name.
     #[inline(always)]
     pub fn result_at(&self, name: u64) -> Symbol {
-        let mut at = (name >> self.shift) as usize;
+        let slot = self.slots[(name >> self.shift) as usize & (self.slots.len() - 1)];
+        let rest = slot ^ (name << 8);
+        let is_here = rest >> SYMBOL_BITS == 0;
+        if !is_here && slot & DISPLACED != 0 {
+            return self.result_behind(name);
+        }
+        if is_here { rest as Symbol & NONE } else { NONE }
+    }
+
+    /// [`Self::result_at`] where it is not at its place.
+    #[inline(never)]
+    fn result_behind(&self, name: u64) -> Symbol {
+        let home = (name >> self.shift) as usize;
         let mask = self.slots.len() - 1;
-        loop {
+        for at in home + 1..home + MAX_SEARCH {
             let slot = self.slots[at & mask];
-            // An equal check leaves the result; if the check is all ones, an empty slot leaves NONE.
             let rest = slot ^ (name << 8);
-            if rest <= u64::from(NONE) {
-                return rest as Symbol;
+            if rest >> SYMBOL_BITS == 0 {
+                return rest as Symbol & NONE;
             }
             if slot == EMPTY {
-                return NONE;
+                break;
             }
-            at += 1;
         }
+        NONE
     }
 
     /// [`Self::result`] with its rank.

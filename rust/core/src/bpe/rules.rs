@@ -6,7 +6,7 @@ use super::{
     codes::{ASTRAL, Codes},
     kernel::{Portable, RUN},
     long::LongRun,
-    merges::{Merge, Merges, NO_MERGE, SYMBOL_BITS, Symbol},
+    merges::{Merge, Merges, NO_MERGE, NONE, Symbol},
     pairs::{Link, PIECE, Pairs, symbol_of},
     run::Run,
 };
@@ -38,7 +38,7 @@ impl Rules {
         let pieces = model.pieces();
         let vocab = u32::try_from(pieces.len()).ok()?;
         let escapes = model.normalizer().escape_whitespaces;
-        if !escapes || u64::from(vocab) + (1 << 16) >= 1 << SYMBOL_BITS || pieces.iter().any(is_split_again) {
+        if !escapes || u64::from(vocab) + (1 << 16) >= u64::from(NONE) || pieces.iter().any(is_split_again) {
             return None;
         }
         // A USER_DEFINED piece is cut out of the text wherever it stands, so that no merge ever makes one.
