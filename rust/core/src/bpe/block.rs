@@ -48,6 +48,8 @@ pub struct Segment {
 pub struct Lists {
     /// Starts of those of three characters with the common score.
     pub three: List<u32>,
+    /// The same of four.
+    pub four: List<u32>,
     /// Those of more characters with the common score.
     pub one_score: List<Segment>,
     /// Those that hold a pair with another score.
@@ -57,6 +59,7 @@ pub struct Lists {
 impl Lists {
     fn clear(&mut self) {
         self.three.clear();
+        self.four.clear();
         self.one_score.clear();
         self.mixed.clear();
     }
@@ -274,10 +277,14 @@ impl Block {
 
             let long = starts & linked & next_linked;
             let third_linked = (linked >> 2) | (behind.linked << 62);
-            let next_mixed = (mixed >> 1) | (behind.mixed << 63);
-            let three = long & !(third_linked | mixed | next_mixed);
-            let mut long = long & !three;
+            let fourth_linked = (linked >> 3) | (behind.linked << 61);
+            let next_mixed = mixed | (mixed >> 1) | (behind.mixed << 63);
+            let three = long & !(third_linked | next_mixed);
             lists.three.push_places::<K>(three, 64 * word as u32);
+            let third_mixed = (mixed >> 2) | (behind.mixed << 62);
+            let four = long & third_linked & !(fourth_linked | next_mixed | third_mixed);
+            lists.four.push_places::<K>(four, 64 * word as u32);
+            let mut long = long & !(three | four);
             while long != 0 {
                 let start = 64 * word + long.trailing_zeros() as usize;
                 long &= long - 1;
@@ -314,6 +321,13 @@ impl Block {
             }
             mixed |= self.links[word].mixed != 0;
         }
+    }
+
+    /// One bit for each of the 64 pairs from `at` on: is it a piece?
+    #[inline(always)]
+    pub fn pieces_from(&self, at: usize) -> u64 {
+        let (word, bit) = (at / 64, at % 64);
+        self.links[word].pieces >> bit | self.links[word + 1].pieces << 1 << (63 - bit)
     }
 
     /// True if the pair that starts at `at` is a piece.

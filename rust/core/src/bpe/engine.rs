@@ -27,6 +27,7 @@ pub struct EngineScratch {
     long_cache: LongCache,
     lists: Lists,
     searches: List<Search>,
+    seconds: List<Second>,
     keyed: List<Keyed>,
     stack: Vec<Symbol>,
     run: Run,
@@ -50,6 +51,18 @@ struct Search {
     left: Symbol,
     right: Symbol,
     name: u64,
+}
+
+/// The second look-up for a segment of four characters.
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    search: Search,
+    /// Tokens of the segment that stand before the two: none, or its first character.
+    before: usize,
+    /// Tokens that stand behind them whatever comes: none, or `last`.
+    behind: usize,
+    /// The segment's last character.
+    last: Symbol,
 }
 
 impl Rules {
@@ -113,6 +126,7 @@ impl Rules {
             }
             block.cut_segments::<K>(cut, &mut scratch.lists);
             self.answer_three(scratch);
+            self.answer_four(scratch);
             self.answer_one_score(scratch);
             self.answer_mixed::<K>(scratch);
             self.write::<K>(&mut scratch.block, cut, sink);
@@ -147,6 +161,62 @@ impl Rules {
             block.tokens[at] = if merged == NONE { left } else { merged };
             block.tokens[at + 1] = right;
             block.shorten(Segment { start, len: 3 }, n);
+        }
+    }
+
+    /// The same for four characters a b c d. What the stack holds before the last one is one of
+    ///
+    /// - `abc`, if the first search succeeded;
+    /// - `ab` `c` or `ab` `cd`, whose second half nothing but `ab` can join;
+    /// - `a` and behind it `b` `c`, `b` `cd` or `bc` `d`, of which the last two may be joined, and then, seldom, by `a`.
+    ///
+    /// Pairs of single characters are searched for in vain: their results are in the pair table.
+    #[inline(always)]
+    fn answer_four(&self, scratch: &mut EngineScratch) {
+        let EngineScratch { block, lists, searches, seconds, .. } = scratch;
+        searches.clear();
+        for &start in lists.four.iter() {
+            let at = start as usize;
+            let (left, second) = (block.tokens[at], block.tokens[at + 1]);
+            let third = self.pairs.symbol(block.codes[at + 2]);
+            let right = if block.is_piece(at) { third } else { second };
+            let name = Merges::name(left, right);
+            self.merges.prefetch(name);
+            searches.push(Search { start, left, right, name });
+        }
+        seconds.clear();
+        for &Search { start, left, name, .. } in searches.iter() {
+            let at = start as usize;
+            let merged = self.merges.result_at(name);
+            let pieces = block.pieces_from(at);
+            let (is_three, is_first_pair) = (merged != NONE, pieces & 1 != 0);
+            let is_second_pair = pieces & 0b11 == 0b10;
+            let [second, third, last] = [1, 2, 3].map(|i| block.tokens[at + i]);
+            let left = if is_first_pair { left } else { second };
+            let left = if is_three { merged } else { left };
+            let right = if is_three | is_second_pair { last } else { third };
+            let name = Merges::name(left, right);
+            self.merges.prefetch(name);
+            let search = Search { start, left, right, name };
+            let before = usize::from(!(is_three | is_first_pair));
+            let behind = usize::from(!(is_three | is_second_pair | (pieces & 0b100 != 0)));
+            seconds.push(Second { search, before, behind, last });
+        }
+        for &Second { search: Search { start, left, right, name }, before, behind, last } in seconds.iter() {
+            let at = start as usize + before;
+            let merged = self.merges.result_at(name);
+            let is_merged = merged != NONE;
+            block.tokens[at] = if is_merged { merged } else { left };
+            block.tokens[at + 1] = right;
+            block.tokens[at + 2] = last;
+            let mut n = before + 1 + usize::from(!is_merged) + behind;
+            if is_merged && before > 0 {
+                let all = self.merges.result(block.tokens[at - 1], merged);
+                if all != NONE {
+                    (block.tokens[at - 1], n) = (all, 1);
+                }
+            }
+            block.shorten(Segment { start, len: 4 }, n);
         }
     }
 
