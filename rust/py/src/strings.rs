@@ -5,13 +5,7 @@
 //! they stand is no part of the stable ABI, so nothing is taken for granted: each known layout is tried on
 //! strings of every kind, and only one that reads all of them right is used. With none, UTF-8 it is.
 
-use std::{
-    slice,
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{slice, sync::OnceLock};
 
 use pyo3::{prelude::*, types::PyString};
 use zhuzi_core::Text;
@@ -131,47 +125,13 @@ fn layout(py: Python<'_>) -> Option<Layout> {
     })
 }
 
-/// A string that is kept alive while its characters are read.
-pub struct InPlace {
-    string: Py<PyString>,
-    text: Text<'static>,
-    /// Set when the text turned out to hold lone surrogates.
-    invalid: AtomicBool,
-}
-
-impl InPlace {
-    /// `None` if the characters cannot be read in place.
-    pub fn new(string: &Bound<'_, PyString>) -> Option<Self> {
-        let layout = layout(string.py())?;
-        let pointer = string.as_ptr().cast_const().cast();
-        // SAFETY: the layout has been tried on strings of every kind. `'static` stands for "as long as `string`",
-        // which is kept beside it; `text` lends it out for no longer.
-        let text = unsafe {
-            let header = layout.header(pointer);
-            if !header.compact {
-                return None;
-            }
-            layout.characters(pointer, header, header.length)
-        }?;
-        Some(Self { string: string.clone().unbind(), text, invalid: AtomicBool::new(false) })
-    }
-
-    /// True if the string holds no lone surrogates.
-    pub fn is_valid(&self) -> bool {
-        let valid = self.text.is_valid();
-        if !valid {
-            self.invalid.store(true, Ordering::Relaxed);
-        }
-        valid
-    }
-
-    /// Python's own error for a string that [`Self::is_valid`] found not to be text.
-    pub fn check(&self, py: Python<'_>) -> PyResult<()> {
-        if self.invalid.load(Ordering::Relaxed) { self.string.bind(py).to_str().map(drop) } else { Ok(()) }
-    }
-
-    /// The characters.
-    pub fn text(&self) -> Text<'_> {
-        self.text
+/// The characters of a string where they are, if they can be read there.
+pub fn in_place<'a>(string: &'a Bound<'_, PyString>) -> Option<Text<'a>> {
+    let layout = layout(string.py())?;
+    let pointer = string.as_ptr().cast_const().cast();
+    // SAFETY: the layout has been tried on strings of every kind, and the string outlives the borrow.
+    unsafe {
+        let header = layout.header(pointer);
+        if header.compact { layout.characters(pointer, header, header.length) } else { None }
     }
 }

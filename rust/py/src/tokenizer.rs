@@ -5,7 +5,7 @@ use std::{ffi::c_int, sync::Arc};
 use pyo3::{exceptions::PyBufferError, ffi, prelude::*};
 use zhuzi_core::{SpmModel, Tokenizer as Core};
 
-use crate::{arrow::ArrowTexts, convert::Text, errors::to_py};
+use crate::{arrow::ArrowTexts, convert::Texts, errors::to_py};
 
 /// An exact tokenizer: the ids of `sentencepiece`, every one.
 #[pyclass(frozen, module = "zhuzi._core")]
@@ -24,9 +24,10 @@ impl Tokenizer {
     }
 
     #[pyo3(signature = (text, threads=1))]
-    fn encode(&self, py: Python<'_>, text: Text, threads: usize) -> PyResult<Vec<u32>> {
-        let ids = py.detach(|| self.core.encode_on(&text, threads));
-        text.check(py)?;
+    fn encode(&self, py: Python<'_>, text: &Bound<'_, PyAny>, threads: usize) -> PyResult<Vec<u32>> {
+        let texts = Texts::one(text)?;
+        let ids = py.detach(|| self.core.encode_on(&texts.as_slice()[0], threads));
+        texts.check(py)?;
         Ok(ids)
     }
 
@@ -49,9 +50,9 @@ impl Tokenizer {
         let batch = match ArrowTexts::from_py(texts)? {
             Some(array) => py.detach(|| self.core.encode_batch(&array.texts(), threads)),
             None => {
-                let texts: Vec<Text> = texts.extract()?;
-                let batch = py.detach(|| self.core.encode_batch(&texts, threads));
-                texts.iter().try_for_each(|text| text.check(py))?;
+                let texts = Texts::many(texts)?;
+                let batch = py.detach(|| self.core.encode_batch(texts.as_slice(), threads));
+                texts.check(py)?;
                 batch
             }
         };
