@@ -7,7 +7,10 @@ use std::{
     thread,
 };
 
+use rustc_hash::FxHashMap;
+
 use crate::{
+    bpe::{SHORT, SHORT_COST},
     memory::{enlarge_pages, populate, prefetch},
     text::Text,
     tokenizer::{Scratch, Tokenizer},
@@ -74,7 +77,7 @@ impl Content<'_> {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
             Self::Text(text) => text.len(),
@@ -89,6 +92,8 @@ enum Task<'a> {
     Documents(Range<usize>),
     /// A part of a long document.
     Part { text: Text<'a>, first: bool, last: bool },
+    /// A part of what the model has made of a long document.
+    Rewritten { text: &'a str, last: bool },
 }
 
 impl Task<'_> {
@@ -96,7 +101,7 @@ impl Task<'_> {
     fn ends(&self) -> usize {
         match self {
             Self::Documents(range) => range.len(),
-            Self::Part { last, .. } => usize::from(*last),
+            Self::Part { last, .. } | Self::Rewritten { last, .. } => usize::from(*last),
         }
     }
 
@@ -111,18 +116,14 @@ impl Task<'_> {
     ) {
         match self {
             Self::Documents(range) => {
-                let documents = &documents[range.clone()];
-                for (i, (document, end)) in documents.iter().zip(ends).enumerate() {
-                    // Documents lie scattered in memory, and the processor does not foresee where.
-                    if let Some(soon) = documents.get(i + 2) {
-                        soon.content().prefetch();
-                    }
-                    tokenizer.encode_document(document, scratch, ids);
-                    *end = ids.len() as i64;
-                }
+                tokenizer.encode_documents(&documents[range.clone()], scratch, ids, ends);
             }
             Self::Part { text, first, .. } => {
                 tokenizer.encode_part(*text, *first, scratch, ids);
+                ends.iter_mut().for_each(|end| *end = ids.len() as i64);
+            }
+            Self::Rewritten { text, .. } => {
+                tokenizer.encode_normalized(text, scratch, ids);
                 ends.iter_mut().for_each(|end| *end = ids.len() as i64);
             }
         }
@@ -194,7 +195,10 @@ impl Waiting<'_, '_> {
 impl Tokenizer {
     /// Ids of many texts, encoded by `threads` threads; the result does not depend on their number.
     pub fn encode_batch<D: Document>(&self, documents: &[D], threads: usize) -> EncodedBatch {
-        let tasks = cut_batch(self, documents, threads);
+        let long = documents.iter().enumerate().filter(|(_, document)| is_cut(*document, threads));
+        let rewritten =
+            long.filter_map(|(i, document)| Some((i, self.normalized(document.content())?))).collect();
+        let tasks = cut_batch(self, documents, &rewritten, threads);
         let threads = threads.min(tasks.len());
         let mut offsets = vec![0; documents.len() + 1];
         let mut ends = &mut offsets[1..];
@@ -227,6 +231,42 @@ impl Tokenizer {
         }
         ids.shrink_to_fit();
         EncodedBatch { ids, offsets }
+    }
+
+    /// Appends the ids of documents, and writes to `ends` where in `ids` each ends. Short ones that follow each other
+    /// are encoded together.
+    fn encode_documents<D: Document>(
+        &self,
+        documents: &[D],
+        scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
+        ends: &mut [i64],
+    ) {
+        let mut short: Vec<Text<'_>> = Vec::new();
+        let mut units = 0;
+        for (i, document) in documents.iter().enumerate() {
+            // Documents lie scattered in memory, and the processor does not foresee where.
+            if let Some(soon) = documents.get(i + 2) {
+                soon.content().prefetch();
+            }
+            let content = if document.is_valid() { document.content() } else { Content::Bytes(&[]) };
+            let text = self.short_text(content);
+            let more = text.map_or(SHORT, |text| text.len() + SHORT_COST);
+            if units + more > SHORT {
+                self.encode_short(&short, scratch, ids, &mut ends[i - short.len()..i]);
+                short.clear();
+                units = 0;
+            }
+            if let Some(text) = text {
+                short.push(text);
+                units += more;
+            } else {
+                self.encode_content(content, scratch, ids);
+                ends[i] = ids.len() as i64;
+            }
+        }
+        let first = documents.len() - short.len();
+        self.encode_short(&short, scratch, ids, &mut ends[first..]);
     }
 
     /// Encodes the tasks on several threads. Each encodes into memory that stays in its cache, and copies from there
@@ -285,17 +325,23 @@ impl Tokenizer {
     }
 }
 
-/// Tasks of about [`TASK_UNITS`] each. A document of several times that is cut, where its model allows it.
-fn cut_batch<'a, D: Document>(tokenizer: &Tokenizer, documents: &'a [D], threads: usize) -> Vec<Task<'a>> {
+/// Tasks of about [`TASK_UNITS`] each. A document of several times that is cut, where its model allows it; what the
+/// model makes of its text first is in `rewritten`.
+fn cut_batch<'a, D: Document>(
+    tokenizer: &Tokenizer,
+    documents: &'a [D],
+    rewritten: &'a FxHashMap<usize, String>,
+    threads: usize,
+) -> Vec<Task<'a>> {
     let mut tasks = Vec::new();
     let (mut start, mut units) = (0, 0);
     for (i, document) in documents.iter().enumerate() {
-        let content = document.content();
-        if threads > 1
-            && content.len() > 2 * TASK_UNITS
-            && document.is_valid()
-            && let Some(parts) = cut_document(tokenizer, content)
-        {
+        let parts = match rewritten.get(&i) {
+            Some(text) => Some(cut_rewritten(tokenizer, text)),
+            None if is_cut(document, threads) => cut_document(tokenizer, document.content()),
+            None => None,
+        };
+        if let Some(parts) = parts {
             if start < i {
                 tasks.push(Task::Documents(start..i));
             }
@@ -303,7 +349,7 @@ fn cut_batch<'a, D: Document>(tokenizer: &Tokenizer, documents: &'a [D], threads
             (start, units) = (i + 1, 0);
             continue;
         }
-        units += content.len();
+        units += document.content().len();
         if units >= TASK_UNITS {
             tasks.push(Task::Documents(start..i + 1));
             (start, units) = (i + 1, 0);
@@ -311,6 +357,11 @@ fn cut_batch<'a, D: Document>(tokenizer: &Tokenizer, documents: &'a [D], threads
     }
     tasks.push(Task::Documents(start..documents.len()));
     tasks
+}
+
+/// True for a document that is worth several threads.
+fn is_cut<D: Document>(document: &D, threads: usize) -> bool {
+    threads > 1 && document.content().len() > 2 * TASK_UNITS && document.is_valid()
 }
 
 fn cut_document<'a>(tokenizer: &Tokenizer, content: Content<'a>) -> Option<Vec<Task<'a>>> {
@@ -327,4 +378,11 @@ fn cut_document<'a>(tokenizer: &Tokenizer, content: Content<'a>) -> Option<Vec<T
     }
     parts.push(Task::Part { text: text.slice(start, text.len()), first: start == 0, last: true });
     Some(parts)
+}
+
+fn cut_rewritten<'a>(tokenizer: &Tokenizer, text: &'a str) -> Vec<Task<'a>> {
+    let parts = tokenizer.parts(text, TASK_UNITS);
+    let last = parts.len() - 1;
+    let task = |(i, text)| Task::Rewritten { text, last: i == last };
+    parts.into_iter().enumerate().map(task).collect()
 }

@@ -8,7 +8,7 @@ pub use crate::batch::EncodedBatch;
 use crate::{
     Error, Result,
     batch::{Content, Document},
-    bpe::{self, Encoder},
+    bpe::{self, Encoder, SHORT, SHORT_COST},
     normalize::{Normalizer, PrefixMatcher},
     offsets::Aligned,
     spm::{NormalizerOptions, Piece, PieceKind, SpecialIds, SpmModel, byte_of_piece},
@@ -142,6 +142,35 @@ impl Tokenizer {
         self.encoder.encode_spaced(prefix, text, &mut scratch.bpe, out);
     }
 
+    /// A long text as it is encoded, if the model rewrites it or looks for USER_DEFINED pieces in it.
+    pub(crate) fn normalized(&self, content: Content<'_>) -> Option<String> {
+        if self.encodes_directly() {
+            return None;
+        }
+        let mut utf8 = Vec::new();
+        let text = match content {
+            Content::Bytes(bytes) => bytes,
+            Content::Text(Text::Utf8(text)) => text.as_bytes(),
+            Content::Text(text) => {
+                text.push_utf8(&mut utf8);
+                &utf8
+            }
+        };
+        let mut normalized = Vec::new();
+        self.normalizer.normalize(text, &mut normalized);
+        String::from_utf8(normalized).ok()
+    }
+
+    /// Parts of a [`Self::normalized`] text that may be encoded apart.
+    pub(crate) fn parts<'t>(&self, normalized: &'t str, size: usize) -> Vec<&'t str> {
+        self.encoder.parts(normalized, size)
+    }
+
+    /// Appends the ids of one of them.
+    pub(crate) fn encode_normalized(&self, part: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        self.encoder.encode(part, &mut scratch.bpe, out);
+    }
+
     /// A unit at or a little behind `at` where the text may be cut, if there is one.
     pub(crate) fn next_cut(&self, text: Text<'_>, at: usize) -> Option<usize> {
         self.encoder.next_cut(text, at)
@@ -175,12 +204,40 @@ impl Tokenizer {
         scratch: &mut Scratch,
         out: &mut Vec<u32>,
     ) {
-        if !document.is_valid() {
-            return;
+        if document.is_valid() {
+            self.encode_content(document.content(), scratch, out);
         }
-        match document.content() {
+    }
+
+    /// Appends the ids of a valid document.
+    pub(crate) fn encode_content(&self, content: Content<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        match content {
             Content::Bytes(bytes) => self.encode_into(bytes, scratch, out),
             Content::Text(text) => self.encode_text_into(text, scratch, out),
+        }
+    }
+
+    /// The text of a valid document, if it is short enough for [`Self::encode_short`].
+    pub(crate) fn short_text<'a>(&self, content: Content<'a>) -> Option<Text<'a>> {
+        if !self.encodes_directly() || content.len() + SHORT_COST > SHORT {
+            return None;
+        }
+        match content {
+            Content::Text(text) => Some(text),
+            Content::Bytes(bytes) => simdutf8::basic::from_utf8(bytes).ok().map(Text::Utf8),
+        }
+    }
+
+    /// Appends the ids of short texts that fit in one block, and writes to `ends` where in `out` each ends.
+    pub(crate) fn encode_short(
+        &self,
+        texts: &[Text<'_>],
+        scratch: &mut Scratch,
+        out: &mut Vec<u32>,
+        ends: &mut [i64],
+    ) {
+        if !texts.is_empty() {
+            self.encoder.encode_short(self.options.add_dummy_prefix, texts, &mut scratch.bpe, out, ends);
         }
     }
 

@@ -163,13 +163,37 @@ fn long_documents_of_unknown_characters_are_cut_right() {
     assert_eq!(tokenizer.encode_on(&unknown, 4), tokenizer.encode(&unknown));
 }
 
+/// Pieces that are looked for first must not be cut, nor what is rewritten be cut before it is.
+#[test]
+fn long_documents_of_models_that_rewrite_are_cut_right() {
+    for seed in 1..=24 {
+        let mut random = Random(seed * 77);
+        let alphabet = ALPHABETS[seed as usize % ALPHABETS.len()];
+        let settings =
+            Settings { byte_fallback: seed % 2 == 0, dummy_prefix: seed % 3 > 0, trims: seed % 4 > 1 };
+        let kinds: &[PieceKind] = if seed % 5 == 0 { &[Normal] } else { &[Normal, Normal, UserDefined] };
+        let model = random_model(&mut random, alphabet, settings, kinds);
+        let tokenizer = Tokenizer::new(&model, &[]).unwrap();
+        let mut text = String::new();
+        while text.len() < 400_000 {
+            text.push_str(&text_over(&mut random, alphabet, 300));
+        }
+        assert!(tokenizer.encode_on(&text, 3) == tokenizer.encode(&text), "seed {seed}");
+    }
+}
+
 #[test]
 fn batches_do_not_depend_on_the_number_of_threads() {
-    let mut random = Random(11);
-    let settings = Settings { byte_fallback: true, dummy_prefix: true, trims: false };
-    let model = random_model(&mut random, ALPHABETS[5], settings, &[Normal]);
+    for (seed, byte_fallback, dummy_prefix) in [(11, true, true), (12, false, true), (13, false, false)] {
+        let settings = Settings { byte_fallback, dummy_prefix, trims: false };
+        batches_agree(&mut Random(seed), settings);
+    }
+}
+
+fn batches_agree(random: &mut Random, settings: Settings) {
+    let model = random_model(random, ALPHABETS[5], settings, &[Normal]);
     let tokenizer = Tokenizer::new(&model, &[]).unwrap();
-    let mut texts: Vec<String> = (0..3000).map(|_| text_over(&mut random, ALPHABETS[5], 400)).collect();
+    let mut texts: Vec<String> = (0..3000).map(|_| text_over(random, ALPHABETS[5], 400)).collect();
     texts.push("中国ab\n▁c".repeat(200_000));
     texts.push("ab".repeat(900_000));
     let one = tokenizer.encode_batch(&texts, 1);

@@ -13,6 +13,10 @@ use crate::text::Text;
 
 /// Characters of a block.
 pub const BLOCK: usize = 2048;
+/// Units of all short texts that share a block, with [`SHORT_COST`] more for each.
+pub const SHORT: usize = BLOCK - CHUNK;
+/// What a text takes of the block beside its own units: the prefix, and what stands between texts.
+pub const SHORT_COST: usize = 2;
 const WORDS: usize = BLOCK / 64;
 /// Codes and tokens behind the block that vector loads may touch.
 const SLACK: usize = 80;
@@ -32,6 +36,8 @@ pub struct Block {
     /// The characters behind the [`ASTRAL`] codes, in order, and how many of them are already written.
     astral: Vec<char>,
     astral_done: usize,
+    /// Where short texts that share the block end; once they are written, the number of ids up to there.
+    pub ends: Vec<usize>,
 }
 
 /// A segment of three or more characters.
@@ -131,6 +137,7 @@ impl Default for Block {
             keep: [0; WORDS + 2],
             astral: Vec::new(),
             astral_done: 0,
+            ends: Vec::new(),
         }
     }
 }
@@ -141,6 +148,22 @@ impl Block {
         self.held = 0;
         self.astral.clear();
         self.astral_done = 0;
+        self.ends.clear();
+    }
+
+    /// Adds one code; there must be room.
+    #[inline(always)]
+    pub fn push(&mut self, code: u16) {
+        self.codes[self.held] = code;
+        self.held += 1;
+    }
+
+    /// Ends a text behind which another may stand in the block.
+    #[inline(always)]
+    pub fn end_text(&mut self) {
+        self.ends.push(self.held);
+        // Nothing is linked to this code, and it is not written.
+        self.push(ASTRAL);
     }
 
     /// Decodes more of `text` from unit `at` on, until the text ends or the block is full; returns where it
@@ -293,6 +316,9 @@ impl Block {
                 lists.mixed.push_if(is_mixed, segment);
                 lists.one_score.push_if(!is_mixed, segment);
             }
+        }
+        for &end in &self.ends {
+            self.keep[end / 64] &= !(1 << (end % 64));
         }
         // The words behind may be touched by `shorten`.
         self.keep[cut.div_ceil(64)] = 0;

@@ -6,8 +6,9 @@ use aho_corasick::{AhoCorasick, MatchKind};
 #[cfg(target_arch = "x86_64")]
 use super::kernel::{Avx2, Avx512};
 use super::{
+    block::{SHORT, SHORT_COST},
     engine::EngineScratch,
-    kernel::Portable,
+    kernel::{Kernel, Portable},
     plain::{PlainRules, PlainScratch},
     rules::Rules,
     write::Sink,
@@ -97,19 +98,14 @@ impl Encoder {
     #[doc(hidden)]
     pub fn encode_by_each_kernel(&self, text: Text<'_>) -> Vec<Vec<u32>> {
         let Way::Fast(rules) = &self.way else { return Vec::new() };
-        let by = |encode: fn(&Rules, Text<'_>, bool, &mut EngineScratch, &mut Sink<'_>)| {
-            let mut ids = Vec::new();
-            encode(rules, text, false, &mut EngineScratch::default(), &mut Sink::new(&mut ids));
-            ids
-        };
-        let mut found = vec![by(Rules::encode_on::<Portable>)];
+        let mut found = by_kernel::<Portable>(rules, text);
         #[cfg(target_arch = "x86_64")]
         {
             if Avx2::is_available() {
-                found.push(by(Rules::encode_on::<Avx2>));
+                found.extend(by_kernel::<Avx2>(rules, text));
             }
             if Avx512::is_available() {
-                found.push(by(Rules::encode_on::<Avx512>));
+                found.extend(by_kernel::<Avx512>(rules, text));
             }
         }
         found
@@ -122,7 +118,7 @@ impl Encoder {
     }
 
     /// A unit at or a little behind `at` where the parts of `text` may be encoded apart (theorem P1), if there is
-    /// one and [`Self::reads_spaces`].
+    /// one. USER_DEFINED pieces are not looked at.
     pub fn next_cut(&self, text: Text<'_>, at: usize) -> Option<usize> {
         let Way::Fast(rules) = &self.way else { return None };
         let mut last = None;
@@ -134,6 +130,31 @@ impl Encoder {
             last = Some(code);
         }
         None
+    }
+
+    /// Parts of a normalised text, of about `size` bytes each, that may be encoded apart: cut at places of theorem P1
+    /// that no USER_DEFINED piece covers, or at the border of one. Without [`Self::is_fast`], the whole text.
+    pub fn parts<'t>(&self, text: &'t str, size: usize) -> Vec<&'t str> {
+        let matcher = self.user_defined.iter().filter(|_| self.is_fast());
+        let mut pieces =
+            matcher.flat_map(|(matcher, _)| matcher.find_iter(text)).map(|m| m.range()).peekable();
+        let mut parts = Vec::new();
+        let mut start = 0;
+        while self.is_fast() && text.len() - start > size {
+            let wanted = start + size;
+            while pieces.next_if(|piece| piece.end <= wanted).is_some() {}
+            let end = match pieces.peek() {
+                Some(piece) if piece.start <= wanted => piece.end,
+                next => {
+                    let last = next.map_or(text.len(), |piece| piece.start);
+                    self.next_cut(Text::Utf8(text), wanted).map_or(last, |cut| cut.min(last))
+                }
+            };
+            parts.push(&text[start..end]);
+            start = end;
+        }
+        parts.push(&text[start..]);
+        parts
     }
 
     /// Appends the ids of `text`, of any form and with a `▁` before it if `prefix` is set; false (and nothing
@@ -152,6 +173,24 @@ impl Encoder {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Appends the ids of texts that have at most [`SHORT`](super::SHORT) units together, with
+    /// [`SHORT_COST`](super::SHORT_COST) more for each, and writes to `ends` where in `out` each ends. `prefix` puts a
+    /// `▁` before those that are not empty. Nothing is appended unless [`Self::reads_spaces`].
+    pub fn encode_short(
+        &self,
+        prefix: bool,
+        texts: &[Text<'_>],
+        scratch: &mut Scratch,
+        out: &mut Vec<u32>,
+        ends: &mut [i64],
+    ) {
+        if let Way::Fast(rules) = &self.way
+            && self.user_defined.is_none()
+        {
+            rules.encode_short(texts, prefix, &mut scratch.engine, &mut Sink::new(out), ends);
         }
     }
 
@@ -183,4 +222,28 @@ impl Encoder {
         }
         rules.encode(Text::Utf8(&text[rest..]), false, &mut scratch.engine, sink);
     }
+}
+
+/// The ids of a text alone, and, if it is short, between others.
+fn by_kernel<K: Kernel>(rules: &Rules, text: Text<'_>) -> Vec<Vec<u32>> {
+    let mut scratch = EngineScratch::default();
+    let mut ids = Vec::new();
+    rules.encode_on::<K>(text, false, &mut scratch, &mut Sink::new(&mut ids));
+    let mut found = vec![ids];
+    let texts = [text, Text::Utf8(""), text, text];
+    if texts.iter().map(|text| text.len() + SHORT_COST).sum::<usize>() <= SHORT {
+        let (mut ids, mut ends) = (Vec::new(), [0; 4]);
+        rules.encode_short_on::<K>(&texts, false, &mut scratch, &mut Sink::new(&mut ids), &mut ends);
+        let mut start = 0;
+        for (text, end) in texts.iter().zip(ends.map(|end| end as usize)) {
+            let own = ids.get(start..end).unwrap_or_default().to_vec();
+            if text.is_empty() {
+                assert!(own.is_empty())
+            } else {
+                found.push(own)
+            }
+            start = end;
+        }
+    }
+    found
 }

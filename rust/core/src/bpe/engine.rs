@@ -65,20 +65,30 @@ struct Second {
     last: Symbol,
 }
 
+/// Evaluates the expression with `$kernel` as the best kernel that this processor has.
+macro_rules! on_best_kernel {
+    ($kernel:ident => $work:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Avx512::is_available() {
+                type $kernel = Avx512;
+                return $work;
+            }
+            if Avx2::is_available() {
+                type $kernel = Avx2;
+                return $work;
+            }
+        }
+        type $kernel = Portable;
+        $work
+    }};
+}
+
 impl Rules {
     /// Appends the ids of `text`, which holds no USER_DEFINED piece and in which a space counts as `▁`.
     /// `prefix` puts a `▁` in front.
     pub fn encode(&self, text: Text<'_>, prefix: bool, scratch: &mut EngineScratch, sink: &mut Sink<'_>) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if Avx512::is_available() {
-                return self.encode_on::<Avx512>(text, prefix, scratch, sink);
-            }
-            if Avx2::is_available() {
-                return self.encode_on::<Avx2>(text, prefix, scratch, sink);
-            }
-        }
-        self.encode_on::<Portable>(text, prefix, scratch, sink);
+        on_best_kernel!(K => self.encode_on::<K>(text, prefix, scratch, sink));
     }
 
     /// [`Self::encode`] with the instructions and the loops of one kernel, which this processor must have.
@@ -95,6 +105,47 @@ impl Rules {
         );
     }
 
+    /// Appends the ids of several texts, and writes to `ends` where each ends. They share one block: with their
+    /// [`SHORT_COST`](super::block::SHORT_COST) they have at most [`SHORT`](super::block::SHORT) units together.
+    /// `prefix` puts a `▁` in front of each that is not empty.
+    pub fn encode_short(
+        &self,
+        texts: &[Text<'_>],
+        prefix: bool,
+        scratch: &mut EngineScratch,
+        sink: &mut Sink<'_>,
+        ends: &mut [i64],
+    ) {
+        on_best_kernel!(K => self.encode_short_on::<K>(texts, prefix, scratch, sink, ends));
+    }
+
+    /// [`Self::encode_short`] on one kernel.
+    pub fn encode_short_on<K: Kernel>(
+        &self,
+        texts: &[Text<'_>],
+        prefix: bool,
+        scratch: &mut EngineScratch,
+        sink: &mut Sink<'_>,
+        ends: &mut [i64],
+    ) {
+        K::enter(
+            #[inline(always)]
+            || {
+                scratch.block.clear();
+                for &text in texts {
+                    if prefix && !text.is_empty() {
+                        scratch.block.push(SPACE);
+                    }
+                    scratch.block.fill::<K>(&self.codes, text, 0);
+                    scratch.block.end_text();
+                }
+                scratch.block.link::<K>(&self.pairs);
+                self.answer::<K>(scratch.block.held, scratch, sink);
+                ends.iter_mut().zip(&scratch.block.ends).for_each(|(to, &end)| *to = end as i64);
+            },
+        );
+    }
+
     #[inline(always)]
     fn encode_with<K: Kernel>(
         &self,
@@ -105,8 +156,7 @@ impl Rules {
     ) {
         scratch.block.clear();
         if prefix {
-            scratch.block.codes[0] = SPACE;
-            scratch.block.held = 1;
+            scratch.block.push(SPACE);
         }
         let mut at = 0;
         loop {
@@ -124,14 +174,20 @@ impl Rules {
                 );
                 continue;
             }
-            block.cut_segments::<K>(cut, &mut scratch.lists);
-            self.answer_three(scratch);
-            self.answer_four(scratch);
-            self.answer_one_score(scratch);
-            self.answer_mixed::<K>(scratch);
-            self.write::<K>(&mut scratch.block, cut, sink);
+            self.answer::<K>(cut, scratch, sink);
             scratch.block.advance(cut);
         }
+    }
+
+    /// Writes the ids of the first `cut` characters of a block that has been linked.
+    #[inline(always)]
+    fn answer<K: Kernel>(&self, cut: usize, scratch: &mut EngineScratch, sink: &mut Sink<'_>) {
+        scratch.block.cut_segments::<K>(cut, &mut scratch.lists);
+        self.answer_three(scratch);
+        self.answer_four(scratch);
+        self.answer_one_score(scratch);
+        self.answer_mixed::<K>(scratch);
+        self.write::<K>(&mut scratch.block, cut, sink);
     }
 
     /// Answers the segments of three characters in which every pair has the common score: [`Self::answer_one_score`]

@@ -23,4 +23,5 @@ mod rules;
 mod run;
 mod write;
 
+pub use block::{SHORT, SHORT_COST};
 pub use encoder::{Encoder, Scratch};

@@ -27,16 +27,26 @@ impl<'a> Sink<'a> {
 }
 
 impl Rules {
-    /// Writes the tokens of the first `cut` characters.
+    /// Writes the tokens of the first `cut` characters; `block.ends` become numbers of ids.
     #[inline(always)]
     pub fn write<K: Kernel>(&self, block: &mut Block, cut: usize, sink: &mut Sink<'_>) {
+        let mut ended = 0;
         for start in (0..cut).step_by(64) {
-            let unknown = self.write_pieces::<K>(block.tokens_at(start), block.keep_at(start), sink);
+            let (before, keep) = (sink.ids.len(), block.keep_at(start));
+            let unknown = self.write_pieces::<K>(block.tokens_at(start), keep, sink);
             if unknown != 0 {
                 K::enter(
                     #[inline(always)]
-                    || self.write_mixed::<K>(start, unknown, block, sink),
+                    || self.write_mixed::<K>(start, unknown, block, &mut ended, sink),
                 );
+                continue;
+            }
+            while let Some(end) = block.ends.get_mut(ended)
+                && *end < start + 64
+            {
+                *end = before + (keep & ((1 << (*end - start)) - 1)).count_ones() as usize;
+                sink.after_unknown = false;
+                ended += 1;
             }
         }
     }
@@ -57,11 +67,43 @@ impl Rules {
         unknown
     }
 
-    /// Writes the 64 tokens from `start` on, of which `unknown` are no pieces: those one by one, and the runs between
-    /// them at once.
+    /// Writes the 64 tokens from `start` on, of which `unknown` are no pieces. Texts that end among them are counted in
+    /// `ended`.
     #[inline(always)]
-    fn write_mixed<K: Kernel>(&self, start: usize, mut unknown: u64, block: &mut Block, sink: &mut Sink<'_>) {
-        let (mut at, mut keep) = (start, block.keep_at(start));
+    fn write_mixed<K: Kernel>(
+        &self,
+        start: usize,
+        unknown: u64,
+        block: &mut Block,
+        ended: &mut usize,
+        sink: &mut Sink<'_>,
+    ) {
+        let keep = block.keep_at(start);
+        let mut done = 0;
+        while let Some(&end) = block.ends.get(*ended)
+            && end < start + 64
+        {
+            let part = ((1 << (end - start)) - 1) & !done;
+            self.write_runs::<K>(start, keep & part, unknown & part, block, sink);
+            block.ends[*ended] = sink.ids.len();
+            sink.after_unknown = false;
+            done |= part;
+            *ended += 1;
+        }
+        self.write_runs::<K>(start, keep & !done, unknown & !done, block, sink);
+    }
+
+    /// Writes those of the 64 tokens from `at` on that are in `keep`: the `unknown` ones, which are no pieces, one by
+    /// one, and the runs between them at once.
+    #[inline(always)]
+    fn write_runs<K: Kernel>(
+        &self,
+        mut at: usize,
+        mut keep: u64,
+        mut unknown: u64,
+        block: &mut Block,
+        sink: &mut Sink<'_>,
+    ) {
         while unknown != 0 {
             let run = unknown.trailing_zeros();
             self.write_pieces::<K>(block.tokens_at(at), keep & ((1 << run) - 1), sink);
