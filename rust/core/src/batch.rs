@@ -7,11 +7,10 @@ use std::{
     thread,
 };
 
-use rustc_hash::FxHashMap;
-
 use crate::{
     bpe::{SHORT, SHORT_COST},
     memory::{enlarge_pages, populate, prefetch},
+    normalize::Part,
     text::Text,
     tokenizer::{Scratch, Tokenizer},
 };
@@ -91,9 +90,7 @@ enum Task<'a> {
     /// Whole documents.
     Documents(Range<usize>),
     /// A part of a long document.
-    Part { text: Text<'a>, first: bool, last: bool },
-    /// A part of what the model has made of a long document.
-    Rewritten { text: &'a str, last: bool },
+    Part { text: Text<'a>, part: Part },
 }
 
 impl Task<'_> {
@@ -101,7 +98,7 @@ impl Task<'_> {
     fn ends(&self) -> usize {
         match self {
             Self::Documents(range) => range.len(),
-            Self::Part { last, .. } | Self::Rewritten { last, .. } => usize::from(*last),
+            Self::Part { part, .. } => usize::from(part.is_last),
         }
     }
 
@@ -118,12 +115,8 @@ impl Task<'_> {
             Self::Documents(range) => {
                 tokenizer.encode_documents(&documents[range.clone()], scratch, ids, ends);
             }
-            Self::Part { text, first, .. } => {
-                tokenizer.encode_part(*text, *first, scratch, ids);
-                ends.iter_mut().for_each(|end| *end = ids.len() as i64);
-            }
-            Self::Rewritten { text, .. } => {
-                tokenizer.encode_normalized(text, scratch, ids);
+            Self::Part { text, part } => {
+                tokenizer.encode_part(*text, *part, scratch, ids);
                 ends.iter_mut().for_each(|end| *end = ids.len() as i64);
             }
         }
@@ -195,10 +188,7 @@ impl Waiting<'_, '_> {
 impl Tokenizer {
     /// Ids of many texts, encoded by `threads` threads; the result does not depend on their number.
     pub fn encode_batch<D: Document>(&self, documents: &[D], threads: usize) -> EncodedBatch {
-        let long = documents.iter().enumerate().filter(|(_, document)| is_cut(*document, threads));
-        let rewritten =
-            long.filter_map(|(i, document)| Some((i, self.normalized(document.content())?))).collect();
-        let tasks = cut_batch(self, documents, &rewritten, threads);
+        let tasks = cut_batch(self, documents, threads);
         let threads = threads.min(tasks.len());
         let mut offsets = vec![0; documents.len() + 1];
         let mut ends = &mut offsets[1..];
@@ -325,23 +315,17 @@ impl Tokenizer {
     }
 }
 
-/// Tasks of about [`TASK_UNITS`] each. A document of several times that is cut, where its model allows it; what the
-/// model makes of its text first is in `rewritten`.
-fn cut_batch<'a, D: Document>(
-    tokenizer: &Tokenizer,
-    documents: &'a [D],
-    rewritten: &'a FxHashMap<usize, String>,
-    threads: usize,
-) -> Vec<Task<'a>> {
+/// Tasks of about [`TASK_UNITS`] each. A document of several times that is cut, where its model allows it.
+fn cut_batch<'a, D: Document>(tokenizer: &Tokenizer, documents: &'a [D], threads: usize) -> Vec<Task<'a>> {
     let mut tasks = Vec::new();
     let (mut start, mut units) = (0, 0);
     for (i, document) in documents.iter().enumerate() {
-        let parts = match rewritten.get(&i) {
-            Some(text) => Some(cut_rewritten(tokenizer, text)),
-            None if is_cut(document, threads) => cut_document(tokenizer, document.content()),
-            None => None,
-        };
-        if let Some(parts) = parts {
+        let content = document.content();
+        if threads > 1
+            && content.len() > 2 * TASK_UNITS
+            && document.is_valid()
+            && let Some(parts) = cut_document(tokenizer, content)
+        {
             if start < i {
                 tasks.push(Task::Documents(start..i));
             }
@@ -349,7 +333,7 @@ fn cut_batch<'a, D: Document>(
             (start, units) = (i + 1, 0);
             continue;
         }
-        units += document.content().len();
+        units += content.len();
         if units >= TASK_UNITS {
             tasks.push(Task::Documents(start..i + 1));
             (start, units) = (i + 1, 0);
@@ -359,30 +343,19 @@ fn cut_batch<'a, D: Document>(
     tasks
 }
 
-/// True for a document that is worth several threads.
-fn is_cut<D: Document>(document: &D, threads: usize) -> bool {
-    threads > 1 && document.content().len() > 2 * TASK_UNITS && document.is_valid()
-}
-
 fn cut_document<'a>(tokenizer: &Tokenizer, content: Content<'a>) -> Option<Vec<Task<'a>>> {
     let text = match content {
-        _ if !tokenizer.encodes_directly() => return None,
         Content::Text(text) => text,
         Content::Bytes(bytes) => Text::Utf8(simdutf8::basic::from_utf8(bytes).ok()?),
     };
     let mut parts = Vec::new();
     let mut start = 0;
     while let Some(end) = tokenizer.next_cut(text, start + TASK_UNITS) {
-        parts.push(Task::Part { text: text.slice(start, end), first: start == 0, last: false });
+        let part = Part { is_first: start == 0, is_last: false };
+        parts.push(Task::Part { text: text.slice(start, end), part });
         start = end;
     }
-    parts.push(Task::Part { text: text.slice(start, text.len()), first: start == 0, last: true });
+    let part = Part { is_first: start == 0, is_last: true };
+    parts.push(Task::Part { text: text.slice(start, text.len()), part });
     Some(parts)
-}
-
-fn cut_rewritten<'a>(tokenizer: &Tokenizer, text: &'a str) -> Vec<Task<'a>> {
-    let parts = tokenizer.parts(text, TASK_UNITS);
-    let last = parts.len() - 1;
-    let task = |(i, text)| Task::Rewritten { text, last: i == last };
-    parts.into_iter().enumerate().map(task).collect()
 }

@@ -3,6 +3,8 @@
 //! Identity models only turn spaces into `▁` and invalid bytes into U+FFFD; `nmt_nfkc` and its kin carry a
 //! compiled character map, a double-array trie over UTF-8 prefixes with their replacements.
 
+use std::sync::OnceLock;
+
 use rustc_hash::FxHashSet;
 
 use crate::{Error, Result, spm::NormalizerOptions};
@@ -26,6 +28,22 @@ pub struct Normalizer {
     /// By character up to U+FFFF: 0, or 1 if it counts as a space, or 2 + its place in `replacements`.
     simple: Box<[u16]>,
     replacements: Vec<Box<[u8]>>,
+    /// See [`Self::find_inner`]; found when the first long text is cut.
+    inner: OnceLock<Box<[bool; 256]>>,
+}
+
+/// Which part of a text it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Nothing is before it.
+    pub is_first: bool,
+    /// Nothing is behind it.
+    pub is_last: bool,
+}
+
+impl Part {
+    /// All of it.
+    pub const WHOLE: Self = Self { is_first: true, is_last: true };
 }
 
 impl Normalizer {
@@ -88,6 +106,36 @@ impl Normalizer {
 
     /// Appends the normalised form of `text` (any bytes) to `out`; what is appended is valid UTF-8.
     pub fn normalize(&self, text: &[u8], out: &mut Vec<u8>) {
+        self.normalize_part(text, Part::WHOLE, out);
+    }
+
+    /// True if text may be cut between these characters, each part be normalised and the parts be joined: both stay as
+    /// they are, and no rule, nor a USER_DEFINED piece, reaches across.
+    pub fn may_cut(&self, left: char, right: char) -> bool {
+        let inner = self.inner.get_or_init(|| self.find_inner());
+        let is_plain = |c: char| {
+            let mut buffer = [0; 4];
+            let first = c.encode_utf8(&mut buffer).as_bytes()[0];
+            self.unchanged.contains(c) && !inner[usize::from(first)] && c != ' ' && c != '\u{2581}'
+        };
+        is_plain(left) && is_plain(right)
+    }
+
+    /// The bytes that begin a character behind the first one of a rule or of a USER_DEFINED piece.
+    fn find_inner(&self) -> Box<[bool; 256]> {
+        let mut inner = Box::new([false; 256]);
+        let user_defined = self.user_defined.entries.iter();
+        user_defined.flat_map(|entry| entry.iter().skip(1)).for_each(|&byte| inner[usize::from(byte)] = true);
+        if let Some(map) = &self.charsmap {
+            map.note_inner(&mut inner);
+        }
+        // Those that only go on with a character begin none.
+        inner[0x80..0xC0].fill(false);
+        inner
+    }
+
+    /// [`Self::normalize`] for a part of a text that was cut where [`Self::may_cut`] allows it.
+    pub fn normalize_part(&self, text: &[u8], part: Part, out: &mut Vec<u8>) {
         let trims = self.options.remove_extra_whitespaces;
         let space: &[u8] = if self.options.escape_whitespaces { SPACE } else { b" " };
         let start = out.len();
@@ -100,7 +148,7 @@ impl Normalizer {
         if rest.is_empty() {
             return;
         }
-        if self.options.add_dummy_prefix && !self.options.whitespace_as_suffix {
+        if part.is_first && self.options.add_dummy_prefix && !self.options.whitespace_as_suffix {
             out.extend_from_slice(space);
         }
         if !trims && self.charsmap.is_none() {
@@ -125,7 +173,7 @@ impl Normalizer {
                 out.truncate(out.len() - space.len());
             }
         }
-        if self.options.add_dummy_prefix && self.options.whitespace_as_suffix {
+        if part.is_last && self.options.add_dummy_prefix && self.options.whitespace_as_suffix {
             out.extend_from_slice(space);
         }
     }
@@ -382,6 +430,25 @@ impl CharsMap {
             }
         }
         any
+    }
+
+    /// Notes each byte that stands in a key, but not first.
+    fn note_inner(&self, bytes: &mut [bool; 256]) {
+        let Some(&root) = self.units.first() else { return };
+        let first = |byte: u8| self.step(trie_offset(root), byte);
+        let mut nodes: Vec<u32> = (1..=u8::MAX).filter_map(first).collect();
+        // The trie comes from a file, and might go round in circles.
+        let mut seen = vec![false; self.units.len()];
+        while let Some(node) = nodes.pop() {
+            if seen.get_mut(node as usize).is_some_and(|seen| !std::mem::replace(seen, true)) {
+                for byte in 1..=u8::MAX {
+                    if let Some(next) = self.step(node, byte) {
+                        bytes[usize::from(byte)] = true;
+                        nodes.push(next);
+                    }
+                }
+            }
+        }
     }
 
     /// The replacement of the longest key that `text` starts with, and the length of that key.

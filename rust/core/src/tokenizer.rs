@@ -9,11 +9,14 @@ use crate::{
     Error, Result,
     batch::{Content, Document},
     bpe::{self, Encoder, SHORT, SHORT_COST},
-    normalize::{Normalizer, PrefixMatcher},
+    normalize::{Normalizer, Part, PrefixMatcher},
     offsets::Aligned,
     spm::{NormalizerOptions, Piece, PieceKind, SpecialIds, SpmModel, byte_of_piece},
     text::Text,
 };
+
+/// Characters that are looked at to find a place to cut.
+const MAX_CUT_SEARCH: usize = 1 << 16;
 
 /// An exact tokenizer: the ids of `sentencepiece`, every one.
 #[derive(Debug)]
@@ -113,67 +116,52 @@ impl Tokenizer {
         {
             return self.encode_text_into(Text::Utf8(text), scratch, out);
         }
+        self.encode_normalized(text, Part::WHOLE, scratch, out);
+    }
+
+    /// Appends the ids of a text in any form to `out`.
+    pub fn encode_text_into(&self, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        self.encode_part(text, Part::WHOLE, scratch, out);
+    }
+
+    /// Appends the ids of a part of a text, cut where [`Self::next_cut`] says.
+    pub(crate) fn encode_part(&self, text: Text<'_>, part: Part, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        if self.encodes_directly() {
+            let prefix = part.is_first && self.options.add_dummy_prefix && !text.is_empty();
+            self.encoder.encode_spaced(prefix, text, &mut scratch.bpe, out);
+        } else if let Text::Utf8(text) = text {
+            self.encode_normalized(text.as_bytes(), part, scratch, out);
+        } else {
+            let mut utf8 = std::mem::take(&mut scratch.utf8);
+            utf8.clear();
+            text.push_utf8(&mut utf8);
+            self.encode_normalized(&utf8, part, scratch, out);
+            scratch.utf8 = utf8;
+        }
+    }
+
+    fn encode_normalized(&self, text: &[u8], part: Part, scratch: &mut Scratch, out: &mut Vec<u32>) {
         scratch.normalized.clear();
-        self.normalizer.normalize(text, &mut scratch.normalized);
+        self.normalizer.normalize_part(text, part, &mut scratch.normalized);
         // The normaliser only writes valid UTF-8; the check costs little beside what follows.
         if let Ok(text) = simdutf8::basic::from_utf8(&scratch.normalized) {
             self.encoder.encode(text, &mut scratch.bpe, out);
         }
     }
 
-    /// Appends the ids of a text in any form to `out`.
-    pub fn encode_text_into(&self, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        if self.encodes_directly() {
-            return self.encode_part(text, true, scratch, out);
-        }
-        if let Text::Utf8(text) = text {
-            return self.encode_into(text.as_bytes(), scratch, out);
-        }
-        let mut utf8 = std::mem::take(&mut scratch.utf8);
-        utf8.clear();
-        text.push_utf8(&mut utf8);
-        self.encode_into(&utf8, scratch, out);
-        scratch.utf8 = utf8;
-    }
-
-    /// Appends the ids of a part of a text that [`Self::encodes_directly`], cut where [`Self::next_cut`] says.
-    pub(crate) fn encode_part(&self, text: Text<'_>, first: bool, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        let prefix = first && self.options.add_dummy_prefix && !text.is_empty();
-        self.encoder.encode_spaced(prefix, text, &mut scratch.bpe, out);
-    }
-
-    /// A long text as it is encoded, if the model rewrites it or looks for USER_DEFINED pieces in it.
-    pub(crate) fn normalized(&self, content: Content<'_>) -> Option<String> {
-        if self.encodes_directly() {
-            return None;
-        }
-        let mut utf8 = Vec::new();
-        let text = match content {
-            Content::Bytes(bytes) => bytes,
-            Content::Text(Text::Utf8(text)) => text.as_bytes(),
-            Content::Text(text) => {
-                text.push_utf8(&mut utf8);
-                &utf8
-            }
-        };
-        let mut normalized = Vec::new();
-        self.normalizer.normalize(text, &mut normalized);
-        String::from_utf8(normalized).ok()
-    }
-
-    /// Parts of a [`Self::normalized`] text that may be encoded apart.
-    pub(crate) fn parts<'t>(&self, normalized: &'t str, size: usize) -> Vec<&'t str> {
-        self.encoder.parts(normalized, size)
-    }
-
-    /// Appends the ids of one of them.
-    pub(crate) fn encode_normalized(&self, part: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        self.encoder.encode(part, &mut scratch.bpe, out);
-    }
-
     /// A unit at or a little behind `at` where the text may be cut, if there is one.
     pub(crate) fn next_cut(&self, text: Text<'_>, at: usize) -> Option<usize> {
-        self.encoder.next_cut(text, at)
+        let direct = self.encodes_directly();
+        let mut last = None;
+        for (at, c) in text.chars_from(at).take(MAX_CUT_SEARCH) {
+            if last.is_some_and(|last| {
+                self.encoder.may_cut(last, c) && (direct || self.normalizer.may_cut(last, c))
+            }) {
+                return Some(at);
+            }
+            last = Some(c);
+        }
+        None
     }
 
     /// True if text need not be rewritten before it is encoded.

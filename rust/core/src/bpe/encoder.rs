@@ -19,9 +19,6 @@ use crate::{
     text::Text,
 };
 
-/// Characters that are looked at to find a place to cut.
-const MAX_CUT_SEARCH: usize = 1 << 16;
-
 /// The exact BPE encoder of one model. Threads share it; each brings a [`Scratch`] of its own.
 #[derive(Debug)]
 pub struct Encoder {
@@ -117,44 +114,10 @@ impl Encoder {
         matches!(self.way, Way::Fast(_))
     }
 
-    /// A unit at or a little behind `at` where the parts of `text` may be encoded apart (theorem P1), if there is
-    /// one. USER_DEFINED pieces are not looked at.
-    pub fn next_cut(&self, text: Text<'_>, at: usize) -> Option<usize> {
-        let Way::Fast(rules) = &self.way else { return None };
-        let mut last = None;
-        for (at, c) in text.chars_from(at).take(MAX_CUT_SEARCH) {
-            let code = rules.codes.code(c);
-            if last.is_some_and(|last| rules.may_cut(last, code)) {
-                return Some(at);
-            }
-            last = Some(code);
-        }
-        None
-    }
-
-    /// Parts of a normalised text, of about `size` bytes each, that may be encoded apart: cut at places of theorem P1
-    /// that no USER_DEFINED piece covers, or at the border of one. Without [`Self::is_fast`], the whole text.
-    pub fn parts<'t>(&self, text: &'t str, size: usize) -> Vec<&'t str> {
-        let matcher = self.user_defined.iter().filter(|_| self.is_fast());
-        let mut pieces =
-            matcher.flat_map(|(matcher, _)| matcher.find_iter(text)).map(|m| m.range()).peekable();
-        let mut parts = Vec::new();
-        let mut start = 0;
-        while self.is_fast() && text.len() - start > size {
-            let wanted = start + size;
-            while pieces.next_if(|piece| piece.end <= wanted).is_some() {}
-            let end = match pieces.peek() {
-                Some(piece) if piece.start <= wanted => piece.end,
-                next => {
-                    let last = next.map_or(text.len(), |piece| piece.start);
-                    self.next_cut(Text::Utf8(text), wanted).map_or(last, |cut| cut.min(last))
-                }
-            };
-            parts.push(&text[start..end]);
-            start = end;
-        }
-        parts.push(&text[start..]);
-        parts
+    /// True if text may be cut between these characters (theorem P1), no USER_DEFINED piece reaching across.
+    pub fn may_cut(&self, left: char, right: char) -> bool {
+        let Way::Fast(rules) = &self.way else { return false };
+        rules.may_cut(rules.codes.code(left), rules.codes.code(right))
     }
 
     /// Appends the ids of `text`, of any form and with a `▁` before it if `prefix` is set; false (and nothing
