@@ -37,9 +37,8 @@ def require_same(tokenizer: Tokenizer, peer: sentencepiece.SentencePieceProcesso
     got = tokenizer.encode_batch(texts).tolist()
     differ = [text for text, a, b in zip(texts, wanted, got, strict=True) if a != b]
     assert not differ, f"{len(differ)} of {len(texts)} documents differ, the first: {differ[0][:200]!r}"
-    # One text of all: long enough to be cut for several threads.
-    long = " \n".join(texts)
-    long *= 300_000 // len(long) + 1
+    # One text of many: long enough to be cut for several threads.
+    long = " \n".join(texts * (300_000 // sum(map(len, texts)) + 1))[:300_000]
     assert tokenizer.encode_batch([long], num_threads=3)[0].tolist() == peer.encode(long)
     for text in (*HARD_TEXTS, *texts[::50]):
         require_same_offsets(tokenizer, peer, text)
