@@ -43,7 +43,10 @@ impl Texts {
     }
 
     fn new(kept: Bound<'_, PyTuple>) -> PyResult<Self> {
-        let texts = kept.iter_borrowed().map(Text::new).collect::<PyResult<_>>()?;
+        let mut texts = Vec::with_capacity(kept.len());
+        for object in kept.iter_borrowed() {
+            texts.push(Text::new(object)?);
+        }
         Ok(Self { kept: kept.unbind(), texts })
     }
 
