@@ -8,6 +8,9 @@ use super::{
     rules::Rules,
 };
 
+/// Characters of 64 that are no piece from which on a token at a time is quicker than a run at a time.
+const MANY: u32 = 6;
+
 /// Where ids go.
 #[derive(Debug)]
 pub struct Sink<'a> {
@@ -104,6 +107,14 @@ impl Rules {
         block: &mut Block,
         sink: &mut Sink<'_>,
     ) {
+        if unknown.count_ones() > MANY {
+            let tokens = *block.tokens_at(at);
+            while keep != 0 {
+                self.write_one(tokens[keep.trailing_zeros() as usize], block, sink);
+                keep &= keep - 1;
+            }
+            return;
+        }
         while unknown != 0 {
             let run = unknown.trailing_zeros();
             self.write_pieces::<K>(block.tokens_at(at), keep & ((1 << run) - 1), sink);
