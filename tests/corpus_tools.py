@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from zhuzi import Corpus
@@ -18,6 +20,20 @@ def write_lines(path: Path, texts: list[str]) -> Path:
 def read_back(folder: Path) -> list[list[int]]:
     """The documents of a corpus as lists of ids."""
     return [document.tolist() for document in Corpus(folder)]
+
+
+#: Peak memory of a process itself. Not `ru_maxrss`: a child's begins with what its parent held.
+PEAK = """
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+"""
+
+
+def run_measured(code: str) -> list[int]:
+    """The numbers that `code` prints, in a process of its own in which `peak()` is its peak memory in KB."""
+    done = subprocess.run([sys.executable, "-c", PEAK + code], capture_output=True, text=True, check=True)
+    return [int(number) for number in done.stdout.split()]
 
 
 def shards_and_manifest(folder: Path) -> dict[str, bytes]:

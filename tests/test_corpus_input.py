@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import zhuzi
-from corpus_tools import read_back, shards_and_manifest, write_lines
+from corpus_tools import read_back, run_measured, shards_and_manifest, write_lines
 from zhuzi import Tokenizer
 from zhuzi.errors import InputError
 
@@ -280,14 +280,13 @@ def test_the_longest_records_that_are_taken(merged: Path, tmp_path: Path) -> Non
         for number in range(12):
             file.write(json.dumps({"text": f"{number}{text}"}, ensure_ascii=False) + "\n")
     code = f"""
-import resource, zhuzi
+import zhuzi
 made = zhuzi.encode_corpus([{str(path)!r}], {str(merged)!r}, {str(tmp_path / "out")!r}, num_threads=2)
-print(made.documents, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(made.documents, peak() >> 10)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    documents, peak = map(int, done.stdout.split())
+    documents, peak = run_measured(code)
     assert documents == 12
-    assert peak < 1300, f"{peak} MB"  # 1,180 to 1,220 were seen
+    assert peak < 1200, f"{peak} MB"
 
 
 def very_long(merged: Path, tmp_path: Path, ending: str, size: int) -> None:
@@ -300,15 +299,14 @@ def very_long(merged: Path, tmp_path: Path, ending: str, size: int) -> None:
             file.write(b"x" * (1 << 20))
         file.write(b"\n" + good)
     code = f"""
-import resource, zhuzi
+import zhuzi
 tokenizer = zhuzi.Tokenizer.from_dir({str(merged)!r})
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 made = zhuzi.encode_corpus([{str(path)!r}], tokenizer, {str(tmp_path / "out")!r},
                            on_error="skip", max_record_bytes=1 << 24)
-print(made.documents, made.bad_records, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(made.documents, made.bad_records, peak() - before)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    documents, bad, grown = map(int, done.stdout.split())
+    documents, bad, grown = run_measured(code)
     assert (documents, bad) == (2, 1)
     assert grown < 100 << 10, f"{grown >> 10} MB for a record of at most 16"
     (reject,) = rejects_of(tmp_path / "out")
@@ -409,9 +407,9 @@ def test_memory_does_not_grow_with_the_input(merged: Path, chinese_texts: list[s
     for number, copies in enumerate((20, 200)):
         path = write_lines(tmp_path / f"{number}.jsonl", chinese_texts * copies)
         code = f"""
-import resource, zhuzi
+import zhuzi
 zhuzi.encode_corpus([{str(path)!r}], {str(merged)!r}, {str(tmp_path / f"out{number}")!r}, num_threads=2)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak())
 """
-        peaks.append(int(subprocess.check_output([sys.executable, "-c", code])))
+        peaks += run_measured(code)
     assert peaks[1] < peaks[0] + (64 << 10), f"{peaks} KB for 2.5 and 25 MB"
