@@ -19,6 +19,7 @@ fn encode_every_way(model: &SpmModel, text: &str, seen: &mut Scratch, use_oracle
         assert_eq!(plain, oracle::encode(model, text), "plain against oracle: {text:?}");
     }
     let encoder = Encoder::new(model).unwrap();
+    assert!(encoder.is_fast());
     assert_eq!(ids(&encoder, text, &mut Scratch::default()), plain, "cold: {text:?}");
     assert_eq!(ids(&encoder, text, seen), plain, "warm: {text:?}");
     if !encoder.reads_spaces() {
@@ -100,6 +101,7 @@ fn texts_over_several_words() {
 fn texts_over_several_blocks() {
     seeds(6, 150, &[Normal], 7000, false);
     seeds(7, 40, &[Normal, Normal, Normal, Normal, UserDefined], 7000, false);
+    seeds(8, 80, &[Normal, Normal, Normal, Unused, UserDefined], 7000, false);
 }
 
 /// Where the window's end has a say in what stands far before it, windows must grow.
@@ -171,7 +173,11 @@ fn long_documents_of_models_that_rewrite_are_cut_right() {
         let alphabet = ALPHABETS[seed as usize % ALPHABETS.len()];
         let settings =
             Settings { byte_fallback: seed % 2 == 0, dummy_prefix: seed % 3 > 0, trims: seed % 4 > 1 };
-        let kinds: &[PieceKind] = if seed % 5 == 0 { &[Normal] } else { &[Normal, Normal, UserDefined] };
+        let kinds: &[PieceKind] = match seed % 5 {
+            0 => &[Normal],
+            1 | 2 => &[Normal, Normal, Unused],
+            _ => &[Normal, Normal, UserDefined],
+        };
         let model = random_model(&mut random, alphabet, settings, kinds);
         let tokenizer = Tokenizer::new(&model, &[]).unwrap();
         let mut text = String::new();

@@ -3,7 +3,7 @@
 use crate::memory::prefetch;
 
 /// A symbol of the engine: the id of a piece, or (from the vocabulary's size on) a character that is no
-/// piece, as size + code. Below [`NONE`].
+/// piece, as size + code, or, behind these, an UNUSED piece. Below [`NONE`].
 pub type Symbol = u32;
 
 /// Bits of a symbol.
@@ -37,7 +37,7 @@ pub const NO_MERGE: Merge = Merge { rank: NO_RANK, result: NONE };
 pub struct Merges {
     slots: Box<[u64]>,
     shift: u32,
-    /// Rank of the merge that makes a piece, by id.
+    /// Rank of the merge that makes a piece, by symbol.
     ranks: Box<[u32]>,
 }
 

@@ -1,7 +1,5 @@
-//! The plain way, for models the fast one does not take: a text is merged as one run.
-//!
-//! It is there for UNUSED pieces above all: such a piece is split again the way it was last offered anywhere in
-//! the text, so nothing may be cut.
+//! The plain way, for models the fast one does not take (see [`super::rules::Rules::new`]): a text is merged as one run,
+//! nothing is cut, and UNUSED pieces are split the way they were last offered, as SentencePiece does it.
 
 use aho_corasick::AhoCorasick;
 use rustc_hash::FxHashMap;

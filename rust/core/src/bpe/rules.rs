@@ -6,7 +6,7 @@ use super::{
     codes::{ASTRAL, Codes},
     kernel::{Portable, RUN},
     long::LongRun,
-    merges::{Merge, Merges, NO_MERGE, NONE, Symbol},
+    merges::{Merge, Merges, NO_MERGE, NO_RANK, NONE, Symbol},
     pairs::{Link, PIECE, Pairs, symbol_of},
     run::Run,
 };
@@ -23,8 +23,11 @@ pub struct Rules {
     pub pairs: Pairs,
     /// All merges.
     pub merges: Merges,
-    /// Characters of a symbol, by id (a character that is no piece has one).
+    /// Characters of a symbol (a character that is no piece has one).
     pub lengths: Box<[u16]>,
+    /// What stands in the end for each UNUSED piece that merges make, in symbols of other kinds. Their own symbols
+    /// follow those of the characters.
+    pub splits: Box<[Box<[Symbol]>]>,
     /// Ids of the 256 byte pieces, where the model has byte fallback.
     pub bytes: Option<Box<[u32; 256]>>,
     /// The unknown token.
@@ -32,18 +35,22 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Derives the rules; `None` for a model that needs the plain way: UNUSED pieces (they are split again, and
-    /// by the last offer anywhere in the text), spaces that are not escaped, or sizes beyond the packed words.
+    /// Derives the rules; `None` for a model that needs the plain way: spaces that are not escaped, or sizes beyond
+    /// the packed words.
     pub fn new(model: &SpmModel) -> Option<Self> {
         let pieces = model.pieces();
         let vocab = u32::try_from(pieces.len()).ok()?;
-        let escapes = model.normalizer().escape_whitespaces;
-        if !escapes || u64::from(vocab) + (1 << 16) >= u64::from(NONE) || pieces.iter().any(is_split_again) {
+        // A USER_DEFINED piece is cut out of the text wherever it stands, so that no merge ever makes one. An UNUSED one
+        // of one character is as good as none.
+        let normal = (0u32..).zip(pieces).filter(|(_, p)| p.kind == PieceKind::Normal);
+        let unused = pieces.iter().filter(|p| p.kind == PieceKind::Unused && p.text.chars().nth(1).is_some());
+        let first_unused = vocab.checked_add(1 << 16)?;
+        let unused: Vec<_> = (first_unused..).zip(unused).collect();
+        if !model.normalizer().escape_whitespaces || first_unused.checked_add(unused.len() as u32)? >= NONE {
             return None;
         }
-        // A USER_DEFINED piece is cut out of the text wherever it stands, so that no merge ever makes one.
-        let normal = || (0u32..).zip(pieces).filter(|(_, p)| p.kind == PieceKind::Normal);
-        let codes = Codes::new(normal().map(|(_, p)| p.text.as_str()))?;
+        let makeable = || normal.clone().chain(unused.iter().copied());
+        let codes = Codes::new(makeable().map(|(_, p)| p.text.as_str()))?;
 
         let mut symbols: Box<[Symbol]> = (0..1 << 16).map(|code| vocab + code).collect();
         let bytes = model.byte_fallback().then(|| byte_ids(pieces));
@@ -55,36 +62,37 @@ impl Rules {
                 symbols[code] = bytes[code];
             }
         }
-        let mut texts: Vec<(u32, Vec<u16>)> = Vec::with_capacity(pieces.len());
-        for (id, piece) in normal() {
+        let mut words = Vec::with_capacity(pieces.len());
+        for (symbol, piece) in makeable() {
             let text: Vec<u16> = piece.text.chars().map(|c| codes.code(c)).collect();
             if let [code] = text[..] {
-                symbols[usize::from(code)] = id;
+                symbols[usize::from(code)] = symbol;
             } else if text.len() <= usize::from(u16::MAX) {
-                texts.push((id, text));
+                words.push(Word { symbol, text, made_of: None });
             } else {
                 return None;
             }
         }
         let symbols: &[Symbol; 1 << 16] = symbols[..].try_into().ok()?;
 
-        let ranks = rank_pieces(pieces);
-        let (merges, lengths, made) = find_merges(texts, symbols, &ranks)?;
-        let common = most_common(made.iter().map(|(id, _)| ranks[*id as usize]));
+        let ranks = rank_symbols(pieces, &unused);
+        let (merges, lengths) = find_merges(&mut words, symbols, &ranks)?;
+        let common = most_common(words.iter().map(|word| ranks[word.symbol as usize]));
         let mut links: FxHashMap<(u16, u16), Link> = FxHashMap::default();
-        for (id, text) in &made {
-            let is_common = Some(ranks[*id as usize]) == common;
+        for Word { symbol, text, .. } in &words {
+            let is_common = Some(ranks[*symbol as usize]) == common;
             for pair in text.windows(2) {
                 let link = links.entry((pair[0], pair[1])).or_insert(Link { piece: None, one_score: true });
                 link.one_score &= is_common;
                 if text.len() == 2 {
-                    link.piece = Some(*id);
+                    link.piece = Some(*symbol);
                 }
             }
         }
         debug_assert!(!links.keys().any(|&(a, b)| a == ASTRAL || b == ASTRAL));
         let pairs = Pairs::new(symbols, &links)?;
-        Some(Self { vocab, codes, pairs, merges, lengths, bytes, unk: model.special_ids().unk })
+        let splits = split_unused(&words, first_unused, unused.len());
+        Some(Self { vocab, codes, pairs, merges, lengths, splits, bytes, unk: model.special_ids().unk })
     }
 
     /// The merge of two neighbouring characters.
@@ -109,11 +117,6 @@ impl Rules {
     }
 }
 
-/// An UNUSED piece of one character is as good as none.
-fn is_split_again(piece: &Piece) -> bool {
-    piece.kind == PieceKind::Unused && piece.text.chars().nth(1).is_some()
-}
-
 /// Ids of the byte pieces.
 pub fn byte_ids(pieces: &[Piece]) -> Box<[u32; 256]> {
     let mut ids = Box::new([0; 256]);
@@ -125,13 +128,18 @@ pub fn byte_ids(pieces: &[Piece]) -> Box<[u32; 256]> {
     ids
 }
 
-/// Place of each piece's score among the distinct ones, the highest first.
-fn rank_pieces(pieces: &[Piece]) -> Vec<u32> {
+/// Place of each symbol's score among the distinct ones, the highest first.
+fn rank_symbols(pieces: &[Piece], unused: &[(Symbol, &Piece)]) -> Vec<u32> {
     let mut scores: Vec<i32> = pieces.iter().map(|p| score_order(p.score)).collect();
     scores.sort_unstable_by(|a, b| b.cmp(a));
     scores.dedup();
     let rank = |p: &Piece| scores.partition_point(|&s| s > score_order(p.score)) as u32;
-    pieces.iter().map(rank).collect()
+    let mut ranks: Vec<u32> = pieces.iter().map(rank).collect();
+    if let [(first, _), ..] = unused {
+        ranks.resize(*first as usize, NO_RANK);
+        ranks.extend(unused.iter().map(|(_, piece)| rank(piece)));
+    }
+    ranks
 }
 
 /// A score as SentencePiece 0.2.3 orders it: -0.0 below 0.0 (IEEE total order).
@@ -140,31 +148,34 @@ pub fn score_order(score: f32) -> i32 {
     bits ^ (((bits >> 31) as u32) >> 1) as i32
 }
 
-type Texts = Vec<(u32, Vec<u16>)>;
+/// A piece of two or more characters.
+struct Word {
+    symbol: Symbol,
+    text: Vec<u16>,
+    /// The pair that makes it.
+    made_of: Option<[Symbol; 2]>,
+}
 
-/// The merges that can happen, one a piece, with the pieces' lengths and the pieces that can be made; `None` if
-/// the table does not take them.
+/// The merges that can happen, one a piece, and the lengths of symbols; `None` if the table does not take them. The
+/// words are sorted by length, and those that nothing makes are dropped.
 ///
 /// A piece can be made, in whatever text, only as its own text alone makes it: until it is there, no merge has
 /// crossed its ends. So each piece is encoded with the shorter ones, and if two symbols are left, these are the
 /// one pair that ever makes it; if more are left, no text makes it at all, and it is dropped.
 fn find_merges(
-    mut texts: Texts,
+    words: &mut Vec<Word>,
     symbols: &[Symbol; 1 << 16],
     ranks: &[u32],
-) -> Option<(Merges, Box<[u16]>, Texts)> {
-    texts.sort_by_key(|(_, text)| text.len());
-    let pairs = texts.partition_point(|(_, text)| text.len() == 2);
-    let two: FxHashMap<&[u16], u32> = texts[..pairs].iter().map(|(id, text)| (&text[..], *id)).collect();
-    let mut merges = Merges::new(texts.len() - pairs, ranks.to_vec());
+) -> Option<(Merges, Box<[u16]>)> {
+    words.sort_by_key(|word| word.text.len());
+    let pairs = words.partition_point(|word| word.text.len() == 2);
+    let (short, longer) = words.split_at_mut(pairs);
+    let two: FxHashMap<&[u16], Symbol> = short.iter().map(|word| (&word.text[..], word.symbol)).collect();
+    let mut merges = Merges::new(longer.len(), ranks.to_vec());
     let mut lengths = vec![1u16; ranks.len()];
-    let mut made = vec![true; texts.len()];
     let (mut run, mut long, mut parts) = (Run::default(), LongRun::default(), Vec::new());
-    for ((id, text), made) in texts.iter().zip(&mut made) {
-        lengths[*id as usize] = text.len() as u16;
-        if text.len() == 2 {
-            continue;
-        }
+    for Word { symbol, text, made_of } in longer {
+        lengths[*symbol as usize] = text.len() as u16;
         parts.clear();
         parts.extend(text.iter().map(|&code| symbols[usize::from(code)]));
         if parts.len() <= RUN {
@@ -183,15 +194,36 @@ fn find_merges(
                 }
             });
         }
-        match parts[..] {
-            [left, right] if !merges.insert(left, right, *id) => return None,
-            [_, _] => {}
-            _ => *made = false,
+        if let [left, right] = parts[..] {
+            if !merges.insert(left, right, *symbol) {
+                return None;
+            }
+            *made_of = Some([left, right]);
         }
     }
-    let mut made = made.into_iter();
-    texts.retain(|_| made.next() == Some(true));
-    Some((merges, lengths.into(), texts))
+    for Word { symbol, text, made_of } in short {
+        lengths[*symbol as usize] = 2;
+        *made_of = Some([0, 1].map(|i| symbols[usize::from(text[i])]));
+    }
+    words.retain(|word| word.made_of.is_some());
+    Some((merges, lengths.into()))
+}
+
+/// What UNUSED pieces are split into: the pair that makes them, and of that what is UNUSED again. `words` are sorted by
+/// length.
+fn split_unused(words: &[Word], first: Symbol, n: usize) -> Box<[Box<[Symbol]>]> {
+    let mut splits = vec![Box::default(); n];
+    for word in words.iter().filter(|word| word.symbol >= first) {
+        let mut split = Vec::new();
+        for part in word.made_of.into_iter().flatten() {
+            match part.checked_sub(first) {
+                Some(unused) => split.extend_from_slice(&splits[unused as usize]),
+                None => split.push(part),
+            }
+        }
+        splits[(word.symbol - first) as usize] = split.into();
+    }
+    splits.into()
 }
 
 fn most_common(ranks: impl Iterator<Item = u32>) -> Option<u32> {

@@ -140,7 +140,10 @@ impl Rules {
             let spelled = [0xE0 | (code >> 12), 0x80 | ((code >> 6) & 0x3F), 0x80 | (code & 0x3F)];
             return sink.ids.extend_from_slice(&spelled.map(|byte| bytes[byte as usize & 0xFF]));
         }
-        let code = code as u16;
+        let Ok(code) = u16::try_from(code) else {
+            let split = self.splits.get(code as usize - (1 << 16)).into_iter().flatten();
+            return split.for_each(|&part| self.write_one(part, block, sink));
+        };
         let c = if code == ASTRAL { block.next_astral() } else { self.codes.char(code) };
         match &self.bytes {
             Some(bytes) => {
