@@ -127,6 +127,23 @@ fn chains_of_merges_that_run_leftward() {
     }
 }
 
+/// The same over thousands of characters: each pair of neighbours comes before the one to its left, so that from the end
+/// every second one merges, back to where the letters begin anew.
+#[test]
+fn chains_of_merges_longer_than_what_is_encoded_again() {
+    for n in [5245, 5400, 5601] {
+        let letters: Vec<char> = ('\u{4E00}'..).take(n).collect();
+        let pair = |i: usize| (String::from_iter([letters[i], letters[(i + 1) % n]]), (i + 1) as f32, Normal);
+        let mut pieces: Vec<_> = (0..n).map(pair).collect();
+        pieces[n - 1].1 = 0.0;
+        let model = model(&pieces, Settings::default());
+        for more in [0, 1, 3001] {
+            let text = String::from_iter(letters.iter().cycle().take(30 * n + more));
+            encode_every_way(&model, &text, &mut Scratch::default(), false);
+        }
+    }
+}
+
 #[test]
 fn bytes_are_text_whatever_they_are() {
     let pieces = [("▁", -1.0), ("a", -2.0), ("▁a", 0.0), ("\u{FFFD}", -3.0), ("a\u{FFFD}", -0.5)]

@@ -17,6 +17,11 @@ use crate::text::Text;
 
 /// Longest segment the cache takes.
 const MAX_CACHED: usize = 16;
+/// Codes of a segment longer than a block that are encoded at a time: more than a piece has, and less than falls out of
+/// the second-level cache.
+const STRETCH: usize = 1 << 17;
+/// Codes at the end of such a stretch that are encoded again with what follows.
+const UNSURE: usize = 1 << 12;
 
 /// What one thread keeps between texts: a block in work, and what segments have become before. About 5 MB,
 /// most of it the cache, and whatever the longest segment so far took.
@@ -410,42 +415,97 @@ impl Rules {
     }
 
     /// Encodes a segment that fills the whole block and may go on behind it; returns where decoding stopped.
+    ///
+    /// It is done in stretches, joined as the windows of [`Long`] are, so that memory does not grow with it. Should the
+    /// text behind a stretch have changed what was written of it, all is taken back and the segment done as one.
     #[inline(always)]
     fn encode_long<K: Kernel>(
         &self,
         text: Text<'_>,
-        mut at: usize,
+        at: usize,
         scratch: &mut EngineScratch,
         sink: &mut Sink<'_>,
     ) -> usize {
-        let EngineScratch { block, long, long_codes, long_symbols, .. } = scratch;
-        long_codes.clear();
-        let mut take = block.held;
+        let (ids, after_unknown) = (sink.ids.len(), sink.after_unknown);
+        let head = scratch.block.codes[..scratch.block.held].to_vec();
+        let mut size = STRETCH;
         loop {
-            long_codes.extend_from_slice(&block.codes[..take]);
-            block.advance(take);
-            if block.held > 0 || at == text.len() {
-                break;
+            if let Some(end) = self.encode_stretches::<K>(&head, text, at, size, scratch, sink) {
+                return end;
             }
-            at = block.fill::<K>(&self.codes, text, at);
-            let mut last = long_codes[long_codes.len() - 1];
-            let goes_on = |&&code: &&u16| {
-                let linked = self.pairs.link(last, code).is_some();
-                last = code;
-                linked
-            };
-            take = block.codes[..block.held].iter().take_while(goes_on).count();
+            sink.ids.truncate(ids);
+            sink.after_unknown = after_unknown;
+            size = usize::MAX;
         }
-        long_symbols.clear();
-        if self.has_one_score(long_codes) {
-            self.encode_one_score(long_codes, long_symbols);
-        } else {
-            long.encode::<K>(self, long_codes, long_symbols);
+    }
+
+    /// Encodes the segment that begins with `head` and goes on at `at`, `size` codes at a time; `None` if a seam does not
+    /// hold.
+    #[inline(always)]
+    fn encode_stretches<K: Kernel>(
+        &self,
+        head: &[u16],
+        text: Text<'_>,
+        mut at: usize,
+        size: usize,
+        scratch: &mut EngineScratch,
+        sink: &mut Sink<'_>,
+    ) -> Option<usize> {
+        let EngineScratch { block, long, long_codes: codes, long_symbols: symbols, .. } = scratch;
+        block.clear();
+        codes.clear();
+        codes.extend_from_slice(head);
+        let mut ended = at == text.len();
+        // The last token written, whose codes are kept, and the one that followed it in its stretch.
+        let mut seam: Option<(Symbol, Symbol)> = None;
+        loop {
+            while !ended && codes.len() < size {
+                at = block.fill::<K>(&self.codes, text, at);
+                let mut last = codes[codes.len() - 1];
+                let goes_on = |&&code: &&u16| {
+                    let linked = self.pairs.link(last, code).is_some();
+                    last = code;
+                    linked
+                };
+                let take = block.codes[..block.held].iter().take_while(goes_on).count();
+                codes.extend_from_slice(&block.codes[..take]);
+                block.advance(take);
+                ended = block.held > 0 || at == text.len();
+            }
+            symbols.clear();
+            let done = seam.map_or(0, |(last, _)| self.length(last));
+            if self.has_one_score(&codes[done..]) {
+                self.encode_one_score(&codes[done..], symbols);
+            } else {
+                K::enter(
+                    #[inline(always)]
+                    || long.encode::<K>(self, &codes[done..], symbols),
+                );
+            }
+            if let Some((last, expected)) = seam
+                && symbols[0] != expected
+                && !long.goes_behind::<K>(self, codes, done, symbols[0], &[last])
+            {
+                return None;
+            }
+            if ended {
+                symbols.iter().for_each(|&symbol| self.write_one(symbol, block, sink));
+                return Some(at);
+            }
+            let sure = codes.len() - UNSURE;
+            let (mut end, mut last) = (done, None);
+            for &symbol in symbols.iter() {
+                if end + self.length(symbol) > sure {
+                    seam = last.map(|last| (last, symbol));
+                    break;
+                }
+                end += self.length(symbol);
+                self.write_one(symbol, block, sink);
+                last = Some(symbol);
+            }
+            // No piece is as long as a stretch, so that something has been written.
+            codes.drain(..end - self.length(last?));
         }
-        for &symbol in long_symbols.iter() {
-            self.write_one(symbol, block, sink);
-        }
-        at
     }
 
     fn has_one_score(&self, codes: &[u16]) -> bool {

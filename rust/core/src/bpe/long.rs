@@ -156,7 +156,7 @@ impl Long {
 
     /// True if the last token of `out` and `first`, which starts at `at`, encode to themselves side by side.
     #[inline(always)]
-    fn goes_behind<K: Kernel>(
+    pub fn goes_behind<K: Kernel>(
         &mut self,
         rules: &Rules,
         codes: &[u16],
