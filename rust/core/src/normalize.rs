@@ -14,7 +14,7 @@ pub const SPACE: &[u8] = "\u{2581}".as_bytes();
 const REPLACEMENT: &[u8] = "\u{FFFD}".as_bytes();
 
 /// SentencePiece's normaliser for one model.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Normalizer {
     charsmap: Option<CharsMap>,
     user_defined: PrefixMatcher,
@@ -24,7 +24,11 @@ pub struct Normalizer {
     /// Characters that start rules (`A` and a combining accent) but have none by themselves: they stay too, unless
     /// one of `joiners` is the next byte.
     alone: CharSet,
-    joiners: Vec<bool>,
+    joiners: [bool; 256],
+    /// By byte: 0 if all characters that begin with it stay, whatever follows, and for bytes that only go on with a
+    /// character; 0 as well for ASCII characters that stay unless one of `joiners` is behind them, and 1 for a space that
+    /// does; 2 for the rest.
+    classes: [u8; 256],
     /// By character up to U+FFFF: 0, or 1 if it counts as a space, or 2 + its place in `replacements`.
     simple: Box<[u16]>,
     replacements: Vec<Box<[u8]>>,
@@ -59,16 +63,42 @@ impl Normalizer {
                 || charsmap.as_ref().is_some_and(|map| map.node(bytes).is_some())
         };
         let unchanged = CharSet::new(|c| !starts_rule(c));
-        let mut made = Self { charsmap, user_defined, options, unchanged, ..Self::default() };
+        let mut made = Self {
+            charsmap,
+            user_defined,
+            options,
+            unchanged,
+            alone: CharSet::default(),
+            joiners: [false; 256],
+            classes: [2; 256],
+            simple: Box::default(),
+            replacements: Vec::new(),
+            inner: OnceLock::new(),
+        };
         made.find_simple_rules();
+        made.find_classes();
         Ok(made)
+    }
+
+    fn find_classes(&mut self) {
+        let mut plain = [true; 256];
+        for c in '\0'..='\u{FFFF}' {
+            let mut buffer = [0; 4];
+            let first = usize::from(c.encode_utf8(&mut buffer).as_bytes()[0]);
+            let stays = self.unchanged.contains(c) || (c.is_ascii() && self.alone.contains(c));
+            plain[first] &= stays && !self.joiners[first];
+        }
+        // Astral characters.
+        plain[0xF0..].fill(false);
+        self.classes = plain.map(|plain| if plain { 0 } else { 2 });
+        self.classes[usize::from(b' ')] |= 1;
     }
 
     /// Notes what the rules say of each character by itself.
     fn find_simple_rules(&mut self) {
         let Some(map) = &self.charsmap else { return };
         self.simple = vec![0; 1 << 16].into();
-        let mut joiners = vec![false; 256];
+        let mut joiners = [false; 256];
         for c in ('\0'..='\u{FFFF}').filter(|&c| !self.unchanged.contains(c)) {
             let mut buffer = [0; 4];
             let bytes = c.encode_utf8(&mut buffer).as_bytes();
@@ -106,7 +136,7 @@ impl Normalizer {
 
     /// Appends the normalised form of `text` (any bytes) to `out`; what is appended is valid UTF-8.
     pub fn normalize(&self, text: &[u8], out: &mut Vec<u8>) {
-        self.normalize_part(text, Part::WHOLE, out);
+        self.normalize_part(text, Part::WHOLE, true, out);
     }
 
     /// True if text may be cut between these characters, each part be normalised and the parts be joined: both stay as
@@ -134,10 +164,12 @@ impl Normalizer {
         inner
     }
 
-    /// [`Self::normalize`] for a part of a text that was cut where [`Self::may_cut`] allows it.
-    pub fn normalize_part(&self, text: &[u8], part: Part, out: &mut Vec<u8>) {
+    /// [`Self::normalize`] for a part of a text that was cut where [`Self::may_cut`] allows it. Unless it `escapes`
+    /// spaces, they are left to an encoder that takes them for `▁`.
+    pub fn normalize_part(&self, text: &[u8], part: Part, escapes: bool, out: &mut Vec<u8>) {
         let trims = self.options.remove_extra_whitespaces;
-        let space: &[u8] = if self.options.escape_whitespaces { SPACE } else { b" " };
+        let mark: &[u8] = if self.options.escape_whitespaces { SPACE } else { b" " };
+        let space = if escapes { mark } else { b" " };
         let start = out.len();
         let mut rest = text;
         if trims {
@@ -169,7 +201,7 @@ impl Normalizer {
             }
         }
         if trims {
-            while out[start..].ends_with(space) {
+            while let Some(space) = [space, mark].into_iter().find(|space| out[start..].ends_with(space)) {
                 out.truncate(out.len() - space.len());
             }
         }
@@ -184,12 +216,7 @@ impl Normalizer {
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
             // Most text is what no rule is about.
-            let same = self.span(rest);
-            if same > 0 {
-                out.extend_from_slice(&rest[..same]);
-                *after_space = false;
-                rest = &rest[same..];
-            }
+            rest = &rest[self.copy_plain(rest, space, after_space, out)..];
             let Some((c, len)) = bmp_char(rest) else {
                 if rest.is_empty() {
                     return;
@@ -197,34 +224,68 @@ impl Normalizer {
                 rest = &rest[self.rewrite_slowly(rest, space, after_space, out)..];
                 continue;
             };
-            let is_space = c == u32::from(b' ') && self.stays(c, rest.get(1));
+            let stays = self.stays(c, rest.get(len));
             match self.simple.get(c as usize).copied().unwrap_or(0) {
-                0 if !is_space => rest = &rest[self.rewrite_slowly(rest, space, after_space, out)..],
+                0 if !stays => {
+                    rest = &rest[self.rewrite_slowly(rest, space, after_space, out)..];
+                    continue;
+                }
+                0 if c != u32::from(b' ') => {
+                    out.extend_from_slice(&rest[..len]);
+                    *after_space = false;
+                }
                 0 | 1 => {
                     if !*after_space {
                         out.extend_from_slice(space);
                         *after_space = trims;
                     }
-                    rest = &rest[len..];
                 }
                 place => {
                     out.extend_from_slice(&self.replacements[usize::from(place) - 2]);
                     *after_space = false;
-                    rest = &rest[len..];
                 }
             }
+            rest = &rest[len..];
         }
     }
 
-    /// Bytes of valid UTF-8 that stay as they are, up to a space, an astral character, or what a rule may be about.
+    /// Copies what stays as it is from the start of valid UTF-8; returns its length.
     #[inline(always)]
-    fn span(&self, text: &[u8]) -> usize {
+    fn copy_plain(&self, text: &[u8], space: &[u8], after_space: &mut bool, out: &mut Vec<u8>) -> usize {
+        let trims = self.options.remove_extra_whitespaces;
+        // The highest class that passes: no space, where it is written otherwise or may not follow another.
+        let highest = u8::from(space == b" ");
+        let mut passes = if *after_space { 0 } else { highest };
         let mut at = 0;
-        while let Some((c, len)) = bmp_char(&text[at..]) {
-            if c == u32::from(b' ') || !self.stays(c, text.get(at + len)) {
+        loop {
+            let is_special = |&byte: &u8| {
+                let class = self.classes[usize::from(byte)];
+                let stops = class > passes;
+                passes = highest - (class & u8::from(trims) & highest);
+                stops
+            };
+            let Some(run) = text[at..].iter().position(is_special) else {
+                at = text.len();
+                break;
+            };
+            at += run;
+            if self.joiners[usize::from(text[at])]
+                && let Some(&last) = text[..at].last()
+                && last.is_ascii()
+                && self.alone.contains(last)
+            {
+                at -= 1;
                 break;
             }
-            at += len;
+            match bmp_char(&text[at..]) {
+                Some((c, len)) if c != u32::from(b' ') && self.stays(c, text.get(at + len)) => at += len,
+                _ => break,
+            }
+            passes = highest;
+        }
+        out.extend_from_slice(&text[..at]);
+        if let Some(&last) = text[..at].last() {
+            *after_space = trims && last == b' ';
         }
         at
     }
@@ -422,7 +483,7 @@ impl CharsMap {
     }
 
     /// True if keys go on from a node; with which bytes, is noted.
-    fn goes_on(&self, node: u32, bytes: &mut [bool]) -> bool {
+    fn goes_on(&self, node: u32, bytes: &mut [bool; 256]) -> bool {
         let mut any = false;
         for (byte, noted) in (0..=u8::MAX).zip(bytes).skip(1) {
             if self.step(node, byte).is_some() {

@@ -114,6 +114,8 @@ mod tests {
         assert_eq!(utf8(Text::Latin1(b"a\xE9")), "aé");
         assert_eq!(utf8(Text::Ucs2(&[0x61, 0x4E2D, 0xD800])), "a中\u{FFFD}");
         assert_eq!(utf8(Text::Ucs4(&[0x4E2D, 0x1F600])), "中😀");
+        let all: Vec<u32> = ('\0'..=char::MAX).map(u32::from).collect();
+        assert!(utf8(Text::Ucs4(&all)).chars().eq('\0'..=char::MAX));
         let chars = |text: Text<'_>, at| text.chars_from(at).collect::<Vec<_>>();
         assert_eq!(chars(Text::Utf8("a中b"), 2), [(4, 'b')]);
         assert_eq!(chars(Text::Ucs2(&[0x61, 0x4E2D]), 1), [(1, '中')]);

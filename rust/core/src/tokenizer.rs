@@ -142,7 +142,8 @@ impl Tokenizer {
 
     fn encode_normalized(&self, text: &[u8], part: Part, scratch: &mut Scratch, out: &mut Vec<u32>) {
         scratch.normalized.clear();
-        self.normalizer.normalize_part(text, part, &mut scratch.normalized);
+        let escapes = !self.encoder.takes_spaces();
+        self.normalizer.normalize_part(text, part, escapes, &mut scratch.normalized);
         // The normaliser only writes valid UTF-8; the check costs little beside what follows.
         if let Ok(text) = simdutf8::basic::from_utf8(&scratch.normalized) {
             self.encoder.encode(text, &mut scratch.bpe, out);

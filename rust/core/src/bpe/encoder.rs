@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    spm::{ModelKind, PieceKind, SpmModel},
+    spm::{ModelKind, Piece, PieceKind, SpmModel},
     text::Text,
 };
 
@@ -25,6 +25,8 @@ pub struct Encoder {
     way: Way,
     /// Finds the USER_DEFINED pieces (of those that start at a place, the longest), with their ids.
     user_defined: Option<(AhoCorasick, Vec<u32>)>,
+    /// See [`Self::takes_spaces`].
+    takes_spaces: bool,
 }
 
 #[derive(Debug)]
@@ -69,24 +71,28 @@ impl Encoder {
     }
 
     fn with_way(model: &SpmModel, way: Way) -> Result<Self> {
-        let user_defined = || {
-            let pieces = (0u32..).zip(model.pieces());
-            pieces.filter(|(_, p)| p.kind == PieceKind::UserDefined)
-        };
-        let ids: Vec<u32> = user_defined().map(|(id, _)| id).collect();
-        let user_defined = if ids.is_empty() {
+        let pieces: Vec<(u32, &Piece)> =
+            (0..).zip(model.pieces()).filter(|(_, p)| p.kind == PieceKind::UserDefined).collect();
+        let has_space = |(_, piece): &(u32, &Piece)| piece.text.contains([' ', '\u{2581}']);
+        let takes_spaces = matches!(way, Way::Fast(_)) && !pieces.iter().any(has_space);
+        let user_defined = if pieces.is_empty() {
             None
         } else {
             let matcher = AhoCorasick::builder()
                 .match_kind(MatchKind::LeftmostLongest)
-                .build(user_defined().map(|(_, p)| &p.text))
+                .build(pieces.iter().map(|(_, piece)| &piece.text))
                 .map_err(|e| Error::model(model.origin(), format!("too many user-defined pieces ({e})")))?;
-            Some((matcher, ids))
+            Some((matcher, pieces.iter().map(|(id, _)| *id).collect()))
         };
-        Ok(Self { way, user_defined })
+        Ok(Self { way, user_defined, takes_spaces })
     }
 
-    /// True if [`Self::encode`] takes a space for a `▁`, so that text need not be rewritten.
+    /// True if [`Self::encode`] takes a space for a `▁`.
+    pub fn takes_spaces(&self) -> bool {
+        self.takes_spaces
+    }
+
+    /// True if [`Self::encode_spaced`] does, so that text need not be rewritten.
     pub fn reads_spaces(&self) -> bool {
         matches!(self.way, Way::Fast(_)) && self.user_defined.is_none()
     }
