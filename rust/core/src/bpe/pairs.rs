@@ -159,11 +159,13 @@ pub fn symbol_of(word: u64) -> Symbol {
 type Row = (u16, Vec<(u16, PairWord)>);
 type RowStarts = FxHashMap<u16, u32>;
 
-/// First fit, the fullest rows first; rows of one size go on where the last of that size was put.
+/// First fit, the fullest rows first; rows of one size go on where the last of that size was put. Sixty-four places are
+/// tried at once.
 fn lay_out(mut rows: Vec<Row>, columns: usize) -> Option<(RowStarts, Box<[PairWord]>)> {
     rows.sort_unstable_by_key(|(code, row)| (Reverse(row.len()), *code));
     let mut table = vec![FREE; columns + 1];
-    let mut taken = vec![true];
+    let (mut entries, mut starts) = (Bits::default(), Bits::default());
+    starts.set(0);
     let mut row_of = FxHashMap::default();
     let (mut start, mut size, mut tries) = (1, usize::MAX, 0);
     for (code, row) in rows {
@@ -171,25 +173,50 @@ fn lay_out(mut rows: Vec<Row>, columns: usize) -> Option<(RowStarts, Box<[PairWo
             (start, size) = (1, row.len());
         }
         loop {
-            if table.len() < start + columns + 1 {
-                table.resize(start + columns + 1, FREE);
-                taken.resize(start + 1, false);
+            let mut clashes = starts.window(start);
+            for &(column, _) in &row {
+                clashes |= entries.window(start + usize::from(column));
+                tries += 1;
+                if clashes == u64::MAX {
+                    break;
+                }
             }
-            tries += row.len();
-            let fits = |&(column, _): &(u16, _)| table[start + usize::from(column)] == FREE;
-            if !taken[start] && row.iter().all(fits) {
-                break;
-            }
-            start += 1;
+            start += clashes.trailing_ones() as usize;
             if tries > MAX_TRIES || start >= 1 << 24 {
                 return None;
             }
+            if clashes != u64::MAX {
+                break;
+            }
         }
-        taken[start] = true;
+        if table.len() < start + columns + 1 {
+            table.resize(start + columns + 1, FREE);
+        }
+        starts.set(start);
         row_of.insert(code, start as u32);
         for (column, word) in row {
+            entries.set(start + usize::from(column));
             table[start + usize::from(column)] = word;
         }
     }
     Some((row_of, table.into()))
+}
+
+/// A set of numbers, one bit each.
+#[derive(Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn set(&mut self, at: usize) {
+        if self.0.len() <= at / 64 {
+            self.0.resize(at / 64 + 1, 0);
+        }
+        self.0[at / 64] |= 1 << (at % 64);
+    }
+
+    /// The bits of 64 numbers from `at` on.
+    fn window(&self, at: usize) -> u64 {
+        let word = |i: usize| u128::from(self.0.get(i).copied().unwrap_or(0));
+        ((word(at / 64) | (word(at / 64 + 1) << 64)) >> (at % 64)) as u64
+    }
 }
