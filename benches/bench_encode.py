@@ -1,10 +1,10 @@
 """Encoding speed beside every peer that is installed: python benches/bench_encode.py --model M FILE...
 
 FILEs are .jsonl (field `text`) or .txt (a document a line), plain or .zst. Every measurement runs in a
-process of its own with empty caches, but memory that the system has at hand; engines take turns, the median of
-the rounds counts, and only ratios within one run mean anything on a shared machine. Tables: all text, by file,
-by document length, by threads (with what as many independent processes reach together), and hostile texts,
-whose cost a byte is given beside that of ordinary text, at 1 MB and at 100 MB.
+process of its own with empty caches, but memory that the system has at hand; engines take turns, the median
+of the rounds counts, and only ratios within one run mean anything on a shared machine. Tables: all text, by
+file, by document length, by threads (with what as many independent processes reach together), and hostile
+texts, whose cost a byte is given beside that of ordinary text, at 1 MB and at 100 MB.
 The number of tokens of an engine that claims to be exact is compared with sentencepiece's; a difference fails
 the run.
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import mmap
 import os
@@ -85,8 +86,8 @@ def load(engine: str, model: str, threads: int) -> Encode:
 def ready_memory(size: int) -> None:
     """Use and give back so many bytes, so that the system has them at hand.
 
-    A virtual machine may have returned freed memory to its host, and then waits for each page of it: that would
-    be measured instead of the engine. It warms nothing of an engine's, and all of them get it.
+    A virtual machine may have returned freed memory to its host, and then waits for each page of it: that
+    would be measured instead of the engine. It warms nothing of an engine's, and all of them get it.
     """
     with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_HUGEPAGE)
@@ -204,7 +205,26 @@ def table(title: str, engines: Sequence[str], rows: list[tuple[str, int, dict[st
         say(f"| {name} | {size / 1e6:.1f} | " + " | ".join(speeds) + f" | {ratio:.1f} |\n")
 
 
-def hostile(size: int) -> Iterator[tuple[str, str]]:
+def linked_han(size: int, pieces: Sequence[str], draw: random.Random) -> str:
+    """A random walk over Han characters, each of which some piece holds before the next: no place to cut."""
+    behind: dict[str, list[str]] = {}
+    for piece in pieces:
+        for left, right in itertools.pairwise(piece):
+            if min(left, right) >= "\u4e00" and max(left, right) <= "\u9fff":
+                behind.setdefault(left, []).append(right)
+    while dead := [left for left, found in behind.items() if not any(c in behind for c in found)]:
+        for left in dead:
+            del behind[left]
+    behind = {left: [c for c in found if c in behind] for left, found in behind.items()}
+    at = draw.choice(list(behind))
+    walk = []
+    for _ in range(size // 3):
+        walk.append(at)
+        at = draw.choice(behind[at])
+    return "".join(walk)
+
+
+def hostile(size: int, pieces: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Texts of so many bytes made to be slow, by name: periodic ones, and some that suit no cache."""
     for unit in ("a", " ", "\n", "-", "中国", "的", "龘", "😀", "abcdefghij"):
         yield f"{unit!r} repeated", unit * (size // len(unit.encode()))
@@ -221,6 +241,7 @@ def hostile(size: int) -> Iterator[tuple[str, str]]:
         "".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(size // 6)
     ]
     yield "random words", " ".join(words)[:size]
+    yield "linked Han", linked_han(size, pieces, draw)
     yield "'ab' repeated", "ab" * (size // 2)
 
 
@@ -238,9 +259,12 @@ def hostile_table(everything: list[str], model: str, rounds: int) -> None:
     def usual_text(size: int) -> str:
         return (ordinary * (size // len(ordinary) + 1))[:size].decode("utf-8", "ignore")
 
-    longer = {**dict(hostile(large)), "ordinary text": usual_text(large)}
+    import zhuzi
+
+    pieces = [piece.text for piece in zhuzi.Tokenizer.from_sentencepiece(model).pieces()]
+    longer = {**dict(hostile(large, pieces)), "ordinary text": usual_text(large)}
     usual = 0.0
-    for name, text in [("ordinary text", usual_text(small)), *hostile(small)]:
+    for name, text in [("ordinary text", usual_text(small)), *hostile(small, pieces)]:
         took = compare(["sentencepiece", "zhuzi"], model, 1, [text], rounds)
         grown = compare(["zhuzi"], model, 1, [longer.pop(name)], 1)["zhuzi"] / large * 1e9
         ours, theirs = took["zhuzi"] / small * 1e9, took["sentencepiece"] / small * 1e9

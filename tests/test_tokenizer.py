@@ -124,6 +124,17 @@ def test_batches(merged: Path, chinese_texts: list[str]) -> None:
         tokenizer.encode_batch(["a"], num_threads=0)
 
 
+def test_the_cache_changes_no_id(merged: Path, chinese_texts: list[str]) -> None:
+    ids = Tokenizer.from_dir(merged).encode_batch(chinese_texts).tolist()
+    for cache_bytes in (0, 1000, 64 << 20):
+        tokenizer = Tokenizer.from_dir(merged, cache_bytes=cache_bytes)
+        assert tokenizer.encode_batch(chinese_texts).tolist() == ids
+        assert pickle.loads(pickle.dumps(tokenizer)).encode_batch(chinese_texts).tolist() == ids
+    for cache_bytes in (-1, 2 << 30):
+        with pytest.raises(ValueError, match="cache_bytes"):
+            Tokenizer.from_sentencepiece(merged / "tokenizer.model", cache_bytes=cache_bytes)
+
+
 def test_offsets_say_where_a_token_stands(merged: Path) -> None:
     tokenizer = Tokenizer.from_dir(merged)
     text = "人工智能 means 龘😀\n"

@@ -8,7 +8,7 @@ pub use crate::batch::EncodedBatch;
 use crate::{
     Error, Result,
     batch::{Content, Document},
-    bpe::{self, Encoder, SHORT, SHORT_COST},
+    bpe::{self, CACHE_BYTES, Encoder, SHORT, SHORT_COST},
     normalize::{Normalizer, Part, PrefixMatcher},
     offsets::Aligned,
     spm::{NormalizerOptions, Piece, PieceKind, SpecialIds, SpmModel, byte_of_piece},
@@ -29,6 +29,7 @@ pub struct Tokenizer {
     normalizer: Normalizer,
     denormalizer: Option<Normalizer>,
     encoder: Encoder,
+    cache_bytes: usize,
     /// Scratches not in use. Taken with `try_lock`: a child forked while the lock was held makes its own.
     spare: Mutex<Vec<Scratch>>,
 }
@@ -85,8 +86,21 @@ impl Tokenizer {
             normalizer: Normalizer::new(model.normalizer(), user_defined(), model.origin())?,
             denormalizer,
             encoder: Encoder::new(model)?,
+            cache_bytes: CACHE_BYTES,
             spare: Mutex::default(),
         })
+    }
+
+    /// Bounds the cache of each thread, see [`bpe::Scratch::with_cache`].
+    #[must_use]
+    pub fn with_cache(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Working memory for a thread.
+    pub fn new_scratch(&self) -> Scratch {
+        Scratch { bpe: bpe::Scratch::with_cache(self.cache_bytes), ..Scratch::default() }
     }
 
     /// Number of ids, added tokens included.
@@ -302,7 +316,7 @@ impl Tokenizer {
 
     pub(crate) fn with_scratch<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
         let spare = self.spare.try_lock().ok().and_then(|mut spare| spare.pop());
-        let mut scratch = spare.unwrap_or_default();
+        let mut scratch = spare.unwrap_or_else(|| self.new_scratch());
         let result = work(&mut scratch);
         if let Ok(mut spare) = self.spare.try_lock() {
             spare.push(scratch);

@@ -17,8 +17,14 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Builds the tokenizer from the bytes of a model file; `origin` names it in errors.
     #[new]
-    fn new(py: Python<'_>, model: &[u8], added: Vec<String>, origin: &str) -> PyResult<Self> {
-        let build = || Core::new(&SpmModel::from_bytes(model, origin)?, &added);
+    fn new(
+        py: Python<'_>,
+        model: &[u8],
+        added: Vec<String>,
+        origin: &str,
+        cache_bytes: usize,
+    ) -> PyResult<Self> {
+        let build = || Ok(Core::new(&SpmModel::from_bytes(model, origin)?, &added)?.with_cache(cache_bytes));
         let core = py.detach(build).map_err(to_py)?;
         Ok(Self { core: Arc::new(core) })
     }

@@ -5,8 +5,10 @@ use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use super::{kernel::Key, merges::Symbol};
 use crate::memory::prefetch;
 
-/// Entries; with 32 bytes each, a thread's cache takes 4 MB. More gain little and cost cold misses.
-const ENTRIES: usize = 1 << 17;
+/// Bytes of a thread's cache, unless others are asked for: 131,072 entries. More gain little and cost cold misses.
+pub const CACHE_BYTES: usize = 4 << 20;
+/// Bytes it has at most, whatever is asked for.
+pub const MAX_CACHE_BYTES: usize = 1 << 30;
 /// Symbols that an entry holds.
 pub const MAX_SYMBOLS: usize = 5;
 
@@ -22,7 +24,8 @@ struct Entry {
 /// The segments one thread has met.
 #[derive(Debug)]
 pub struct Cache {
-    entries: Box<[Entry; ENTRIES]>,
+    /// A power of two of them.
+    entries: Box<[Entry]>,
 }
 
 /// Where a segment is or would be, and the upper bits of its entry's last byte.
@@ -34,32 +37,38 @@ pub struct Place {
 
 impl Default for Cache {
     fn default() -> Self {
-        // SAFETY: an entry of zeros is an empty one.
-        Self { entries: unsafe { zeroed() } }
+        Self::new(CACHE_BYTES)
     }
 }
 
 impl Cache {
+    /// A cache of so many bytes, or as many fewer as make it a power of two of entries; of one entry at least.
+    pub fn new(bytes: usize) -> Self {
+        let entries = 1 << (bytes.min(MAX_CACHE_BYTES) / size_of::<Entry>()).max(1).ilog2();
+        // SAFETY: an entry of zeros is an empty one.
+        Self { entries: unsafe { zeroed(entries) } }
+    }
+
     /// Where the segment of this key and length (1 to 16) is kept.
     #[inline(always)]
-    pub fn place(key: &Key, len: usize) -> Place {
+    pub fn place(&self, key: &Key, len: usize) -> Place {
         let kind = (u8::from(key.wide) << 7) | ((len as u8 - 1) << 3);
         let (a, b) = (key.codes[0] ^ 0x9E37_79B9_7F4A_7C15, key.codes[1] ^ 0xD6E8_FEB8_6659_FD93);
         let product = u128::from(a) * u128::from(b ^ u64::from(kind));
         let hash = (product >> 64) as u64 ^ product as u64;
-        Place { index: (hash >> 32) as u32 & (ENTRIES as u32 - 1), kind }
+        Place { index: (hash >> 32) as u32 & (self.entries.len() - 1) as u32, kind }
     }
 
     /// Asks the processor to bring the entry nearer.
     #[inline(always)]
     pub fn prefetch(&self, place: Place) {
-        prefetch(&raw const self.entries[place.index as usize & (ENTRIES - 1)]);
+        prefetch(self.entries.as_ptr().wrapping_add(place.index as usize));
     }
 
     /// The symbols of a segment, 24 bits each from the lowest up, and their number.
     #[inline(always)]
     pub fn get(&self, key: &Key, place: Place) -> Option<(u128, usize)> {
-        let entry = &self.entries[place.index as usize & (ENTRIES - 1)];
+        let entry = &self.entries[place.index as usize];
         let last = (entry.symbols >> 120) as u8;
         let found = entry.codes == key.codes && last ^ place.kind < 8 && last & 7 != 0;
         found.then_some((entry.symbols, usize::from(last & 7)))
@@ -73,7 +82,7 @@ impl Cache {
             n += 1;
         }
         packed |= (u128::from(place.kind) | n as u128) << 120;
-        self.entries[place.index as usize & (ENTRIES - 1)] = Entry { codes: key.codes, symbols: packed };
+        self.entries[place.index as usize] = Entry { codes: key.codes, symbols: packed };
     }
 }
 
@@ -85,7 +94,7 @@ const MAX_LONG_SYMBOLS: usize = 19;
 /// Segments of 17 to 48 codes below 256: an indentation and the word behind it, mostly. Half a megabyte.
 #[derive(Debug)]
 pub struct LongCache {
-    entries: Box<[LongEntry; LONG_ENTRIES]>,
+    entries: Box<[LongEntry]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +113,7 @@ pub type LongKey = [u64; MAX_LONG / 8];
 impl Default for LongCache {
     fn default() -> Self {
         // SAFETY: an entry of zeros is an empty one.
-        Self { entries: unsafe { zeroed() } }
+        Self { entries: unsafe { zeroed(LONG_ENTRIES) } }
     }
 }
 
@@ -151,18 +160,18 @@ impl LongCache {
     }
 }
 
-/// A boxed array of zeros, whose pages stay untouched until they are used.
+/// Zeros, whose pages stay untouched until they are used.
 ///
 /// # Safety
-/// All bits zero must be a valid `T`, and the array must not be empty.
-unsafe fn zeroed<T, const N: usize>() -> Box<[T; N]> {
-    let layout = Layout::new::<[T; N]>();
-    // SAFETY: the layout is not empty, and zeros are a valid array.
+/// All bits zero must be a valid `T`, which must not be of size zero, and `n` must not be zero.
+unsafe fn zeroed<T>(n: usize) -> Box<[T]> {
+    let Ok(layout) = Layout::array::<T>(n) else { handle_alloc_error(Layout::new::<T>()) };
+    // SAFETY: the layout is not empty, and zeros are valid values.
     unsafe {
-        let array = alloc_zeroed(layout).cast::<[T; N]>();
-        if array.is_null() {
+        let first = alloc_zeroed(layout).cast::<T>();
+        if first.is_null() {
             handle_alloc_error(layout);
         }
-        Box::from_raw(array)
+        Box::from_raw(std::ptr::slice_from_raw_parts_mut(first, n))
     }
 }

@@ -36,11 +36,19 @@ enum Way {
 }
 
 /// What one thread keeps between texts: working memory and the answers of segments seen before. About 5 MB;
-/// more only after a text with a very long segment, or with a model that needs the plain way.
+/// more only after a text with a very long segment that had to be done as one, or with a model that needs the plain way.
 #[derive(Debug, Default)]
 pub struct Scratch {
     engine: EngineScratch,
     plain: PlainScratch,
+}
+
+impl Scratch {
+    /// Working memory with a cache of at most so many bytes, instead of [`CACHE_BYTES`](super::CACHE_BYTES): it never
+    /// grows. One gibibyte is the most.
+    pub fn with_cache(bytes: usize) -> Self {
+        Self { engine: EngineScratch::with_cache(bytes), ..Self::default() }
+    }
 }
 
 impl Encoder {

@@ -24,7 +24,7 @@ const STRETCH: usize = 1 << 17;
 const UNSURE: usize = 1 << 12;
 
 /// What one thread keeps between texts: a block in work, and what segments have become before. About 5 MB,
-/// most of it the cache, and whatever the longest segment so far took.
+/// most of it the cache, and more only if a segment longer than [`STRETCH`] had to be done as one.
 #[derive(Debug, Default)]
 pub struct EngineScratch {
     block: Block,
@@ -39,6 +39,13 @@ pub struct EngineScratch {
     long: Long,
     long_codes: Vec<u16>,
     long_symbols: Vec<Symbol>,
+}
+
+impl EngineScratch {
+    /// Working memory with a cache of so many bytes, see [`Cache::new`].
+    pub fn with_cache(bytes: usize) -> Self {
+        Self { cache: Cache::new(bytes), ..Self::default() }
+    }
 }
 
 /// A segment on its way to the cache.
@@ -332,7 +339,7 @@ impl Rules {
                 && let Some(codes) = block.codes[start..].first_chunk()
                 && let Some(key) = K::key(codes, len)
             {
-                let place = Cache::place(&key, len);
+                let place = cache.place(&key, len);
                 cache.prefetch(place);
                 keyed.push(Keyed { key, place, segment });
             } else if len <= RUN {

@@ -24,4 +24,5 @@ mod run;
 mod write;
 
 pub use block::{SHORT, SHORT_COST};
+pub use cache::CACHE_BYTES;
 pub use encoder::{Encoder, Scratch};

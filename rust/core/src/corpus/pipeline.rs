@@ -258,7 +258,7 @@ impl<'a> BlockEncoder<'a> {
             reader: Reader::new(options),
             bos: special.bos.filter(|_| options.bos),
             eos: special.eos.filter(|_| options.eos),
-            scratch: Scratch::default(),
+            scratch: tokenizer.new_scratch(),
             found: Documents::default(),
             ids: Vec::new(),
         }
