@@ -73,9 +73,9 @@ class Tokenizer:
     Added tokens have the ids behind the model's and are never made from text. Neither begin- nor
     end-of-sequence ids are added unless asked for. Instances may be shared between threads.
 
-    Each thread that encodes keeps what segments of text have become in a cache of `cache_bytes`, rounded down
-    to a power of two, which never grows; it changes the speed and nothing else. Beside it a thread needs about
-    1 MB.
+    Each thread that encodes keeps what segments of text have become in a cache of `cache_bytes`, rounded
+    down to a power of two, which never grows; it changes the speed and nothing else. Beside it a thread
+    needs about 1 MB.
     """
 
     def __init__(
