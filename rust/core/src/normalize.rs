@@ -80,6 +80,7 @@ impl Normalizer {
         Ok(made)
     }
 
+    /// Notes which bytes need no closer look.
     fn find_classes(&mut self) {
         let mut plain = [true; 256];
         for c in '\0'..='\u{FFFF}' {
