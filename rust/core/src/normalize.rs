@@ -225,28 +225,22 @@ impl Normalizer {
                 rest = &rest[self.rewrite_slowly(rest, space, after_space, out)..];
                 continue;
             };
-            let stays = self.stays(c, rest.get(len));
+            let is_space = c == u32::from(b' ') && self.stays(c, rest.get(1));
             match self.simple.get(c as usize).copied().unwrap_or(0) {
-                0 if !stays => {
-                    rest = &rest[self.rewrite_slowly(rest, space, after_space, out)..];
-                    continue;
-                }
-                0 if c != u32::from(b' ') => {
-                    out.extend_from_slice(&rest[..len]);
-                    *after_space = false;
-                }
+                0 if !is_space => rest = &rest[self.rewrite_slowly(rest, space, after_space, out)..],
                 0 | 1 => {
                     if !*after_space {
                         out.extend_from_slice(space);
                         *after_space = trims;
                     }
+                    rest = &rest[len..];
                 }
                 place => {
                     out.extend_from_slice(&self.replacements[usize::from(place) - 2]);
                     *after_space = false;
+                    rest = &rest[len..];
                 }
             }
-            rest = &rest[len..];
         }
     }
 

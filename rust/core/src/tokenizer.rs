@@ -100,7 +100,8 @@ impl Tokenizer {
 
     /// Working memory for a thread.
     pub fn new_scratch(&self) -> Scratch {
-        Scratch { bpe: bpe::Scratch::with_cache(self.cache_bytes), ..Scratch::default() }
+        let bpe = bpe::Scratch::with_cache(self.cache_bytes);
+        Scratch { normalized: Vec::new(), utf8: Vec::new(), bpe }
     }
 
     /// Number of ids, added tokens included.

@@ -47,7 +47,7 @@ impl Scratch {
     /// Working memory with a cache of at most so many bytes, instead of [`CACHE_BYTES`](super::CACHE_BYTES): it never
     /// grows. One gibibyte is the most.
     pub fn with_cache(bytes: usize) -> Self {
-        Self { engine: EngineScratch::with_cache(bytes), ..Self::default() }
+        Self { engine: EngineScratch::with_cache(bytes), plain: PlainScratch::default() }
     }
 }
 
