@@ -58,9 +58,9 @@ def load(engine: str, model: str, threads: int) -> Encode:
 
         from transformers import LlamaTokenizer
 
-        folder = tempfile.mkdtemp()
-        shutil.copy(model, folder + "/tokenizer.model")
-        hf = LlamaTokenizer.from_pretrained(folder)._tokenizer
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(model, folder + "/tokenizer.model")
+            hf = LlamaTokenizer.from_pretrained(folder)._tokenizer
         return lambda docs: hf.encode_batch_fast(docs, add_special_tokens=False)
     if engine == "gigatoken":
         import gigatoken

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     bpe::{SHORT, SHORT_COST},
-    memory::{enlarge_pages, populate, prefetch},
+    memory::{Ahead, enlarge_pages, populate},
     normalize::Part,
     text::Text,
     tokenizer::{Scratch, Tokenizer},
@@ -21,8 +21,8 @@ const TASK_UNITS: usize = 1 << 16;
 /// Ids for which memory is asked at once, at most.
 const POPULATED: usize = TASK_UNITS;
 
-/// Bytes of a document that are asked for before its turn.
-const PREFETCH: usize = 512;
+/// Bytes that are asked for before a document's turn, at least: two for each character of a block.
+const MIN_AHEAD: usize = 4096;
 
 /// The ids of many documents in one buffer: those of document `i` are `ids[offsets[i]..offsets[i + 1]]`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -61,19 +61,14 @@ impl<T: AsRef<[u8]> + Sync + ?Sized> Document for T {
 }
 
 impl Content<'_> {
-    /// Asks the processor to bring the start of the text nearer.
-    #[inline]
-    fn prefetch(&self) {
-        let (start, bytes): (*const u8, usize) = match *self {
-            Self::Bytes(text) => (text.as_ptr(), text.len()),
-            Self::Text(Text::Utf8(text)) => (text.as_ptr(), text.len()),
-            Self::Text(Text::Latin1(text)) => (text.as_ptr(), text.len()),
-            Self::Text(Text::Ucs2(text)) => (text.as_ptr().cast(), size_of_val(text)),
-            Self::Text(Text::Ucs4(text)) => (text.as_ptr().cast(), size_of_val(text)),
+    /// What to ask for before it is read. Short documents mostly stand one behind the other, and the next ones are
+    /// wanted, too.
+    pub(crate) fn ahead(&self) -> Ahead {
+        let (start, bytes) = match self {
+            Self::Bytes(bytes) => (bytes.as_ptr(), bytes.len()),
+            Self::Text(text) => text.memory_from(0),
         };
-        for line in (0..bytes.min(PREFETCH)).step_by(64) {
-            prefetch(start.wrapping_add(line));
-        }
+        Ahead::new(start, bytes.max(MIN_AHEAD))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -235,9 +230,9 @@ impl Tokenizer {
         let mut short: Vec<Text<'_>> = Vec::new();
         let mut units = 0;
         for (i, document) in documents.iter().enumerate() {
-            // Documents lie scattered in memory, and the processor does not foresee where.
-            if let Some(soon) = documents.get(i + 2) {
-                soon.content().prefetch();
+            // The processor does not foresee where in memory the next one is.
+            if let Some(next) = documents.get(i + 1) {
+                scratch.expect(next.content());
             }
             let content = if document.is_valid() { document.content() } else { Content::Bytes(&[]) };
             let text = self.short_text(content);

@@ -14,6 +14,41 @@ pub fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
+/// Memory that will be read soon, asked for a little at a time beside other work: asked for all at once, it would keep
+/// that work's own loads waiting.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    next: usize,
+    left: usize,
+}
+
+/// Bytes of a line of the processor's caches.
+const LINE: usize = 64;
+
+impl Ahead {
+    /// So many bytes from `start` on, which need not all be the program's own: asking for others does nothing.
+    pub fn new(start: *const u8, bytes: usize) -> Self {
+        Self { next: start.addr(), left: bytes }
+    }
+
+    /// True once all has been asked for.
+    #[inline(always)]
+    pub fn is_done(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Asks for the next two lines: as much as 64 characters of two bytes take.
+    #[inline(always)]
+    pub fn step(&mut self) {
+        if !self.is_done() {
+            prefetch(std::ptr::without_provenance::<u8>(self.next));
+            prefetch(std::ptr::without_provenance::<u8>(self.next.wrapping_add(LINE)));
+            self.next = self.next.wrapping_add(2 * LINE);
+            self.left = self.left.saturating_sub(2 * LINE);
+        }
+    }
+}
+
 /// Has the system put pages behind fresh memory all at once. One by one, as they are first written, they took a
 /// sixth of the time of a large batch.
 pub fn populate<T>(memory: &mut [MaybeUninit<T>]) {

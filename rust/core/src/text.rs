@@ -54,6 +54,19 @@ impl<'a> Text<'a> {
         }
     }
 
+    /// Where it stands from unit `at` on, and the bytes from there to its end.
+    pub(crate) fn memory_from(&self, at: usize) -> (*const u8, usize) {
+        fn of<T>(units: &[T]) -> (*const u8, usize) {
+            (units.as_ptr().cast(), size_of_val(units))
+        }
+        match self {
+            Self::Utf8(text) => of(&text.as_bytes()[at..]),
+            Self::Latin1(text) => of(&text[at..]),
+            Self::Ucs2(text) => of(&text[at..]),
+            Self::Ucs4(text) => of(&text[at..]),
+        }
+    }
+
     /// True without a character.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

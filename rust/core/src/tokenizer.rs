@@ -42,6 +42,13 @@ pub struct Scratch {
     bpe: bpe::Scratch,
 }
 
+impl Scratch {
+    /// Says what will be encoded next.
+    pub(crate) fn expect(&mut self, next: Content<'_>) {
+        self.bpe.expect(next.ahead());
+    }
+}
+
 impl Tokenizer {
     /// Builds the tokenizer. `added` are tokens beside the model (`[PAD]`), which text never makes; their ids
     /// must go on where the model's end.

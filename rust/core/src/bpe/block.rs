@@ -9,7 +9,7 @@ use super::{
     merges::Symbol,
     pairs::{LookUps, Pairs},
 };
-use crate::text::Text;
+use crate::{memory::Ahead, text::Text};
 
 /// Characters of a block.
 pub const BLOCK: usize = 2048;
@@ -234,13 +234,14 @@ impl Block {
         }
     }
 
-    /// Looks all neighbours up; the last character counts as linked to nothing.
+    /// Looks all neighbours up; the last character counts as linked to nothing. Meanwhile asks for what is ahead.
     #[inline(always)]
-    pub fn link<K: Kernel>(&mut self, pairs: &Pairs) {
+    pub fn link<K: Kernel>(&mut self, pairs: &Pairs, ahead: &mut Ahead) {
         // Nothing is linked to this code.
         self.codes[self.held] = ASTRAL;
         let words = self.held.div_ceil(64);
         for word in 0..words {
+            ahead.step();
             let (at, found) = (64 * word, &mut *self.look_ups);
             let (codes, tokens) = (self.codes[at..].first_chunk(), self.tokens[at..].first_chunk_mut());
             if let (Some(codes), Some(tokens)) = (codes, tokens) {

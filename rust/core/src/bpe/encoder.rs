@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    memory::Ahead,
     spm::{ModelKind, Piece, PieceKind, SpmModel},
     text::Text,
 };
@@ -48,6 +49,11 @@ impl Scratch {
     /// grows. One gibibyte is the most.
     pub fn with_cache(bytes: usize) -> Self {
         Self { engine: EngineScratch::with_cache(bytes), plain: PlainScratch::default() }
+    }
+
+    /// Says what will be read next.
+    pub fn expect(&mut self, ahead: Ahead) {
+        self.engine.ahead = ahead;
     }
 }
 

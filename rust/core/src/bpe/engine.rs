@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::kernel::{Avx2, Avx512};
 use super::{
-    block::{Block, List, Lists, Segment},
+    block::{BLOCK, Block, List, Lists, Segment},
     cache::{Cache, LongCache, MAX_SYMBOLS, Place},
     codes::SPACE,
     kernel::{Kernel, Key, Portable, RUN},
@@ -13,7 +13,7 @@ use super::{
     run::Run,
     write::Sink,
 };
-use crate::text::Text;
+use crate::{memory::Ahead, text::Text};
 
 /// Longest segment the cache takes.
 const MAX_CACHED: usize = 16;
@@ -21,6 +21,8 @@ const MAX_CACHED: usize = 16;
 /// most of it the cache, and more only if a segment longer than a stretch had to be done as one.
 #[derive(Debug, Default)]
 pub struct EngineScratch {
+    /// What will be read next.
+    pub ahead: Ahead,
     pub block: Block,
     cache: Cache,
     long_cache: LongCache,
@@ -145,7 +147,7 @@ impl Rules {
                     scratch.block.fill::<K>(&self.codes, text, 0);
                     scratch.block.end_text();
                 }
-                scratch.block.link::<K>(&self.pairs);
+                scratch.block.link::<K>(&self.pairs, &mut scratch.ahead);
                 self.answer::<K>(scratch.block.held, scratch, sink);
                 ends.iter_mut().zip(&scratch.block.ends).for_each(|(to, &end)| *to = end as i64);
             },
@@ -167,11 +169,15 @@ impl Rules {
         let mut at = 0;
         loop {
             at = scratch.block.fill::<K>(&self.codes, text, at);
-            let block = &mut scratch.block;
+            let EngineScratch { block, ahead, .. } = scratch;
             if block.held == 0 {
                 return;
             }
-            block.link::<K>(&self.pairs);
+            if ahead.is_done() {
+                let (start, bytes) = text.memory_from(at);
+                *ahead = Ahead::new(start, bytes.min(2 * BLOCK));
+            }
+            block.link::<K>(&self.pairs, ahead);
             let cut = if at == text.len() { block.held } else { block.last_cut() };
             if cut == 0 {
                 at = K::enter(
