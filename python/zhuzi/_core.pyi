@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import final
 
 __all__ = [
+    "CACHE_BYTES",
+    "MAX_CACHE_BYTES",
     "Buffer",
     "InputError",
     "ModelFileError",
@@ -21,6 +23,8 @@ __all__ = [
 ]
 
 __version__: str
+CACHE_BYTES: int
+MAX_CACHE_BYTES: int
 
 class ZhuziError(Exception): ...
 class ModelFileError(ZhuziError): ...

@@ -23,7 +23,7 @@ ADDED_TOKENS_FILE = "added_tokens.json"
 CONFIG_FILE = "tokenizer_config.json"
 GUARD_FILE = "tokenizer.json"
 #: Bytes of each thread's cache of segments, unless others are asked for. More gain little on real text.
-CACHE_BYTES = 4 << 20
+CACHE_BYTES = _core.CACHE_BYTES
 TOKENIZER_FILES = (MODEL_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, GUARD_FILE)
 
 _T = TypeVar("_T")
@@ -86,8 +86,8 @@ class Tokenizer:
         origin: str = "model",
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        if not 0 <= cache_bytes <= 1 << 30:
-            raise ValueError(f"cache_bytes is {cache_bytes}; give 0 to {1 << 30} (1 GiB)")
+        if not 0 <= cache_bytes <= _core.MAX_CACHE_BYTES:
+            raise ValueError(f"cache_bytes is {cache_bytes}; give 0 to {_core.MAX_CACHE_BYTES} (1 GiB)")
         self._model = model
         self._added = tuple(added_tokens)
         self._cache_bytes = cache_bytes

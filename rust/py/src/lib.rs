@@ -9,11 +9,14 @@ mod tokenizer;
 mod vocab;
 
 use pyo3::prelude::*;
+use zhuzi_core::bpe;
 
 /// The compiled core of Zhuzi.
 #[pymodule]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add("CACHE_BYTES", bpe::CACHE_BYTES)?;
+    m.add("MAX_CACHE_BYTES", bpe::MAX_CACHE_BYTES)?;
     m.add("ZhuziError", m.py().get_type::<errors::ZhuziError>())?;
     m.add("ModelFileError", m.py().get_type::<errors::ModelFileError>())?;
     m.add("InputError", m.py().get_type::<errors::InputError>())?;

@@ -8,7 +8,7 @@ use crate::memory::prefetch;
 /// Bytes of a thread's cache, unless others are asked for: 131,072 entries. More gain little and cost cold misses.
 pub const CACHE_BYTES: usize = 4 << 20;
 /// Bytes it has at most, whatever is asked for.
-const MAX_CACHE_BYTES: usize = 1 << 30;
+pub const MAX_CACHE_BYTES: usize = 1 << 30;
 /// Symbols that an entry holds.
 pub const MAX_SYMBOLS: usize = 5;
 

@@ -26,5 +26,5 @@ mod stretch;
 mod write;
 
 pub use block::{SHORT, SHORT_COST};
-pub use cache::CACHE_BYTES;
+pub use cache::{CACHE_BYTES, MAX_CACHE_BYTES};
 pub use encoder::{Encoder, Scratch};
