@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     bpe::{SHORT, SHORT_COST},
-    memory::{Ahead, enlarge_pages, populate},
+    memory::{Ahead, FreshMemory},
     normalize::Part,
     text::Text,
     tokenizer::{Scratch, Tokenizer},
@@ -167,9 +167,9 @@ impl<'a> Output<'a> {
 
 impl Waiting<'_, '_> {
     /// Copies the ids to their place, if they have one by now.
-    fn put(&mut self) -> bool {
+    fn put(&mut self, fresh: &FreshMemory) -> bool {
         let Some((place, before)) = self.place.take() else { return false };
-        populate(place);
+        fresh.populate(place);
         place.iter_mut().zip(&self.ids).for_each(|(to, &id)| _ = to.write(id));
         self.shift(before);
         true
@@ -201,15 +201,15 @@ impl Tokenizer {
         if ids.try_reserve(units + units / 2).is_err() {
             ids.reserve(units / 4);
         }
-        enlarge_pages(ids.spare_capacity_mut());
+        let fresh = FreshMemory::new(ids.spare_capacity_mut());
         if threads > 1 {
-            self.encode_together(documents, tasks, threads, &mut ids);
+            self.encode_together(documents, tasks, threads, &fresh, &mut ids);
         } else {
             let populated = POPULATED.min(units);
             self.with_scratch(|scratch| {
                 for (task, ends) in tasks {
                     ids.reserve(populated);
-                    populate(&mut ids.spare_capacity_mut()[..populated]);
+                    fresh.populate(&mut ids.spare_capacity_mut()[..populated]);
                     task.work(self, documents, scratch, &mut ids, ends);
                 }
             });
@@ -261,6 +261,7 @@ impl Tokenizer {
         documents: &[D],
         tasks: Vec<(Task<'_>, &mut [i64])>,
         threads: usize,
+        fresh: &FreshMemory,
         ids: &mut Vec<u32>,
     ) {
         let output = Mutex::new(Output::new(tasks.len(), ids.spare_capacity_mut()));
@@ -280,7 +281,7 @@ impl Tokenizer {
                     waiting.push(Waiting { task, ids, ends, place: None });
                     waiting.iter_mut().for_each(|waiting| waiting.place = output.places[waiting.task].take());
                     drop(output);
-                    spare.extend(waiting.extract_if(.., Waiting::put).map(|waiting| waiting.ids));
+                    spare.extend(waiting.extract_if(.., |w| w.put(fresh)).map(|waiting| waiting.ids));
                 }
                 waiting
             })
@@ -299,7 +300,7 @@ impl Tokenizer {
         let mut beyond = Vec::new();
         for mut waiting in left {
             waiting.place = output.places[waiting.task].take();
-            if !waiting.put() {
+            if !waiting.put(fresh) {
                 waiting.shift(placed + beyond.len());
                 beyond.append(&mut waiting.ids);
             }

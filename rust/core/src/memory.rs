@@ -1,6 +1,11 @@
 //! Hints to the processor and the system. None of them changes a result.
 
-use std::mem::MaybeUninit;
+use std::{
+    mem::MaybeUninit,
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 /// Asks the processor to bring what stands at `address` nearer.
 #[inline(always)]
@@ -49,31 +54,106 @@ impl Ahead {
     }
 }
 
-/// Has the system put pages behind fresh memory all at once. One by one, as they are first written, they took a
-/// sixth of the time of a large batch.
-pub fn populate<T>(memory: &mut [MaybeUninit<T>]) {
-    #[cfg(target_os = "linux")]
-    advise(memory, libc::MADV_POPULATE_WRITE);
+/// The fresh memory of a result, behind which the system has yet to put pages.
+///
+/// Large pages cost a fourth of what as many small ones do, and small ones a third of the time of a large batch of Han
+/// text. But on a virtual machine whose host has taken free memory back, a large page waits until the host has brought
+/// all of it, and then costs six times as much as small ones, which mostly come from memory that is still there. So
+/// once a large page was slow, the rest gets small ones.
+#[derive(Debug)]
+pub struct FreshMemory {
+    /// Addresses of all of it.
+    range: Range<usize>,
+    /// True while the system is asked for large pages.
+    is_large: AtomicBool,
 }
 
-/// Asks the system for large pages behind memory that is still untouched, if it is much. They cost a fourth of
-/// what as many small ones cost: a third of the time of a large batch of Han text.
-pub fn enlarge_pages<T>(memory: &mut [MaybeUninit<T>]) {
-    #[cfg(target_os = "linux")]
-    if size_of_val(memory) >= 4 << 20 {
-        advise(memory, libc::MADV_HUGEPAGE);
+/// Memory that is worth large pages.
+const LARGE_MEMORY: usize = 4 << 20;
+/// Bytes of a large page.
+const LARGE_PAGE: usize = 2 << 20;
+/// A large page takes some 0.25 ms to clear, and 4 to 5 where the host has to bring it.
+const SLOW: Duration = Duration::from_micros(1500);
+
+impl FreshMemory {
+    /// All of the memory that will be filled, from front to back. Where it is much, it gets large pages.
+    pub fn new<T>(memory: &mut [MaybeUninit<T>]) -> Self {
+        let start = memory.as_ptr().addr();
+        let range = start..start + size_of_val(memory);
+        let is_large = range.len() >= LARGE_MEMORY;
+        if is_large {
+            advise(range.clone(), Advice::LargePages);
+        }
+        Self { range, is_large: is_large.into() }
+    }
+
+    /// Has the system put pages behind a part of it all at once. One by one, as they are first written, they took a
+    /// sixth of the time of a large batch.
+    pub fn populate<T>(&self, part: &mut [MaybeUninit<T>]) {
+        let start = part.as_ptr().addr();
+        let end = start + size_of_val(part);
+        let begun = Instant::now();
+        advise(start..end, Advice::Populate);
+        if self.is_large.load(Relaxed) && begun.elapsed() > SLOW && self.is_large.swap(false, Relaxed) {
+            self.shrink_pages(end);
+        }
+    }
+
+    /// Has the system put small pages behind what begins at `from`, but for what a large one has been put behind.
+    fn shrink_pages(&self, from: usize) {
+        // Elsewhere, should the result have moved, nothing may be changed.
+        if self.range.contains(&from) {
+            advise(from.next_multiple_of(LARGE_PAGE)..self.range.end, Advice::SmallPages);
+        }
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Advice {
+    Populate,
+    LargePages,
+    SmallPages,
+}
+
+/// Advises the system about the whole pages of a range of addresses. No advice changes what stands there.
 #[cfg(target_os = "linux")]
-fn advise<T>(memory: &mut [MaybeUninit<T>], advice: libc::c_int) {
+fn advise(range: Range<usize>, advice: Advice) {
     const PAGE: usize = 4096;
-    let start = memory.as_mut_ptr().addr().next_multiple_of(PAGE);
-    let end = (memory.as_mut_ptr().addr() + size_of_val(memory)) / PAGE * PAGE;
+    let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+    let advice = match advice {
+        Advice::Populate => libc::MADV_POPULATE_WRITE,
+        Advice::LargePages => libc::MADV_HUGEPAGE,
+        Advice::SmallPages => libc::MADV_NOHUGEPAGE,
+    };
     if start < end {
-        let pointer = memory.as_mut_ptr().with_addr(start).cast();
-        // SAFETY: the range lies within `memory`, and neither advice changes what stands there. A system that
-        // does not know it refuses, and nothing is lost.
-        unsafe { libc::madvise(pointer, end - start, advice) };
+        // SAFETY: advice, of which none touches the bytes. A system that does not know it refuses, and nothing is lost.
+        unsafe { libc::madvise(std::ptr::without_provenance_mut(start), end - start, advice) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise(_: Range<usize>, _: Advice) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_can_be_filled_whatever_its_pages() {
+        let mut memory: Vec<u8> = Vec::with_capacity(16 << 20);
+        let room = memory.spare_capacity_mut();
+        let fresh = FreshMemory::new(room);
+        for (i, part) in room.chunks_mut(300_000).enumerate() {
+            fresh.populate(part);
+            part.fill(MaybeUninit::new(i as u8));
+            if i == 20 {
+                fresh.shrink_pages(part.as_ptr_range().end.addr());
+            }
+        }
+        let holds = |(i, part): (usize, &[MaybeUninit<u8>])| {
+            // SAFETY: all of it has been filled.
+            part.iter().all(|byte| unsafe { byte.assume_init() } == i as u8)
+        };
+        assert!(room.chunks(300_000).enumerate().all(holds));
     }
 }
