@@ -17,6 +17,7 @@ use crate::{memory::Ahead, text::Text};
 
 /// Longest segment the cache takes.
 const MAX_CACHED: usize = 16;
+
 /// What one thread keeps between texts: a block in work, and what segments have become before. About 5 MB,
 /// most of it the cache, and more only if a segment longer than a stretch had to be done as one.
 #[derive(Debug, Default)]

@@ -117,7 +117,8 @@ impl Rules {
         codes.windows(2).all(one_score)
     }
 
-    /// [`Self::answer_one_score`] outside a block.
+    /// [`Self::answer_one_score`] outside a block. The loop over the stack stands in both: as a function of its own, inlined,
+    /// it cost the blocks 2 to 3 % more instructions on English.
     fn encode_one_score(&self, codes: &[u16], stack: &mut Vec<Symbol>) {
         let mut before = None;
         for &code in codes {
