@@ -169,7 +169,7 @@ impl Waiting<'_, '_> {
     /// Copies the ids to their place, if they have one by now.
     fn put(&mut self, fresh: &FreshMemory) -> bool {
         let Some((place, before)) = self.place.take() else { return false };
-        fresh.populate(place);
+        fresh.populate_together(place);
         place.iter_mut().zip(&self.ids).for_each(|(to, &id)| _ = to.write(id));
         self.shift(before);
         true
@@ -273,7 +273,7 @@ impl Tokenizer {
                 let mut spare: Vec<Vec<u32>> = Vec::new();
                 let mut waiting: Vec<Waiting<'_, '_>> = Vec::new();
                 while let Some((task, (work, ends))) = claim() {
-                    let mut ids = spare.pop().unwrap_or_default();
+                    let mut ids = spare.pop().unwrap_or_else(|| Vec::with_capacity(POPULATED));
                     ids.clear();
                     work.work(self, documents, scratch, &mut ids, ends);
                     let mut output = lock();

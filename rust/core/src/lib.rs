@@ -8,7 +8,7 @@ pub mod batch;
 pub mod bpe;
 pub mod corpus;
 pub mod error;
-mod memory;
+pub mod memory;
 pub mod normalize;
 pub mod offsets;
 pub mod spm;

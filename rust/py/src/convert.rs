@@ -12,7 +12,7 @@ use zhuzi_core::{
     batch::{Content, Document},
 };
 
-use crate::strings::in_place;
+use crate::strings::{self, in_place};
 
 /// `str` and `bytes` objects, read in place and kept alive meanwhile.
 ///
@@ -30,6 +30,9 @@ pub struct Text {
     invalid: AtomicBool,
 }
 
+/// Objects that are asked for before their turn: they lie all over memory.
+const AHEAD: usize = 16;
+
 impl Texts {
     /// The one text that `object` is.
     pub fn one(object: &Bound<'_, PyAny>) -> PyResult<Self> {
@@ -44,7 +47,9 @@ impl Texts {
 
     fn new(kept: Bound<'_, PyTuple>) -> PyResult<Self> {
         let mut texts = Vec::with_capacity(kept.len());
+        let mut ahead = kept.iter_borrowed().skip(AHEAD);
         for object in kept.iter_borrowed() {
+            ahead.next().into_iter().for_each(strings::expect);
             texts.push(Text::new(object)?);
         }
         Ok(Self { kept: kept.unbind(), texts })

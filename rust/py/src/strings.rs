@@ -8,7 +8,7 @@
 use std::{slice, sync::OnceLock};
 
 use pyo3::{prelude::*, types::PyString};
-use zhuzi_core::Text;
+use zhuzi_core::{Text, memory::prefetch};
 
 /// Bytes from the start of a string object to its length, and to the word of state bits, in every layout.
 const LENGTH: usize = 16;
@@ -123,6 +123,11 @@ fn layout(py: Python<'_>) -> Option<Layout> {
             })
         })
     })
+}
+
+/// Asks the processor for what [`in_place`] reads of a string.
+pub fn expect(object: Borrowed<'_, '_, PyAny>) {
+    prefetch(object.as_ptr().cast::<u8>().wrapping_add(STATE));
 }
 
 /// The characters of a string where they are, if they can be read there.

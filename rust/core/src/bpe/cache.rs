@@ -1,9 +1,7 @@
 //! What segments have become before: a direct-mapped table, so that it never grows and never searches.
 
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
-
 use super::{kernel::Key, merges::Symbol};
-use crate::memory::prefetch;
+use crate::memory::{Zeroed, prefetch};
 
 /// Bytes of a thread's cache, unless others are asked for: 131,072 entries. More gain little and cost cold misses.
 pub const CACHE_BYTES: usize = 4 << 20;
@@ -25,7 +23,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Cache {
     /// A power of two of them.
-    entries: Box<[Entry]>,
+    entries: Zeroed<Entry>,
 }
 
 /// Where a segment is or would be, and the upper bits of its entry's last byte.
@@ -46,7 +44,7 @@ impl Cache {
     pub fn new(bytes: usize) -> Self {
         let entries = 1 << (bytes.min(MAX_CACHE_BYTES) / size_of::<Entry>()).max(1).ilog2();
         // SAFETY: an entry of zeros is an empty one.
-        Self { entries: unsafe { zeroed(entries) } }
+        Self { entries: unsafe { Zeroed::new(entries) } }
     }
 
     /// Where the segment of this key and length (1 to 16) is kept.
@@ -94,7 +92,7 @@ const MAX_LONG_SYMBOLS: usize = 19;
 /// Segments of 17 to 48 codes below 256: an indentation and the word behind it, mostly. Half a megabyte.
 #[derive(Debug)]
 pub struct LongCache {
-    entries: Box<[LongEntry]>,
+    entries: Zeroed<LongEntry>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +111,7 @@ pub type LongKey = [u64; MAX_LONG / 8];
 impl Default for LongCache {
     fn default() -> Self {
         // SAFETY: an entry of zeros is an empty one.
-        Self { entries: unsafe { zeroed(LONG_ENTRIES) } }
+        Self { entries: unsafe { Zeroed::new(LONG_ENTRIES) } }
     }
 }
 
@@ -157,21 +155,5 @@ impl LongCache {
         let entry = &mut self.entries[Self::index(key)];
         (entry.codes, entry.len, entry.n) = (*key, len as u16, n as u16);
         entry.symbols.iter_mut().zip(symbols).for_each(|(to, symbol)| *to = symbol);
-    }
-}
-
-/// Zeros, whose pages stay untouched until they are used.
-///
-/// # Safety
-/// All bits zero must be a valid `T`, which must not be of size zero, and `n` must not be zero.
-unsafe fn zeroed<T>(n: usize) -> Box<[T]> {
-    let Ok(layout) = Layout::array::<T>(n) else { handle_alloc_error(Layout::new::<T>()) };
-    // SAFETY: the layout is not empty, and zeros are valid values.
-    unsafe {
-        let first = alloc_zeroed(layout).cast::<T>();
-        if first.is_null() {
-            handle_alloc_error(layout);
-        }
-        Box::from_raw(std::ptr::slice_from_raw_parts_mut(first, n))
     }
 }
