@@ -43,15 +43,15 @@ pub struct Pairs {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct LookUps {
+    /// The entries of neighbours. (In front, so that a vector of them lies in one line.)
+    pub entries: [PairWord; 64],
     /// The words of the codes.
     pub chars: [CharWord; 65],
-    /// The entries of neighbours.
-    pub entries: [PairWord; 64],
 }
 
 impl Default for LookUps {
     fn default() -> Self {
-        Self { chars: [0; 65], entries: [0; 64] }
+        Self { entries: [0; 64], chars: [0; 65] }
     }
 }
 
