@@ -15,10 +15,10 @@ use crate::{
     tokenizer::{Scratch, Tokenizer},
 };
 
-/// Units of text that one thread takes at a time.
-const TASK_UNITS: usize = 1 << 16;
+/// Units of text that one thread takes at a time: so few that its ids and all it reads stay in the second-level cache.
+const TASK_UNITS: usize = 1 << 15;
 
-/// Ids for which memory is asked at once, at most.
+/// Ids for which one thread asks for memory at once, at most.
 const POPULATED: usize = TASK_UNITS;
 
 /// Bytes that are asked for before a document's turn, at least: two for each character of a block.
@@ -273,7 +273,7 @@ impl Tokenizer {
                 let mut spare: Vec<Vec<u32>> = Vec::new();
                 let mut waiting: Vec<Waiting<'_, '_>> = Vec::new();
                 while let Some((task, (work, ends))) = claim() {
-                    let mut ids = spare.pop().unwrap_or_else(|| Vec::with_capacity(POPULATED));
+                    let mut ids = spare.pop().unwrap_or_else(|| Vec::with_capacity(TASK_UNITS));
                     ids.clear();
                     work.work(self, documents, scratch, &mut ids, ends);
                     let mut output = lock();
