@@ -183,7 +183,7 @@ impl Waiting<'_, '_> {
 impl Tokenizer {
     /// Ids of many texts, encoded by `threads` threads; the result does not depend on their number.
     pub fn encode_batch<D: Document>(&self, documents: &[D], threads: usize) -> EncodedBatch {
-        let tasks = cut_batch(self, documents, threads);
+        let tasks = cut_batch(self, documents);
         let threads = threads.min(tasks.len());
         let mut offsets = vec![0; documents.len() + 1];
         let mut ends = &mut offsets[1..];
@@ -312,13 +312,12 @@ impl Tokenizer {
 }
 
 /// Tasks of about [`TASK_UNITS`] each. A document of several times that is cut, where its model allows it.
-fn cut_batch<'a, D: Document>(tokenizer: &Tokenizer, documents: &'a [D], threads: usize) -> Vec<Task<'a>> {
+fn cut_batch<'a, D: Document>(tokenizer: &Tokenizer, documents: &'a [D]) -> Vec<Task<'a>> {
     let mut tasks = Vec::new();
     let (mut start, mut units) = (0, 0);
     for (i, document) in documents.iter().enumerate() {
         let content = document.content();
-        if threads > 1
-            && content.len() > 2 * TASK_UNITS
+        if content.len() > 2 * TASK_UNITS
             && document.is_valid()
             && let Some(parts) = cut_document(tokenizer, content)
         {

@@ -78,7 +78,10 @@ impl<'a> Text<'a> {
             Self::Utf8(_) | Self::Latin1(_) => true,
             // Without an early exit, so that it is done many units at a time.
             Self::Ucs2(text) => text.iter().fold(0, |bad, &c| bad | u16::from(c & 0xF800 == 0xD800)) == 0,
-            Self::Ucs4(text) => text.iter().all(|&c| char::from_u32(c).is_some()),
+            Self::Ucs4(text) => {
+                let is_bad = |c: u32| (c & !0x7FF == 0xD800) | (c >> 16 > 0x10);
+                text.iter().fold(0, |bad, &c| bad | u32::from(is_bad(c))) == 0
+            }
         }
     }
 
@@ -135,6 +138,9 @@ mod tests {
         assert_eq!(chars(Text::Latin1(b"a"), 7), []);
         assert!(Text::Ucs2(&[0xD7FF, 0xE000]).is_valid());
         assert!(!Text::Ucs2(&[0x61, 0xDC00]).is_valid());
-        assert!(!Text::Ucs4(&[0xD800]).is_valid() && !Text::Ucs4(&[0x11_0000]).is_valid());
+        assert!(Text::Ucs4(&all).is_valid());
+        for c in [0xD800, 0xDFFF, 0x11_0000, u32::MAX] {
+            assert!(!Text::Ucs4(&[0x4E2D, c, 0x61]).is_valid());
+        }
     }
 }

@@ -177,18 +177,30 @@ impl Block {
             Text::Utf8(text) => return self.fill_utf8::<K>(codes, text, at),
             Text::Latin1(text) => to.iter_mut().zip(&text[at..end]).for_each(|(to, &c)| *to = c.into()),
             Text::Ucs2(text) => to.iter_mut().zip(&text[at..end]).for_each(|(to, &c)| *to = from_bmp(c)),
-            Text::Ucs4(text) => {
-                for (to, &c) in to.iter_mut().zip(&text[at..end]) {
-                    let c = char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER);
-                    *to = codes.code(c);
-                    if *to == ASTRAL {
-                        self.astral.push(c);
-                    }
-                }
-            }
+            Text::Ucs4(text) => self.fill_ucs4(codes, &text[at..end]),
         }
         self.held += end - at;
         end
+    }
+
+    /// Writes the codes of characters for which there is room. One astral character makes a whole string this wide, so
+    /// most stretches have none.
+    #[inline(always)]
+    fn fill_ucs4(&mut self, codes: &Codes, text: &[u32]) {
+        let to = &mut self.codes[self.held..];
+        for (to, chunk) in to.chunks_mut(CHUNK).zip(text.chunks(CHUNK)) {
+            if chunk.iter().fold(0, |all, c| all | c) >> 16 == 0 {
+                to.iter_mut().zip(chunk).for_each(|(to, &c)| *to = from_bmp(c as u16));
+                continue;
+            }
+            for (to, &c) in to.iter_mut().zip(chunk) {
+                let c = char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER);
+                *to = codes.code(c);
+                if *to == ASTRAL {
+                    self.astral.push(c);
+                }
+            }
+        }
     }
 
     #[inline(always)]
