@@ -8,7 +8,7 @@ pub mod batch;
 pub mod bpe;
 pub mod corpus;
 pub mod error;
-pub mod memory;
+mod memory;
 pub mod normalize;
 pub mod offsets;
 pub mod spm;
@@ -17,6 +17,7 @@ pub mod tokenizer;
 pub mod vocab;
 
 pub use error::{Error, Result};
+pub use memory::prefetch;
 pub use spm::SpmModel;
 pub use text::Text;
 pub use tokenizer::Tokenizer;

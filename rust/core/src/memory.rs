@@ -261,7 +261,11 @@ mod tests {
         let room = memory.spare_capacity_mut();
         let fresh = FreshMemory::new(room);
         for (i, part) in room.chunks_mut(300_000).enumerate() {
-            fresh.populate(part);
+            if i % 2 == 0 {
+                fresh.populate(part)
+            } else {
+                fresh.populate_together(part)
+            }
             part.fill(MaybeUninit::new(i as u8));
             if i == 20 {
                 fresh.shrink_pages(part.as_ptr_range().end.addr());

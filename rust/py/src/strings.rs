@@ -8,7 +8,7 @@
 use std::{slice, sync::OnceLock};
 
 use pyo3::{prelude::*, types::PyString};
-use zhuzi_core::{Text, memory::prefetch};
+use zhuzi_core::{Text, prefetch};
 
 /// Bytes from the start of a string object to its length, and to the word of state bits, in every layout.
 const LENGTH: usize = 16;
