@@ -18,9 +18,6 @@ use crate::{
 /// Units of text that one thread takes at a time: so few that its ids and all it reads stay in the second-level cache.
 const TASK_UNITS: usize = 1 << 15;
 
-/// Ids for which one thread asks for memory at once, at most.
-const POPULATED: usize = TASK_UNITS;
-
 /// Bytes that are asked for before a document's turn, at least: two for each character of a block.
 const MIN_AHEAD: usize = 4096;
 
@@ -205,7 +202,8 @@ impl Tokenizer {
         if threads > 1 {
             self.encode_together(documents, tasks, threads, &fresh, &mut ids);
         } else {
-            let populated = POPULATED.min(units);
+            // What a task fills, mostly.
+            let populated = TASK_UNITS.min(units);
             self.with_scratch(|scratch| {
                 for (task, ends) in tasks {
                     ids.reserve(populated);

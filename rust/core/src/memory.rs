@@ -1,4 +1,4 @@
-//! Hints to the processor and the system. None of them changes a result.
+//! Hints to the processor and the system, none of which changes a result, and zeroed memory that follows them.
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
@@ -157,28 +157,26 @@ const SLOW: Duration = Duration::from_micros(1500);
 impl FreshMemory {
     /// All of the memory that will be filled, from front to back. Where it is much, it gets large pages.
     pub fn new<T>(memory: &mut [MaybeUninit<T>]) -> Self {
-        let start = memory.as_ptr().addr();
-        let range = start..start + size_of_val(memory);
+        let range = addresses(memory);
         let is_large = range.len() >= LARGE_MEMORY;
         if is_large {
             advise(range.clone(), Advice::LargePages);
         }
-        Self { range, asked: start.into(), is_large: is_large.into() }
+        Self { asked: range.start.into(), range, is_large: is_large.into() }
     }
 
     /// Has the system put pages behind a part of it all at once. One by one, as they are first written, they took a
     /// sixth of the time of a large batch.
     pub fn populate<T>(&self, part: &mut [MaybeUninit<T>]) {
-        let start = part.as_ptr().addr();
-        self.ask(start..start + size_of_val(part));
+        self.ask(addresses(part));
     }
 
     /// [`Self::populate`] where several threads fill parts that follow each other.
     pub fn populate_together<T>(&self, part: &mut [MaybeUninit<T>]) {
-        let end = part.as_ptr_range().end.addr();
         if !self.is_large() {
             return self.populate(part);
         }
+        let end = addresses(part).end;
         while let asked = self.asked.load(Relaxed)
             && asked < self.range.end.min(end + LEAD)
         {
@@ -208,6 +206,11 @@ impl FreshMemory {
             advise(from.next_multiple_of(LARGE_PAGE)..self.range.end, Advice::SmallPages);
         }
     }
+}
+
+fn addresses<T>(memory: &[T]) -> Range<usize> {
+    let Range { start, end } = memory.as_ptr_range();
+    start.addr()..end.addr()
 }
 
 #[derive(Clone, Copy, Debug)]

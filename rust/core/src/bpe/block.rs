@@ -177,30 +177,39 @@ impl Block {
             Text::Utf8(text) => return self.fill_utf8::<K>(codes, text, at),
             Text::Latin1(text) => to.iter_mut().zip(&text[at..end]).for_each(|(to, &c)| *to = c.into()),
             Text::Ucs2(text) => to.iter_mut().zip(&text[at..end]).for_each(|(to, &c)| *to = from_bmp(c)),
-            Text::Ucs4(text) => self.fill_ucs4(codes, &text[at..end]),
+            Text::Ucs4(text) => {
+                self.fill_ucs4(codes, &text[at..end]);
+                return end;
+            }
         }
         self.held += end - at;
         end
     }
 
-    /// Writes the codes of characters for which there is room. One astral character makes a whole string this wide, so
-    /// most stretches have none.
+    /// Adds characters for which there is room. One astral character makes a whole string this wide, so most stretches
+    /// have none.
     #[inline(always)]
     fn fill_ucs4(&mut self, codes: &Codes, text: &[u32]) {
-        let to = &mut self.codes[self.held..];
-        for (to, chunk) in to.chunks_mut(CHUNK).zip(text.chunks(CHUNK)) {
+        for chunk in text.chunks(CHUNK) {
             if chunk.iter().fold(0, |all, c| all | c) >> 16 == 0 {
-                to.iter_mut().zip(chunk).for_each(|(to, &c)| *to = from_bmp(c as u16));
-                continue;
-            }
-            for (to, &c) in to.iter_mut().zip(chunk) {
-                let c = char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER);
-                *to = codes.code(c);
-                if *to == ASTRAL {
-                    self.astral.push(c);
-                }
+                let to = self.codes[self.held..].iter_mut();
+                to.zip(chunk).for_each(|(to, &c)| *to = from_bmp(c as u16));
+                self.held += chunk.len();
+            } else {
+                let chars = chunk.iter().map(|&c| char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER));
+                chars.for_each(|c| self.push_char(codes, c));
             }
         }
+    }
+
+    /// Adds one character; there must be room.
+    #[inline(always)]
+    fn push_char(&mut self, codes: &Codes, c: char) {
+        let code = codes.code(c);
+        if code == ASTRAL {
+            self.astral.push(c);
+        }
+        self.push(code);
     }
 
     #[inline(always)]
@@ -236,14 +245,8 @@ impl Block {
             return;
         }
         let first = at + starts.trailing_zeros() as usize;
-        for c in text[first..].chars().take(starts.count_ones() as usize) {
-            let code = codes.code(c);
-            if code == ASTRAL {
-                self.astral.push(c);
-            }
-            self.codes[self.held] = code;
-            self.held += 1;
-        }
+        let chars = text[first..].chars().take(starts.count_ones() as usize);
+        chars.for_each(|c| self.push_char(codes, c));
     }
 
     /// Looks all neighbours up; the last character counts as linked to nothing. Meanwhile asks for what is ahead.

@@ -33,12 +33,6 @@ pub struct Place {
     kind: u8,
 }
 
-impl Default for Cache {
-    fn default() -> Self {
-        Self::new(CACHE_BYTES)
-    }
-}
-
 impl Cache {
     /// A cache of so many bytes, or as many fewer as make it a power of two of entries; of one entry at least.
     pub fn new(bytes: usize) -> Self {

@@ -4,7 +4,7 @@
 use super::kernel::{Avx2, Avx512};
 use super::{
     block::{BLOCK, Block, List, Lists, Segment},
-    cache::{Cache, LongCache, MAX_SYMBOLS, Place},
+    cache::{CACHE_BYTES, Cache, LongCache, MAX_SYMBOLS, Place},
     codes::SPACE,
     kernel::{Kernel, Key, Portable, RUN},
     long::Long,
@@ -20,7 +20,7 @@ const MAX_CACHED: usize = 16;
 
 /// What one thread keeps between texts: a block in work, and what segments have become before. About 5 MB,
 /// most of it the cache, and more only if a segment longer than a stretch had to be done as one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct EngineScratch {
     /// What will be read next.
     pub ahead: Ahead,
@@ -41,7 +41,27 @@ pub struct EngineScratch {
 impl EngineScratch {
     /// Working memory with a cache of so many bytes, see [`Cache::new`].
     pub fn with_cache(bytes: usize) -> Self {
-        Self { cache: Cache::new(bytes), ..Self::default() }
+        Self {
+            ahead: Ahead::default(),
+            block: Block::default(),
+            cache: Cache::new(bytes),
+            long_cache: LongCache::default(),
+            lists: Lists::default(),
+            searches: List::default(),
+            seconds: List::default(),
+            keyed: List::default(),
+            stack: Vec::new(),
+            run: Run::default(),
+            long: Long::default(),
+            long_codes: Vec::new(),
+            long_symbols: Vec::new(),
+        }
+    }
+}
+
+impl Default for EngineScratch {
+    fn default() -> Self {
+        Self::with_cache(CACHE_BYTES)
     }
 }
 
