@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,3 +165,30 @@ def test_a_merge_that_differs_is_not_written(
     with pytest.raises(TrainingError, match=r"differ by 2\.0e-04"):
         merge_adapter(model, adapter, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_refusal_imports_nothing_heavy(
+    model: Path, base_model: Path, adapter: Path, old_tokenizer: Path, tmp_path: Path
+) -> None:
+    """What neither weights nor logits are needed for is refused before seconds of imports."""
+    code = """
+import sys
+from zhuzi import extend_model, merge_adapter
+from zhuzi.errors import ZhuziError
+model, base, adapter, tokenizer, out = sys.argv[1:]
+for call in (
+    lambda: merge_adapter(base, adapter, out),
+    lambda: merge_adapter(model, model, out),
+    lambda: merge_adapter("/absent", adapter, out),
+    lambda: extend_model(model, tokenizer, out),
+):
+    try:
+        call()
+    except ZhuziError as error:
+        print("refused:", error)
+print([m for m in ("torch", "transformers", "peft") if m in sys.modules])
+"""
+    arguments = [str(p) for p in (model, base_model, adapter, old_tokenizer, tmp_path / "out")]
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    *refused, heavy = run.stdout.splitlines()
+    assert len(refused) == 4 and heavy == "[]", run.stdout

@@ -1,6 +1,6 @@
 """Models on disk: what a folder holds, extending one, merging an adapter into one.
 
-`extend_model` brings torch, `merge_adapter` transformers and PEFT too, when they are first used.
+Neither brings torch, transformers or PEFT before every check that needs none of them has passed.
 """
 
 from __future__ import annotations

@@ -7,18 +7,21 @@ Swallow (2404.17790) find this on par with dearer ways of starting them.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from zhuzi._output import new_folder, require_free
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder, read_json, write_json, write_record
 from zhuzi.tokenizer import Tokenizer
 
-_HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+if TYPE_CHECKING:
+    import torch
+
+_HALF = ("float16", "bfloat16")
+_log = logging.getLogger("zhuzi.model")
 
 
 @dataclass(frozen=True)
@@ -67,20 +70,21 @@ def extend_model(
     old = base.tokenizer
     _require_larger(base, old, new)
     stored = _storage(base, dtype)
+    _log.info(f"extending {base.path} from {base.rows:,} rows to {new.vocab_size:,} ({stored})")
 
     pieces = [old.encode_piece(new.id_to_token(i)) for i in range(old.vocab_size, new.vocab_size)]
-    rows = {EMBEDDING: _extend(base.read(EMBEDDING).to(stored), old.vocab_size, pieces)}
+    rows = {EMBEDDING: _extend(base.read(EMBEDDING), stored, old.vocab_size, pieces)}
     if base.tied:
         rows |= {HEAD: rows[EMBEDDING].clone()} if HEAD in base.tensors else {}
     else:
-        rows[HEAD] = _extend(base.read(HEAD).to(stored), old.vocab_size, pieces)
+        rows[HEAD] = _extend(base.read(HEAD), stored, old.vocab_size, pieces)
 
     with new_folder(out, overwrite=overwrite, inputs=inputs) as folder:
         base.copy(
             folder,
             rows,
             config=_config(base, new, stored),
-            round_to=stored if base.dtype == torch.float32 else None,
+            round_to=stored if base.dtype_name == "float32" else None,
         )
         _set_pad(folder / "generation_config.json", new.pad_id)
         new.save(folder)
@@ -96,7 +100,7 @@ def extend_model(
         old_rows=base.rows,
         new_rows=new.vocab_size,
         initialised=len(pieces),
-        dtype=str(stored).removeprefix("torch."),
+        dtype=stored,
         tied=base.tied,
         base_fingerprint=base.fingerprint,
         tokenizer_fingerprint=new.fingerprint,
@@ -118,21 +122,24 @@ def _require_larger(base: ModelFolder, old: Tokenizer, new: Tokenizer) -> None:
             )
 
 
-def _storage(base: ModelFolder, dtype: str | None) -> torch.dtype:
+def _storage(base: ModelFolder, dtype: str | None) -> str:
+    """The type the new model is stored in."""
     if dtype is not None and dtype not in _HALF:
         raise ValueError(f"dtype: want float16 or bfloat16, not {dtype!r}")
-    if base.dtype == torch.float32:
-        return _HALF[dtype or "bfloat16"]
-    if dtype is not None and _HALF[dtype] != base.dtype:
+    if base.dtype_name == "float32":
+        return dtype or "bfloat16"
+    if dtype is not None and dtype != base.dtype_name:
         raise InputError(
-            f"{base.path}: stored as {str(base.dtype).removeprefix('torch.')}; {dtype} would change its old "
-            "rows; leave dtype out"
+            f"{base.path}: stored as {base.dtype_name}; {dtype} would change its old rows; leave dtype out"
         )
-    return base.dtype
+    return base.dtype_name
 
 
-def _extend(matrix: torch.Tensor, kept: int, pieces: list[list[int]]) -> torch.Tensor:
+def _extend(matrix: torch.Tensor, dtype: str, kept: int, pieces: list[list[int]]) -> torch.Tensor:
     """The first `kept` rows of `matrix`, then for each list of ids the mean of their rows (taken in fp64)."""
+    import torch
+
+    matrix = matrix.to(getattr(torch, dtype))
     if not pieces:
         return matrix
     flat = torch.tensor([i for ids in pieces for i in ids])
@@ -141,12 +148,12 @@ def _extend(matrix: torch.Tensor, kept: int, pieces: list[list[int]]) -> torch.T
     return torch.cat([matrix[:kept], means.to(matrix.dtype)])
 
 
-def _config(base: ModelFolder, new: Tokenizer, stored: torch.dtype) -> dict[str, Any]:
+def _config(base: ModelFolder, new: Tokenizer, stored: str) -> dict[str, Any]:
     # transformers 5 writes `dtype`, 4 wrote `torch_dtype`: the folder's own name is kept.
     name = "torch_dtype" if "torch_dtype" in base.config else "dtype"
     return {
         "vocab_size": new.vocab_size,
-        name: str(stored).removeprefix("torch."),
+        name: stored,
         "bos_token_id": new.bos_id,
         "eos_token_id": new.eos_id,
         "pad_token_id": new.pad_id,

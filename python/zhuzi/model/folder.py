@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
-
-import torch
-from safetensors.torch import save_file
+from typing import TYPE_CHECKING, Any, cast
 
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import weights
 from zhuzi.tokenizer import Tokenizer
+
+# torch is imported by what reads weights, not by what looks at a folder: it takes seconds to load, and most
+# refusals need none of it.
+if TYPE_CHECKING:
+    import torch
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -28,7 +30,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 # What is fetched of a hub repository: nothing that runs code.
 _HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model"]
-_TORCH = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}  # safetensors' names, torch's
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class ModelFolder:
                 raise InputError(
                     f"{path}: no matrix {name} among its weights; only LLaMA-shaped models are taken"
                 )
-        if tensors[EMBEDDING].dtype not in _TORCH:
+        if tensors[EMBEDDING].dtype not in _DTYPES:
             raise InputError(
                 f"{path}: {EMBEDDING} is stored as {tensors[EMBEDDING].dtype}; want F16, BF16 or F32"
             )
@@ -82,9 +84,17 @@ class ModelFolder:
         return bool(self.config.get("tie_word_embeddings", False))
 
     @property
+    def dtype_name(self) -> str:
+        """The type the weights are stored in (that of the embedding): float16, bfloat16 or float32."""
+        return _DTYPES[self.tensors[EMBEDDING].dtype]
+
+    @property
     def dtype(self) -> torch.dtype:
-        """The type the weights are stored in (that of the embedding)."""
-        return _TORCH[self.tensors[EMBEDDING].dtype]
+        """`dtype_name` as torch's own."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self.dtype_name)
+        return dtype
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -116,6 +126,7 @@ class ModelFolder:
         Raises:
             InputError: transformers cannot build it: config.json is damaged, or not that of the weights.
         """
+        import torch
         from transformers import AutoModelForCausalLM
 
         try:
@@ -136,13 +147,16 @@ class ModelFolder:
         replaced: Mapping[str, torch.Tensor],
         *,
         config: Mapping[str, Any] | None = None,
-        round_to: torch.dtype | None = None,
+        round_to: str | None = None,
     ) -> None:
         """Write the model into the folder `out`, file by file (memory is bounded by the largest file).
 
         Tensors in `replaced` stand in for the folder's own; every other one is copied unchanged, or, with
         `round_to`, rounded from fp32. `config` adds to config.json. The tokenizer is not copied.
         """
+        import torch
+        from safetensors.torch import save_file
+
         for file in sorted({info.file for info in self.tensors.values()}):
             names = {name for name, info in self.tensors.items() if info.file == file}
             if round_to is None and not names & set(replaced):
@@ -150,7 +164,8 @@ class ModelFolder:
                 continue
             held = weights.load_tensors(file)
             if round_to is not None:
-                held = {n: t.to(round_to) if t.dtype == torch.float32 else t for n, t in held.items()}
+                half = getattr(torch, round_to)
+                held = {n: t.to(half) if t.dtype == torch.float32 else t for n, t in held.items()}
             held |= {name: replaced[name].contiguous() for name in names & set(replaced)}
             save_file(held, out / file.name, metadata={"format": "pt"})
         if (self.path / weights.INDEX).is_file():

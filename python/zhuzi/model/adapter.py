@@ -1,0 +1,113 @@
+"""What an adapter folder holds, and whether it belongs to a model. Nothing here needs torch or PEFT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zhuzi.errors import InputError, MismatchError
+from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, RECORD, ModelFolder, digest_file, read_json
+from zhuzi.model.weights import TensorInfo, read_header
+
+RESTORE = "take the adapter folder from its training run again"
+
+_PREFIX = "base_model.model."  # PEFT's, before each of its tensors' names
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """A LoRA adapter on disk: its settings, its tensors, and the record of what it was trained on, if any."""
+
+    path: Path
+    config: dict[str, Any]
+    tensors: dict[str, TensorInfo]
+    record: dict[str, Any] | None
+
+    @classmethod
+    def open(cls, path: Path) -> AdapterFolder:
+        """Read the settings and the headers.
+
+        Raises:
+            InputError: no adapter in the folder, one of another kind than LoRA, or a damaged one.
+        """
+        settings, weights = (path / name for name in ADAPTER_FILES)
+        for file in (settings, weights):
+            if not file.is_file():
+                raise InputError(f"{path}: holds no {file.name}; name the adapter folder of a training run")
+        config = read_json(settings)
+        if config.get("peft_type") != "LORA":
+            raise InputError(f"{path}: not a LoRA adapter; only those are merged")
+        missing = [key for key in ("r", "lora_alpha", "target_modules") if key not in config]
+        if missing:  # PEFT would take its defaults, and so another adapter
+            raise InputError(f"{settings}: has no {', '.join(missing)}; {RESTORE}")
+        record = read_json(path / RECORD) if (path / RECORD).is_file() else None
+        return cls(path, config, read_header(weights), record)
+
+    def require_fitting(self, base: ModelFolder) -> None:
+        """Raise `MismatchError` unless every tensor has its place in the base; PEFT passes over those.
+
+        Reads headers only. The record's rows and tokenizer are compared first: they say more than a shape.
+        """
+        if self.record is not None:
+            self._require_equal("number of rows", self._recorded("rows"), base.rows, base)
+            ours = base.tokenizer.fingerprint
+            self._require_equal("tokenizer", self._recorded("tokenizer"), ours, base)
+        for name, info in self.tensors.items():
+            target = base.tensors.get(target_of(name))
+            if base.tied and target_of(name) == HEAD:
+                target = base.tensors[EMBEDDING]
+            if target is None:
+                raise MismatchError(
+                    f"{self.path}: its tensor {name} has no place in {base.path}; it is another model's"
+                )
+            fits = info.shape == target.shape
+            if ".lora_A." in name:
+                fits = info.shape[1:] == target.shape[1:]
+            elif ".lora_B." in name:
+                fits = info.shape[:1] == target.shape[:1]
+            if not fits:
+                raise MismatchError(
+                    f"{self.path}: its tensor {name} is {list(info.shape)}, the base's "
+                    f"{list(target.shape)}; it was made on a model of another size, or before the vocabulary "
+                    "was extended"
+                )
+
+    def require_whole(self) -> None:
+        """Compare both files with the record's digests; reads every byte of them.
+
+        Raises:
+            InputError: one was changed since it was trained.
+        """
+        for name in ADAPTER_FILES if self.record is not None else ():
+            if self._recorded("files", name) != digest_file(self.path / name):
+                raise InputError(f"{self.path / name}: damaged, or changed since it was trained; {RESTORE}")
+
+    def require_made_on(self, base: ModelFolder) -> None:
+        """Raise `MismatchError` if the record names another base; reads every byte of the base's weights."""
+        if self.record is not None:
+            self._require_equal("base model", self._recorded("base", "fingerprint"), base.fingerprint, base)
+
+    def _require_equal(self, what: str, theirs: object, ours: object, base: ModelFolder) -> None:
+        if theirs != ours:
+            raise MismatchError(
+                f"{self.path}: made on another {what} ({theirs}) than that of {base.path} ({ours}); merge it "
+                f"into {self._recorded('base', 'path')}"
+            )
+
+    def _recorded(self, *keys: str) -> Any:
+        value: Any = self.record
+        for key in keys:
+            if not isinstance(value, dict) or key not in value:
+                raise InputError(f"{self.path / RECORD}: not the record of an adapter")
+            value = value[key]
+        return value
+
+    def targets(self, base: ModelFolder) -> set[str]:
+        """The base's matrices that the adapter changes."""
+        return {target_of(name) for name in self.tensors} & set(base.tensors)
+
+
+def target_of(name: str) -> str:
+    """The matrix that a tensor of an adapter changes: `...q_proj.lora_A.weight` -> `...q_proj.weight`."""
+    return name.removeprefix(_PREFIX).replace(".lora_A.", ".").replace(".lora_B.", ".")
