@@ -117,7 +117,7 @@ def test_merge(corpus: Path, texts: list[str], merged: Path, tmp_path: Path) -> 
         assert (tmp_path / f"joined.{ending}").read_bytes() == one, "as if it had been one shard"
     dataset = megatron.IndexedDataset(str(made.prefix))
     assert len(dataset) == made.documents == len(texts)
-    with pytest.raises(OutputExistsError, match=r"joined\.bin: is there already"):
+    with pytest.raises(OutputExistsError, match=r"joined\.bin: already there"):
         merge_shards(corpus, tmp_path / "joined")
     flip(corpus / "shard-00001.bin", 100)
     with pytest.raises(InputError, match=r"shard-00001\.bin"):

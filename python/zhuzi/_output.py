@@ -1,7 +1,11 @@
 """Outputs that are whole or absent: written beside their place, then renamed into it.
 
 Nothing of the user's is lost: what stands at the place is replaced only on `overwrite`, only if Zhuzi wrote
-it, and never if it holds an input of the same command.
+it, and never if it is or holds an input of the same command. Every command writes through this module.
+
+What Zhuzi wrote carries a mark: a folder one of the `MARKS`, an HTML file its generator, a JSON file the key
+`zhuzi`, any other file a record beside it (`F.zhuzi.json`) with its size and SHA-256. A file that has none,
+or was changed since, is somebody else's.
 """
 
 from __future__ import annotations
@@ -14,104 +18,258 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from zhuzi._core import __version__
+from zhuzi._disk import fsync, naming_full_disk, new_file_mode, require_space, sha256
 from zhuzi.errors import OutputExistsError
 
-#: Files by which a folder shows that Zhuzi wrote it, each with a key that ours have.
+#: Files by which a folder shows that Zhuzi wrote it, each with keys that ours have.
 MARKS = {
-    "zhuzi.json": "zhuzi",  # tokenizers, models, adapters
-    "run.json": "recipe",  # training runs
-    "manifest.json": "tokenizer",  # corpora
-    "plan.json": "config",  # corpora that are not finished
-    "demo.json": "seed",
+    "zhuzi.json": {"zhuzi"},  # tokenizers, models, adapters, exports
+    "run.json": {"recipe"},  # training runs
+    "manifest.json": {"tokenizer", "shards"},  # corpora
+    "plan.json": {"config"},  # corpora that are not finished
+    "demo.json": {"seed"},
+}
+
+#: Ending of the record beside a file that cannot carry a mark itself.
+RECORD = ".zhuzi.json"
+
+#: The mark of an HTML file; stands in its first lines.
+HTML_MARK = f'<meta name="generator" content="zhuzi {__version__}">'
+
+#: Endings of files that a folder is read for (texts, shards, weights, settings): no output with one of them
+#: is put into an input folder, where the next command would take it for a part of the input.
+READ_ENDINGS = {
+    *(".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow"),
+    *(".gz", ".zst", ".zstd", ".xz", ".bz2"),
+    *(".bin", ".idx", ".safetensors"),
 }
 
 PathLike = str | os.PathLike[str]
+
+__all__ = [
+    "HTML_MARK",
+    "MARKS",
+    "RECORD",
+    "PathLike",
+    "mark_folder",
+    "naming_full_disk",
+    "new_file",
+    "new_file_mode",
+    "new_folder",
+    "replace_folder",
+    "require_free",
+    "require_free_file",
+    "require_replaceable",
+    "require_space",
+]
 
 
 def require_free(out: PathLike, *, overwrite: bool, inputs: Sequence[PathLike] = ()) -> None:
     """Raise `OutputExistsError` unless the folder `out` may be written.
 
-    It may if it is not there or empty; with `overwrite` also if Zhuzi wrote it and it holds none of `inputs`.
-    Called before the work starts, so that hours are not spent on a result with no place to go.
+    It may if it is not there or empty; with `overwrite` also if Zhuzi wrote it and it holds none of `inputs`
+    (files, folders, patterns, `-`). Called before the work starts, so that hours are not spent on a result
+    with no place to go.
     """
-    place = _place(out)
-    if not os.path.lexists(place):
+    if not _is_taken(out):
         return
-    if not place.is_dir():
-        raise OutputExistsError(f"{out}: is a file; name a folder")
-    if not any(place.iterdir()):
-        return
+    _require_no_input_in(out, _place(out), inputs)
     if not overwrite:
         raise OutputExistsError(
             f"{out}: already holds something; choose another folder, or replace it with --overwrite"
         )
-    _require_ours(out, place, inputs)
+    _require_ours(out, _place(out))
 
 
 def require_replaceable(out: PathLike, inputs: Sequence[PathLike]) -> None:
     """Raise `OutputExistsError` if what the folder `out` holds must not be removed (see `require_free`)."""
+    if _is_taken(out):
+        _require_no_input_in(out, _place(out), inputs)
+        _require_ours(out, _place(out))
+
+
+def _is_taken(out: PathLike) -> bool:
+    """Whether the folder `out` holds something; raises `OutputExistsError` where no folder can be."""
     place = _place(out)
-    if place.is_dir() and any(place.iterdir()):
-        _require_ours(out, place, inputs)
+    if not os.path.lexists(place):
+        return False
+    if not place.is_dir():
+        raise OutputExistsError(f"{out}: is a file; name a folder")
+    return any(place.iterdir())
 
 
-def _require_ours(out: PathLike, place: Path, inputs: Sequence[PathLike]) -> None:
-    for path in inputs:
-        if Path(path).resolve().is_relative_to(place):
+def _require_no_input_in(out: PathLike, place: Path, inputs: Sequence[PathLike]) -> None:
+    for path in _found(inputs):
+        if path.resolve().is_relative_to(place):
             raise OutputExistsError(f"{out}: holds {path}, which is read here; choose another folder")
-    if not any(_is_mark(place / name, key) for name, key in MARKS.items()):
+
+
+def _require_ours(out: PathLike, place: Path) -> None:
+    if not any(keys <= _keys(place / name) for name, keys in MARKS.items()):
         raise OutputExistsError(
             f"{out}: was not written by zhuzi, so --overwrite leaves it alone; choose another folder, or "
             "remove it yourself"
         )
 
 
-def require_free_file(out: PathLike, *, overwrite: bool, inputs: Sequence[PathLike] = ()) -> None:
-    """Raise `OutputExistsError` unless the file `out` may be written."""
+def require_free_file(
+    out: PathLike, *, overwrite: bool, inputs: Sequence[PathLike] = (), endings: Sequence[str] = ("",)
+) -> None:
+    """Raise `OutputExistsError` unless the file `out` may be written, or `out` with each of `endings`.
+
+    It may if it is not there; with `overwrite` also if Zhuzi wrote it and it is none of `inputs`. It never
+    may if it stood in a folder among `inputs` as one more file to read.
+    """
     place = _place(out)
-    if any(Path(path).resolve() == place for path in inputs):
+    for ending in endings:
+        _require_apart(f"{out}{ending}", place.with_name(place.name + ending), inputs)
+    there = [ending for ending in endings if os.path.lexists(place.with_name(place.name + ending))]
+    for ending in there:
+        path = place.with_name(place.name + ending)
+        if path.is_dir():
+            raise OutputExistsError(f"{out}{ending}: is a folder; name the file to write")
+        if not path.is_file():
+            raise OutputExistsError(f"{out}{ending}: is no regular file; name the file to write")
+        if not overwrite:
+            raise OutputExistsError(
+                f"{out}{ending}: already there; choose another name, or replace it with --overwrite"
+            )
+    for ending in there:
+        path = place.with_name(place.name + ending)
+        if not (_is_marked(path) or _is_recorded(path, _record(place))):
+            raise OutputExistsError(
+                f"{out}{ending}: was not written by zhuzi, or was changed since, so --overwrite leaves it "
+                "alone; choose another name, or remove it yourself"
+            )
+
+
+def _require_apart(out: str, path: Path, inputs: Sequence[PathLike]) -> None:
+    if path.exists() and any(read.exists() and read.samefile(path) for read in _found(inputs)):
         raise OutputExistsError(f"{out}: is read here; choose another file to write")
-    if place.is_dir():
-        raise OutputExistsError(f"{out}: is a folder; name the file to write")
-    if place.exists() and not overwrite:
-        raise OutputExistsError(f"{out}: already there; choose another name, or replace it with --overwrite")
+    if path.suffix.lower() not in READ_ENDINGS:
+        return
+    for read in map(Path, inputs):
+        if read.is_dir() and path.is_relative_to(read.resolve()):
+            raise OutputExistsError(
+                f"{out}: lies in {read}, which is read here, and would become a part of it; choose another "
+                "folder"
+            )
 
 
 @contextmanager
-def new_folder(out: PathLike, *, overwrite: bool = False, inputs: Sequence[PathLike] = ()) -> Iterator[Path]:
+def new_folder(
+    out: PathLike, *, overwrite: bool = False, inputs: Sequence[PathLike] = (), size: int | None = None
+) -> Iterator[Path]:
     """Yield an empty folder that becomes `out` when the block ends well, and vanishes when it does not.
 
     The folder stands beside `out` (one file system, so that the rename is atomic) and its files are flushed
-    to the disk before the rename. With `overwrite`, what `out` held is removed only then. Arguments and
-    errors are those of `require_free`.
+    to the disk before the rename. With `overwrite`, what `out` held is removed only then. `size` is how many
+    bytes the block will write, if that is known: less free space is an error before it starts.
+
+    Raises what `require_free` raises, and `OSError` with path, bytes and mend for a full disk.
     """
     require_free(out, overwrite=overwrite, inputs=inputs)
+    with _partial(out, _place(out), size) as partial:
+        yield partial
+        partial.chmod(new_file_mode(0o777))
+        # Looked at again: something may have come there during the work.
+        require_free(out, overwrite=overwrite, inputs=inputs)
+        replace_folder(partial, _place(out))
+
+
+def mark_folder(folder: Path, kind: str, **facts: object) -> None:
+    """Write `zhuzi.json`, by which a folder is known as ours; `facts` say what it was made from."""
+    record = {"format": 1, "kind": kind, "zhuzi": __version__, **facts}
+    (folder / "zhuzi.json").write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", "utf-8")
+
+
+@contextmanager
+def new_file(
+    out: PathLike,
+    *,
+    kind: str,
+    overwrite: bool = False,
+    inputs: Sequence[PathLike] = (),
+    endings: Sequence[str] = ("",),
+    size: int | None = None,
+) -> Iterator[Path]:
+    """Yield a path to write to; what the block wrote there becomes `out` when it ends well.
+
+    With `endings` (such as `.bin` and `.idx`) the block writes one file for each, and they are published in
+    this order: while they change, the last is absent. A record `OUT.zhuzi.json` says what `kind` of files
+    Zhuzi wrote and their SHA-256, unless they carry its mark themselves (HTML, JSON). `size` as in
+    `new_folder`.
+
+    Raises what `require_free_file` raises, and `OSError` with path, bytes and mend for a full disk.
+    """
+    require_free_file(out, overwrite=overwrite, inputs=inputs, endings=endings)
     place = _place(out)
+    record = _record(place)
+    targets = [place.with_name(place.name + ending) for ending in endings]
+    _require_free_record(out, record)
+    before = [_stamp(path) for path in targets]
+    with _partial(out, place, size) as partial:
+        yield partial / place.name
+        made = [partial / path.name for path in targets]
+        for path in made:
+            path.chmod(path.stat().st_mode | new_file_mode(0o666))
+            fsync(path)
+        # Looked at again: something may have come there during the work.
+        if [_stamp(path) for path in targets] != before:
+            raise OutputExistsError(f"{out}: something came there during the work; choose another name")
+        _require_free_record(out, record)
+        if all(_is_marked(path) for path in made):
+            _publish(made, targets)
+            return
+        facts = {"format": 1, "kind": kind, "zhuzi": __version__, "files": dict(map(_entry, made))}
+        # From the first rename to the last, old and new files must both be known as ours, whenever the
+        # process is killed: until all are in place the record names both.
+        replaced = {path.name: _recorded(record).get(path.name) for path in targets if path.exists()}
+        if replaced:
+            _write_record(partial, record, {**facts, "replaces": replaced})
+        else:
+            _write_record(partial, record, facts)
+        _publish(made, targets)
+        if replaced:
+            _write_record(partial, record, facts)
+
+
+def _publish(made: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Rename files into place. Of several, whoever finds the last finds the others that belong to it."""
+    for path in targets[:0:-1]:
+        path.unlink(missing_ok=True)
+    for path, target in zip(made, targets, strict=True):
+        path.replace(target)
+    fsync(targets[0].parent)
+
+
+@contextmanager
+def _partial(out: PathLike, place: Path, size: int | None) -> Iterator[Path]:
+    """A new hidden folder beside `place`, gone when the block ends; a full disk is named."""
+    if size is not None:
+        require_space(place.parent, size)
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
     except OSError as error:
         raise type(error)(error.errno, error.strerror, os.fspath(out)) from None
     try:
-        yield partial
-        partial.chmod(0o777 & ~_umask())
-        # Looked at again: something may have come there during the work.
-        require_free(out, overwrite=overwrite, inputs=inputs)
-        replace_folder(partial, place)
-    except BaseException:
+        with naming_full_disk(out, wanted=size, written=partial):
+            yield partial
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def replace_folder(made: Path, out: Path) -> None:
     """Flush every file of the folder `made` and move it to `out`, in place of whatever stood there."""
-    mode = 0o666 & ~_umask()
+    mode = new_file_mode(0o666)
     for path in sorted(made.rglob("*")):
         if path.is_file():
             path.chmod(path.stat().st_mode | mode)  # safetensors writes files that only their owner can read
-            _fsync(path)
+            fsync(path)
     for folder in [made, *(p for p in made.rglob("*") if p.is_dir())]:
-        _fsync(folder)
+        fsync(folder)
     old = None
     if os.path.lexists(out):
         old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.absolute().parent))
@@ -123,7 +281,7 @@ def replace_folder(made: Path, out: Path) -> None:
             (old / out.name).replace(out)
             old.rmdir()
         raise
-    _fsync(out.absolute().parent)
+    fsync(out.absolute().parent)
     if old is not None:
         shutil.rmtree(old)
 
@@ -140,22 +298,85 @@ def _place(out: PathLike) -> Path:
     return place
 
 
-def _is_mark(path: Path, key: str) -> bool:
-    try:
-        return key in json.loads(path.read_bytes())
-    except (OSError, ValueError, TypeError):
+def _found(inputs: Sequence[PathLike]) -> Iterator[Path]:
+    """The paths that `inputs` name; of a pattern those that it matches now."""
+    for given in inputs:
+        text, path = os.fspath(given), Path(given)
+        if text == "-":
+            continue
+        if any(letter in text for letter in "*?[") and not path.exists():
+            anchor = Path(path.anchor or ".")
+            yield from anchor.glob(str(path.relative_to(path.anchor) if path.anchor else path))
+        else:
+            yield path
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a file says itself that Zhuzi wrote it. The records of folders are no outputs of their own."""
+    if path.suffix.lower() in {".html", ".htm"}:
+        with path.open("rb") as file:
+            return HTML_MARK.rpartition(" ")[0].encode() in file.read(4096)
+    if path.suffix.lower() != ".json" or path.name in MARKS or path.name.endswith(RECORD):
         return False
+    return "zhuzi" in _keys(path)
 
 
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
+def _record(place: Path) -> Path:
+    return place.with_name(place.name + RECORD)
+
+
+def _recorded(record: Path) -> dict[str, object]:
+    """Name to size and SHA-256 of the files that a record knows; empty if it is no record of ours."""
+    if not {"format", "kind", "zhuzi", "files"} <= _keys(record):
+        return {}
+    known = json.loads(record.read_bytes())["files"]
+    return known if isinstance(known, dict) else {}
+
+
+def _is_recorded(path: Path, record: Path) -> bool:
+    known = _recorded(record).get(path.name)
+    earlier = json.loads(record.read_bytes()).get("replaces", {}).get(path.name) if known else None
+    entries = [entry for entry in (known, earlier) if isinstance(entry, dict)]
+    size = path.stat().st_size
+    if all(entry.get("bytes") != size for entry in entries):
+        return False
+    digest = sha256(path)
+    return any(entry.get("sha256") == digest for entry in entries)
+
+
+def _require_free_record(out: PathLike, record: Path) -> None:
+    if os.path.lexists(record) and not _recorded(record):
+        raise OutputExistsError(
+            f"{record}: was not written by zhuzi, and the record of {out} would replace it; choose another "
+            "name"
+        )
+
+
+def _entry(path: Path) -> tuple[str, dict[str, object]]:
+    return path.name, {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _write_record(partial: Path, record: Path, facts: dict[str, object]) -> None:
+    made = partial / record.name
+    made.write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    fsync(made)
+    made.replace(record)
+    fsync(record.parent)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is written or replaced; none if it is not there."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _keys(path: Path) -> set[str]:
+    """The keys of the JSON object that a file holds, none if it holds none."""
+    try:
+        held = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return set()
+    return set(held) if isinstance(held, dict) else set()

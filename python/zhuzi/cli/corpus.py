@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import PATH, reason, say
+from zhuzi.cli.options import OUT_FILE, PATH, reason, say
 
 #: Seconds that a run may take to end of itself after a signal. What is committed is durable at any moment.
 PATIENCE = 0.8
@@ -197,7 +197,7 @@ def verify(folder: Path) -> None:
 
 @corpus.command("merge")
 @CORPUS
-@click.option("--out", type=PATH, required=True, help="Prefix to write: PREFIX.bin and PREFIX.idx.")
+@click.option("--out", type=OUT_FILE, required=True, help="Prefix to write: PREFIX.bin and PREFIX.idx.")
 @options.overwrite
 def merge(folder: Path, out: Path, overwrite: bool) -> None:
     """Join the shards of CORPUS into one pair of Megatron files."""
@@ -243,15 +243,20 @@ def export(folder: Path, out: Path, kind: str, block: int | None, overwrite: boo
 @CORPUS
 @TOKENIZER
 @click.option("--base", help="The base vocabulary: its size, tokenizer folder or model file.")
-@click.option("--html", "page", type=PATH, help="Also write one self-contained HTML file with pictures.")
-def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None) -> None:
+@click.option("--html", "page", type=OUT_FILE, help="Also write one self-contained HTML file with pictures.")
+@options.overwrite
+def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None, overwrite: bool) -> None:
     """Show what CORPUS is made of: lengths, pieces, sources.
 
     With --base also how the new pieces are used.
     """
+    from zhuzi._output import require_free_file
     from zhuzi.corpus import corpus_stats
     from zhuzi.tokenizer import Tokenizer
 
+    if page is not None:
+        read = [folder, tokenizer] if base is None or base.isdecimal() else [folder, tokenizer, Path(base)]
+        require_free_file(page, overwrite=overwrite, inputs=read)
     size = None
     if base is not None:
         path = Path(base)
@@ -260,7 +265,7 @@ def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None) ->
     counted = corpus_stats(folder, tokenizer, base=size)
     say("{figures}", figures=counted.text())
     if page is not None:
-        counted.write_html(page)
+        counted.write_html(page, overwrite=overwrite)
         say("{page}: written", page=page)
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import PATH, say
+from zhuzi.cli.options import OUT_FOLDER, PATH, say
 
 
 @click.command()
-@click.option("--out", type=PATH, default=Path("demo-run"), show_default=True, help="Folder to write.")
+@click.option("--out", type=OUT_FOLDER, default=Path("demo-run"), show_default=True, help="Folder to write.")
 @click.option("--corpus", type=PATH, default=None, help="Chinese text, .jsonl or .txt. [default: built in]")
 @click.option(
     "--instructions", type=PATH, default=None, help="Alpaca records, .json or .jsonl. [default: built in]"

@@ -17,11 +17,21 @@ class _Place(click.Path):
         return super().convert(value, param, ctx)
 
 
-#: A file or folder. Whether it can be read is found out where it is read: a failure, not wrong usage.
-PATH = _Place(readable=False, path_type=Path)
+class Input(_Place):
+    """What a command reads."""
 
-out = click.option("--out", type=PATH, required=True, help="Folder to write; must not hold anything yet.")
-overwrite = click.option("--overwrite", is_flag=True, help="Replace what the output already holds.")
+
+class Output(_Place):
+    """What a command writes: what stands there is looked at (`zhuzi._output`) before the work begins."""
+
+
+#: A file or folder. Whether it can be read is found out where it is read: a failure, not wrong usage.
+PATH = Input(readable=False, path_type=Path)
+OUT_FOLDER = Output(readable=False, path_type=Path)
+OUT_FILE = Output(readable=False, path_type=Path)
+
+out = click.option("--out", type=OUT_FOLDER, required=True, help="Folder to write; must be new or empty.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace what Zhuzi wrote there before.")
 field = click.option(
     "--field", default="text", show_default=True, help="The jsonl field that holds the text."
 )

@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import PATH, say
+from zhuzi.cli.options import OUT_FILE, PATH, say
 
 
 @click.group()
@@ -18,7 +18,7 @@ def vocab() -> None:
 
 @vocab.command("train")
 @click.argument("inputs", nargs=-1, required=True, type=PATH)
-@click.option("--out", type=PATH, required=True, help="Model file to write, such as donor.model.")
+@click.option("--out", type=OUT_FILE, required=True, help="Model file to write, such as donor.model.")
 @click.option("--vocab-size", default=20_000, show_default=True, type=click.IntRange(min=4), help="Pieces.")
 @click.option(
     "--type", "model_type", default="unigram", show_default=True, type=click.Choice(["unigram", "bpe"])

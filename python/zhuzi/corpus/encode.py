@@ -167,7 +167,7 @@ def claim(
 ) -> tuple[Paths, Tokenizer]:
     """The inputs as a list, the tokenizer loaded; refuses an output whose removal would lose something."""
     inputs = one_or_more(inputs)
-    if overwrite:
+    if overwrite or not Path(out).is_dir():
         read = [path for path in inputs if path != "-"]
         if not isinstance(tokenizer, Tokenizer):
             read.append(tokenizer)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zhuzi._output import new_folder
+from zhuzi._output import mark_folder, new_folder
 from zhuzi.errors import MismatchError
 from zhuzi.shards import Corpus, Shard
 
@@ -50,7 +50,7 @@ def export_dataset(
     shard without any copy.
 
     Raises:
-        OutputExistsError: `out` holds something and `overwrite` is not set.
+        OutputExistsError: `out` holds something, and `overwrite` is not set or Zhuzi did not write it.
         InputError: the corpus is not as its manifest says.
         MismatchError: not one block is full.
     """
@@ -71,7 +71,9 @@ def export_dataset(
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     schema = pa.schema([pa.field("input_ids", column)], metadata=metadata)
     files, rows = [], 0
-    with new_folder(Path(out), overwrite=overwrite) as folder:
+    size = source.tokens * source.shards[0].dtype.itemsize
+    with new_folder(out, overwrite=overwrite, inputs=[corpus], size=size) as folder:
+        mark_folder(folder, "dataset", tokenizer=source.tokenizer_fingerprint)
         parts = _document_parts(source) if block is None else _block_parts(source, block)
         for number, batches in enumerate(parts):
             files.append(f"data-{number:05}-of-{len(source.shards):05}.arrow")
@@ -112,7 +114,8 @@ def export_datatrove(
     Raises as `export_dataset` does.
     """
     source = Corpus(Path(corpus))
-    with new_folder(Path(out), overwrite=overwrite) as folder:
+    with new_folder(out, overwrite=overwrite, inputs=[corpus]) as folder:
+        mark_folder(folder, "datatrove", tokenizer=source.tokenizer_fingerprint)
         for path, shard in _named_shards(source):
             linked = folder / f"{path.name}.ds"
             try:

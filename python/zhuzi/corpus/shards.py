@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from zhuzi import _core
+from zhuzi._output import PathLike, new_file
 from zhuzi.errors import InputError
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -31,16 +30,37 @@ def merge_shards(
 ) -> MergedShards:
     """Join the shards of a corpus into one pair of Megatron files, `<prefix>.bin` and `<prefix>.idx`.
 
-    Each shard is compared with its checksum on the way; the files appear whole or not at all.
+    Each shard is compared with its checksum on the way; the files appear whole or not at all, and beside them
+    `<prefix>.zhuzi.json`, by which a later `overwrite` knows them.
     `progress(bytes)` is called a few times a second with the bytes of tokens written.
 
     Raises:
-        OutputExistsError: one of the files is there and `overwrite` is not set.
+        OutputExistsError: one of the files is there and `overwrite` is not set, or Zhuzi did not write it, or
+            the files would lie in the corpus itself.
         InputError: a shard is damaged.
         ValueError: `corpus` is no encoded corpus.
     """
-    documents, tokens = _core.merge_shards(corpus, prefix, overwrite, progress)
+    with new_file(
+        prefix,
+        kind="megatron",
+        overwrite=overwrite,
+        inputs=[corpus],
+        endings=(".bin", ".idx"),
+        size=_joined_size(Path(corpus)),
+    ) as made:
+        documents, tokens = _core.merge_shards(corpus, made, False, progress)
     return MergedShards(Path(prefix), documents, tokens)
+
+
+def _joined_size(corpus: Path) -> int | None:
+    """Bytes of the files that joining would write; none if the manifest does not tell (the core says why)."""
+    try:
+        manifest = json.loads((corpus / "manifest.json").read_bytes())
+        tokens = sum(shard["bytes"] for shard in manifest["shards"])
+        # An index holds a header, then lengths (4 bytes), offsets and bounds (8 each, one bound more).
+        return int(tokens + 34 + 20 * manifest["documents"] + 8)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def verify_corpus(corpus: PathLike, *, progress: Callable[[int], object] | None = None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zhuzi._output import HTML_MARK, new_file
 from zhuzi.errors import MismatchError
 from zhuzi.shards import Corpus
 from zhuzi.tokenizer import Tokenizer
@@ -85,9 +86,13 @@ class CorpusStats:
         ]
         return "\n".join(lines)
 
-    def write_html(self, path: str | os.PathLike[str]) -> None:
-        """Write the figures as one self-contained HTML file with pictures."""
-        Path(path).write_text(_page(self), "utf-8")
+    def write_html(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the figures as one self-contained HTML file with pictures.
+
+        Raises `OutputExistsError` if the file is there, and `overwrite` is not set or Zhuzi did not write it.
+        """
+        with new_file(path, kind="page", overwrite=overwrite, inputs=[self.folder]) as made:
+            made.write_text(_page(self), "utf-8")
 
 
 def corpus_stats(
@@ -200,7 +205,7 @@ def _page(stats: CorpusStats) -> str:
     )
     rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in facts.items())
     return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{html.escape(str(stats.folder))}</title>
+<html lang="en"><meta charset="utf-8">{HTML_MARK}<title>{html.escape(str(stats.folder))}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
 svg {{ font-size: 12px; max-width: 100% }} rect {{ fill: #b5462f }}

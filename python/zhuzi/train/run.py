@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zhuzi._output import _umask, require_free
+from zhuzi._output import new_file_mode, require_free
 from zhuzi.errors import OutputExistsError
 from zhuzi.model.folder import ModelFolder, write_json
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
@@ -135,7 +135,7 @@ class Run:
             held.enter_context(_locked(made))
             write_json(made / "run.json", facts)
             (made / "checkpoints").mkdir()
-            made.chmod(place.stat().st_mode & 0o777 if place.exists() else 0o777 & ~_umask())
+            made.chmod(place.stat().st_mode & 0o777 if place.exists() else new_file_mode(0o777))
             if replace:
                 if self._replaced.exists() and not self._stands():
                     shutil.rmtree(place)  # a run killed before its first checkpoint: what it replaced is kept
