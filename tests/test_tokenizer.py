@@ -6,9 +6,11 @@ import json
 import os
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,6 +228,62 @@ def test_bad_folders_are_refused(merged: Path, tmp_path: Path) -> None:
         (tmp_path / "added_tokens.json").write_text(json.dumps(added))
         with pytest.raises((ModelFileError, ValueError), match=r"added|tokenizer\.model"):
             Tokenizer.from_dir(tmp_path)
+
+
+def test_added_tokens_are_found_wherever_a_folder_names_them(merged: Path, tmp_path: Path) -> None:
+    """transformers 4 and 5 write them to three places; a row may have been trained for each."""
+    shutil.copy(merged / "tokenizer.model", tmp_path)
+    model = Tokenizer.from_dir(tmp_path)
+    size, pieces = model.vocab_size, model.pieces()
+    wanted = Tokenizer((merged / "tokenizer.model").read_bytes(), added_tokens=["<a>", "<b>"])
+
+    def entry(token: str, id: int) -> dict[str, object]:
+        return {"id": id, "content": token, "special": True}
+
+    both = [entry("<s>", 1), entry("<a>", size), entry("<b>", size + 1)]
+    vocab = {p.text: i for i, p in enumerate(pieces)}
+    fast = {"version": "1.0", "added_tokens": both, "model": {"type": "BPE", "vocab": vocab, "merges": []}}
+    decoder = {"added_tokens_decoder": {str(e["id"]): e for e in both}}
+    table = {str(e["content"]): e["id"] for e in both}
+    scores = {**fast, "model": {"type": "Unigram", "vocab": [[p.text, p.score] for p in pieces]}}
+    files: dict[str, dict[str, Any]] = {
+        "added_tokens.json": table,
+        "tokenizer_config.json": decoder,
+        "tokenizer.json": fast,
+    }
+
+    def read(**changed: object) -> Tokenizer:
+        for name in files:
+            (tmp_path / name).unlink(missing_ok=True)
+        for name, value in changed.items():
+            (tmp_path / f"{name}.json").write_text(json.dumps(value))
+        return Tokenizer.from_dir(tmp_path)
+
+    held = {name.removesuffix(".json"): value for name, value in files.items()}
+    for found in (*(read(**{name: value}) for name, value in held.items()), read(**held)):
+        assert (found.added_tokens, found.fingerprint) == (("<a>", "<b>"), wanted.fingerprint)
+    assert read(tokenizer=scores).vocab_size == size + 2
+    assert read(added_tokens={"<a>": size}, tokenizer_config=decoder).added_tokens == ("<a>", "<b>")
+
+    other = {"<b>": size, "<a>": size + 1}
+    for name in ("tokenizer_config", "tokenizer"):
+        with pytest.raises(ModelFileError, match=rf"{name}\.json: gives '<a>' .* in added_tokens\.json"):
+            read(added_tokens=other, **{name: held[name]})
+    with pytest.raises(ModelFileError, match=r"added_tokens_decoder"):
+        read(tokenizer_config={"added_tokens_decoder": ["<a>"]})
+    with pytest.raises(ModelFileError, match="without `content`"):
+        read(tokenizer={**fast, "added_tokens": [{"id": size}]})
+    longer = {**fast, "added_tokens": [], "model": {"vocab": {**vocab, "<a>": size, "<b>": size + 1}}}
+    with pytest.raises(ModelFileError, match=rf"holds {size + 2} pieces, tokenizer\.model beside it {size}"):
+        read(tokenizer=longer)
+    swapped = {**fast, "model": {"vocab": {**vocab, "▁the": vocab["▁a"]}}}
+    with pytest.raises(ModelFileError, match=r"tokenizer\.json: gives '▁the' the id \d+, which is another"):
+        read(tokenizer=swapped)
+
+    (tmp_path / "tokenizer.json").write_text(json.dumps(fast))
+    (tmp_path / "tokenizer.model").unlink()
+    with pytest.raises(ModelFileError, match=r"copy tokenizer\.model of the original model there"):
+        Tokenizer.from_dir(tmp_path)
 
 
 def test_arrow_arrays_are_read_in_place(merged: Path, chinese_texts: list[str]) -> None:

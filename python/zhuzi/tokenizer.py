@@ -12,19 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from zhuzi import _core
+from zhuzi.added_tokens import (
+    ADDED_TOKENS_FILE,
+    CONFIG_FILE,
+    FAST_FILE,
+    GUARD,
+    MODEL_FILE,
+    made_from_sentencepiece,
+    read_added_tokens,
+)
 from zhuzi.errors import ModelFileError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MODEL_FILE = "tokenizer.model"
-ADDED_TOKENS_FILE = "added_tokens.json"
-CONFIG_FILE = "tokenizer_config.json"
-GUARD_FILE = "tokenizer.json"
 #: Bytes of each thread's cache of segments, unless others are asked for. More gain little on real text.
 CACHE_BYTES = _core.CACHE_BYTES
-TOKENIZER_FILES = (MODEL_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, GUARD_FILE)
+TOKENIZER_FILES = (MODEL_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, FAST_FILE)
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -33,7 +38,7 @@ _R = TypeVar("_R")
 # documents on the merged vocabulary). It reads this file first and refuses it with the version's text, so
 # that whoever asks for `LlamaTokenizer` or `TokenizersBackend` gets a clear failure, never other ids.
 _GUARD: dict[str, object] = {
-    "version": "none. No tokenizer.json can hold this vocabulary exactly: load the folder with AutoTokenizer "
+    "version": f"{GUARD}: load the folder with AutoTokenizer "
     "(its SentencePiece backend) or with zhuzi.Tokenizer",
     "added_tokens": [],
     "normalizer": None,
@@ -109,7 +114,13 @@ class Tokenizer:
 
     @classmethod
     def from_dir(cls, folder: str | os.PathLike[str], *, cache_bytes: int = CACHE_BYTES) -> Tokenizer:
-        """Load `tokenizer.model` and the tokens of `added_tokens.json` from a tokenizer or model folder."""
+        """Load `tokenizer.model` and the tokens beside it from a tokenizer or model folder.
+
+        Those are the ones to which `added_tokens.json`, `tokenizer_config.json` (`added_tokens_decoder`) or
+        `tokenizer.json` gives an id behind the model's.
+
+        Raises `ModelFileError` if there is no such model, or the files disagree about an id.
+        """
         folder = Path(folder)
         path = folder / MODEL_FILE
         if not path.exists():
@@ -117,14 +128,19 @@ class Tokenizer:
                 raise ModelFileError(f"{folder}: is a file; name the folder it lies in")
             if not folder.is_dir():
                 raise FileNotFoundError(f"{folder}: there is no such folder")
-            if (folder / GUARD_FILE).exists():
+            if made_from_sentencepiece(folder / FAST_FILE):
+                raise ModelFileError(
+                    f"{folder}: holds a tokenizer.json, but not the {MODEL_FILE} it was made from "
+                    f"(transformers 5 does not save it); copy {MODEL_FILE} of the original model there"
+                )
+            if (folder / FAST_FILE).exists():
                 raise ModelFileError(
                     f"{folder}: holds a tokenizer.json but no {MODEL_FILE}; this model's tokenizer is no "
                     "SentencePiece model (LLaMA 3 and Qwen have none), take a base that comes with one"
                 )
             raise ModelFileError(f"{folder}: holds no {MODEL_FILE}; copy the base model's there")
         tokenizer = cls(read_model(path), origin=str(path), cache_bytes=cache_bytes)
-        added = read_added_tokens(folder / ADDED_TOKENS_FILE, tokenizer)
+        added = read_added_tokens(folder, tokenizer.vocab_size, tokenizer.id_to_token)
         if not added:
             return tokenizer
         return cls(tokenizer._model, added_tokens=added, origin=str(path), cache_bytes=cache_bytes)
@@ -146,7 +162,7 @@ class Tokenizer:
         else:
             (folder / ADDED_TOKENS_FILE).unlink(missing_ok=True)
         _write_json(folder / CONFIG_FILE, self._config(added))
-        _write_json(folder / GUARD_FILE, _GUARD)
+        _write_json(folder / FAST_FILE, _GUARD)
 
     def _config(self, added: dict[str, int]) -> dict[str, object]:
         # Named explicitly, also where they are the library's defaults: a default that changes with a
@@ -336,34 +352,6 @@ def read_model(path: str | os.PathLike[str]) -> bytes:
     if len(data) > limit:
         raise ModelFileError(f"{path}: too large for a SentencePiece model; give the {MODEL_FILE} file")
     return data
-
-
-def read_added_tokens(path: Path, model: Tokenizer) -> list[str]:
-    """Tokens of an `added_tokens.json` in the order of their ids, which must go on where the model's end.
-
-    An entry below that must name the piece of that id.
-    """
-    if not path.exists():
-        return []
-    first_id = model.vocab_size
-    try:
-        entries = json.loads(path.read_text("utf-8"))
-        behind = sorted((int(id), str(token)) for token, id in entries.items() if int(id) >= first_id)
-        inside = {int(id): str(token) for token, id in entries.items() if int(id) < first_id}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ModelFileError(f"{path}: no table of token to id ({error})") from None
-    for id, token in inside.items():
-        if id < 0 or model.id_to_token(id) != token:
-            raise ModelFileError(
-                f"{path}: gives {token!r} the id {id}, which is another piece of the model; added tokens "
-                f"go on from {first_id}"
-            )
-    if [id for id, _ in behind] != list(range(first_id, first_id + len(behind))):
-        raise ModelFileError(
-            f"{path}: the ids of added tokens must go on from {first_id}, where the model's end; "
-            f"they are {[id for id, _ in behind]}"
-        )
-    return [token for _, token in behind]
 
 
 def available_cores() -> int:

@@ -1,0 +1,168 @@
+"""Tokens beside a SentencePiece model: what the files of a tokenizer or model folder say about them.
+
+The libraries that wrote the folder decided where: `added_tokens.json` (transformers 4, slow tokenizers),
+`added_tokens_decoder` in `tokenizer_config.json` (since 4.34), `added_tokens` in `tokenizer.json` (fast
+tokenizers, and all that transformers 5 saves). A row of the embedding may have been trained for each of them,
+so all are read, and must agree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Container, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from zhuzi.errors import ModelFileError
+
+MODEL_FILE = "tokenizer.model"
+ADDED_TOKENS_FILE = "added_tokens.json"
+CONFIG_FILE = "tokenizer_config.json"
+FAST_FILE = "tokenizer.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+
+#: How `version` begins in the tokenizer.json that we write: it holds no vocabulary (see `Tokenizer.save`).
+GUARD = "none. No tokenizer.json can hold this vocabulary exactly"
+
+_KEEP = "keep the file that the model was trained with"
+
+
+def read_added_tokens(folder: Path, pieces: int, piece: Callable[[int], str]) -> list[str]:
+    """Tokens whose ids lie behind those of the model's `pieces` pieces, in the order of their ids.
+
+    `piece` gives the model's own piece of an id: what a file says of it must agree.
+
+    Raises:
+        ModelFileError: a file cannot be read, two disagree, one disagrees with the model, or an id behind the
+            model's has no token.
+    """
+    behind: dict[int, tuple[str, Path]] = {}
+    ids: dict[str, int] = {}
+    for path, token, id in _entries(folder, pieces):
+        if id < pieces:
+            if id < 0 or not _names(token, piece(id)):
+                raise ModelFileError(
+                    f"{path}: gives {token!r} the id {id}, which is another piece of {MODEL_FILE}; added "
+                    f"tokens go on from {pieces}: put the files of one tokenizer into the folder"
+                )
+            continue
+        known, where = behind.setdefault(id, (token, path))
+        if known != token:
+            raise ModelFileError(
+                f"{path}: gives {token!r} the id {id}, which is {known!r} in {where.name}; {_KEEP}"
+            )
+        if ids.setdefault(token, id) != id:
+            raise ModelFileError(
+                f"{path}: gives {token!r} the id {id}, which has {ids[token]} in "
+                f"{behind[ids[token]][1].name}; {_KEEP}"
+            )
+    wanted = range(pieces, pieces + len(behind))
+    if sorted(behind) != list(wanted):
+        raise ModelFileError(
+            f"{max(behind.items())[1][1]}: the ids of added tokens must go on from {pieces}, where the "
+            f"model's end; they are {sorted(behind)}"
+        )
+    return [behind[id][0] for id in wanted]
+
+
+def names_without_id(folder: Path, known: Container[str]) -> list[str]:
+    """Special tokens that a folder names, not among `known`, to which no file gives an id.
+
+    A library that loads the folder puts them at the end of the vocabulary.
+    """
+    names: dict[str, None] = {}
+    for file in (SPECIAL_TOKENS_FILE, CONFIG_FILE):
+        for key, value in _read(folder / file).items():
+            if not key.endswith(("_token", "_special_tokens")):
+                continue
+            for token in value if isinstance(value, list) else [value]:
+                text = token.get("content") if isinstance(token, dict) else token
+                if isinstance(text, str) and text not in known:
+                    names[text] = None
+    return list(names)
+
+
+def made_from_sentencepiece(path: Path) -> bool:
+    """Whether a tokenizer.json was made from a SentencePiece BPE model, as LLaMA's: its bytes are pieces."""
+    try:
+        vocabulary = {token for token, _ in _vocabulary(_read(path))}
+    except ModelFileError:
+        return False
+    return {f"<0x{byte:02X}>" for byte in range(256)} <= vocabulary
+
+
+def _entries(folder: Path, pieces: int) -> Iterator[tuple[Path, str, int]]:
+    """(file, token, id) wherever a file gives a token an id."""
+    path = folder / ADDED_TOKENS_FILE
+    yield from _typed(path, _read(path).items())
+
+    path = folder / CONFIG_FILE
+    decoder = _read(path).get("added_tokens_decoder") or {}
+    yield from _typed(path, ((_content(path, entry), id) for id, entry in _items(path, decoder)))
+
+    path = folder / FAST_FILE
+    fast = _read(path)
+    if str(fast.get("version")).startswith(GUARD):
+        return
+    added = [(_content(path, entry), entry.get("id")) for entry in fast.get("added_tokens") or []]
+    yield from _typed(path, added)
+    held = {token for token, _ in added}
+    beyond = 0
+    for token, id in _vocabulary(fast):
+        beyond += id >= pieces and token not in held
+        if id < pieces:
+            yield path, token, id
+    if beyond:
+        raise ModelFileError(
+            f"{path}: holds {pieces + beyond} pieces, {MODEL_FILE} beside it {pieces}; put the {MODEL_FILE} "
+            "there that it was made from"
+        )
+
+
+def _vocabulary(fast: dict[str, Any]) -> list[tuple[str, int]]:
+    """(piece, id) of a tokenizer.json: a table for BPE, a list of (piece, score) for Unigram."""
+    model = fast.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        return [(token, id) for token, id in vocabulary.items() if isinstance(id, int)]
+    if isinstance(vocabulary, list):
+        return [(entry[0], id) for id, entry in enumerate(vocabulary) if isinstance(entry, list) and entry]
+    return []
+
+
+def _names(token: str, piece: str) -> bool:
+    """Whether both mean one piece; Gemma's tokenizer.json calls the byte <0x09> by its character."""
+    return token == piece or (len(token) == 1 and piece == f"<0x{ord(token):02X}>")
+
+
+def _typed(path: Path, entries: Iterable[tuple[object, object]]) -> Iterator[tuple[Path, str, int]]:
+    for token, id in entries:
+        try:
+            yield path, str(token), int(id)  # type: ignore[call-overload]  # what JSON holds, "32000" too
+        except (TypeError, ValueError):
+            raise ModelFileError(f"{path}: gives {token!r} the id {id!r}, which is no number") from None
+
+
+def _items(path: Path, value: object) -> Iterable[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path}: added_tokens_decoder is no table of id to token")
+    return value.items()
+
+
+def _content(path: Path, entry: object) -> object:
+    if not isinstance(entry, dict) or "content" not in entry:
+        raise ModelFileError(f"{path}: an added token without `content` ({entry!r})")
+    return entry["content"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON object of a file; none if the file is not there."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: no JSON ({error}); fetch it again") from None
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path}: no table (a JSON object) but {type(value).__name__}; fetch it again")
+    return value
