@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +89,103 @@ def test_padding_rows_become_pieces(
     assert torch.equal(new[400], old[base.tokenizer.encode_piece(CHINESE[0])].double().mean(0).half())
 
 
+@pytest.fixture
+def chat_base(make_model: Callable[..., Path], tmp_path: Path) -> Path:
+    """402 rows, the last two of `<a>` and `<b>`, which only tokenizer.json names (transformers 5 does so)."""
+    base = make_model(tmp_path / "chat-base", rows=402)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "eos_token_id": 401}))
+    added = [{"id": 400, "content": "<a>"}, {"id": 401, "content": "<b>"}]
+    (base / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": added}))
+    generation = {"eos_token_id": [2, 401], "suppress_tokens": [400], "max_new_tokens": 400}
+    (base / "generation_config.json").write_text(json.dumps(generation))
+    return base
+
+
+def test_trained_rows_of_added_tokens_are_not_lost(
+    chat_base: Path, new_tokenizer: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        MismatchError, match=r"id 400 is '<a>' .* would be lost; .*vocab merge --base .*chat-base"
+    ):
+        extend_model(chat_base, new_tokenizer, tmp_path / "out")
+
+    moving = tmp_path / "moving"
+    tokens = ["[PAD]", "<a>", "<b>"]
+    Tokenizer((new_tokenizer / "tokenizer.model").read_bytes(), added_tokens=tokens).save(moving)
+    with pytest.raises(MismatchError, match="would be lost"):  # no record says where the rows are to go
+        extend_model(chat_base, moving, tmp_path / "out")
+    table = {"<a>": {"from": 400, "to": 410}, "<b>": {"from": 401, "to": 411}}
+    for wrong in ({**table, "<b>": {"from": 401, "to": 410}}, {"<a>": table["<a>"]}):
+        (moving / "zhuzi.json").write_text(json.dumps({"zhuzi": "0", "moved_tokens": wrong}))
+        with pytest.raises(MismatchError, match="id 401 is '<b>'"):
+            extend_model(chat_base, moving, tmp_path / "out")
+    (moving / "zhuzi.json").write_text(json.dumps({"zhuzi": "0", "moved_tokens": {"<a>": 400}}))
+    with pytest.raises(InputError, match="moved_tokens is no table"):
+        extend_model(chat_base, moving, tmp_path / "out")
+
+    (moving / "zhuzi.json").write_text(json.dumps({"zhuzi": "0", "moved_tokens": table}))
+    report = extend_model(chat_base, moving, tmp_path / "out")
+    assert report.moved == {"<a>": (400, 410), "<b>": (401, 411)}
+    assert (report.old_rows, report.new_rows, report.initialised, report.padding) == (402, 412, 10, 0)
+    base, made = ModelFolder.open(chat_base), ModelFolder.open(tmp_path / "out")
+    for name in MATRICES:
+        old, new = base.read(name), made.read(name)
+        assert torch.equal(new[:400], old[:400]) and torch.equal(new[410:], old[400:])
+        assert torch.equal(new[400], old[base.tokenizer.encode_piece(CHINESE[0])].double().mean(0).half())
+    assert (made.config["eos_token_id"], made.config["bos_token_id"]) == (411, 1)
+    generation = json.loads((made.path / "generation_config.json").read_text())
+    assert (generation["eos_token_id"], generation["suppress_tokens"]) == ([2, 411], [410])
+    assert (generation["max_new_tokens"], generation["pad_token_id"]) == (400, 409)
+    assert json.loads((made.path / "zhuzi.json").read_text())["moved_tokens"] == table
+
+
+def test_a_token_without_a_row(make_model: Callable[..., Path], new_tokenizer: Path, tmp_path: Path) -> None:
+    """LLaMA-2 as it is often passed on: <pad> has the id 32000, the embedding 32,000 rows."""
+    base = make_model(tmp_path / "base")
+    (base / "added_tokens.json").write_text(json.dumps({"<pad>": 400}))
+    with pytest.raises(
+        MismatchError, match=r"'<pad>' has the id 400, its embedding 400 rows; to give it one"
+    ):
+        ModelFolder.open(base).require_rows()
+    report = extend_model(base, new_tokenizer, tmp_path / "out")
+    assert (report.new_rows, report.initialised, report.left_out) == (410, 10, ("<pad>",))
+    own = extend_model(base, base, tmp_path / "own")  # as the message says
+    assert (own.new_rows, own.initialised, own.left_out) == (401, 1, ())
+    ModelFolder.open(tmp_path / "own").require_rows()
+
+
+def test_padding_rows(make_model: Callable[..., Path], new_tokenizer: Path, tmp_path: Path) -> None:
+    """A base padded to 416 rows keeps what the 410 ids do not need; others are padded on request."""
+    base = ModelFolder.open(make_model(tmp_path / "base", rows=416))
+    report = extend_model(base.path, new_tokenizer, tmp_path / "kept")
+    assert (report.old_rows, report.new_rows, report.ids, report.padding) == (416, 416, 410, 6)
+    kept = ModelFolder.open(tmp_path / "kept")
+    assert kept.config["vocab_size"] == 416
+    for name in MATRICES:
+        old, new = base.read(name), kept.read(name)
+        assert torch.equal(new[:400], old[:400]) and torch.equal(new[410:], old[410:])
+        assert torch.equal(new[400], old[base.tokenizer.encode_piece(CHINESE[0])].double().mean(0).half())
+
+    with pytest.raises(MismatchError, match=r"nothing to extend: .* 410 ids .*--pad-to-multiple"):
+        extend_model(kept.path, new_tokenizer, tmp_path / "out", pad_to_multiple=16)
+    more = extend_model(kept.path, kept.path, tmp_path / "more", pad_to_multiple=64)
+    assert (more.old_rows, more.new_rows, more.initialised, more.padding) == (416, 448, 0, 38)
+    for name in MATRICES:
+        old, new = kept.read(name), ModelFolder.open(tmp_path / "more").read(name)
+        assert torch.equal(new[:416], old)
+        assert (new[416:] == old[:410].double().mean(0).half()).all()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "more")
+    assert loaded.get_input_embeddings().weight.shape[0] == 448
+    with pytest.raises(ValueError, match="pad_to_multiple: want 1 or more"):
+        extend_model(kept.path, kept.path, tmp_path / "out", pad_to_multiple=0)
+
+    # Rows behind the ids may be those of a token that is named without an id: not taken for padding.
+    (base.path / "special_tokens_map.json").write_text(json.dumps({"pad_token": {"content": "<pad>"}}))
+    with pytest.raises(MismatchError, match=r"names the special token '<pad>', but no file gives its id"):
+        extend_model(base.path, new_tokenizer, tmp_path / "out")
+
+
 def test_fp32_base_is_rounded_first(
     make_model: Callable[..., Path], new_tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +207,8 @@ def test_refused(
     out = tmp_path / "out"
     with pytest.raises(MismatchError, match="never taken away"):
         extend_model(model, old_tokenizer, out)
+    with pytest.raises(MismatchError, match="nothing to extend"):
+        extend_model(model, new_tokenizer, out)
     with pytest.raises(InputError, match="would change its old rows"):
         extend_model(base_model, new_tokenizer, out, dtype="bfloat16")
 
@@ -213,3 +314,28 @@ def test_fingerprint_is_of_the_tensors(
     data[-1] ^= 1
     changed.write_bytes(data)
     assert ModelFolder.open(changed.parent).fingerprint != split.fingerprint
+
+
+def test_a_full_disk_is_named(
+    base_model: Path, new_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the work where the free space tells, else when the write fails; nothing is left behind."""
+    free = shutil.disk_usage(tmp_path)._replace(free=1000)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda place: free)
+        with pytest.raises(OSError, match=r"needs [\d,]+ bytes, and 1,000 are free") as caught:
+            extend_model(base_model, new_tokenizer, tmp_path / "out")
+    assert caught.value.filename == str(tmp_path / "out")
+
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "
+    code += "from zhuzi.cli import main; sys.argv[0] = 'zhuzi'; main()"
+    options = ["--model", base_model, "--tokenizer", new_tokenizer, "--out", tmp_path / "out"]
+    command = [sys.executable, "-c", code, "model", "extend", *map(str, options)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1
+    *start, last = run.stderr.splitlines()
+    assert start == [f"extending {base_model} from 400 rows to 410 (float16)"]
+    assert last.startswith(
+        f"zhuzi: {tmp_path / 'out'}: a file would be larger than the limit of 50,000 bytes"
+    )
+    assert list(tmp_path.iterdir()) == []

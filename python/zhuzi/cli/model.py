@@ -25,10 +25,21 @@ def model() -> None:
     default=None,
     help="What an fp32 base is rounded to. [default: bfloat16; a 16-bit base keeps its own type]",
 )
+@click.option(
+    "--pad-to-multiple",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Add rows of padding up to a multiple of this, such as 64.",
+)
 @options.out
 @options.overwrite
 def extend(
-    base: str, tokenizer: Path, dtype: Literal["bfloat16", "float16"] | None, out: Path, overwrite: bool
+    base: str,
+    tokenizer: Path,
+    dtype: Literal["bfloat16", "float16"] | None,
+    pad_to_multiple: int | None,
+    out: Path,
+    overwrite: bool,
 ) -> None:
     """Append rows for the new ids to the embedding and the LM head.
 
@@ -37,7 +48,9 @@ def extend(
     """
     from zhuzi.model import extend_model
 
-    made = extend_model(base, tokenizer, out, dtype=dtype, overwrite=overwrite)
+    made = extend_model(
+        base, tokenizer, out, dtype=dtype, pad_to_multiple=pad_to_multiple, overwrite=overwrite
+    )
     say(
         "{out}: {old} rows became {new}, stored in {dtype}",
         out=out,
@@ -45,6 +58,14 @@ def extend(
         new=made.new_rows,
         dtype=made.dtype,
     )
+    if made.padding:
+        say("{ids} ids, and {padding} rows of padding behind them", ids=made.ids, padding=made.padding)
+    for token, (before, after) in made.moved.items():
+        moved = "{token!r} moved from id {before} to {after}, and its rows with it"
+        say(moved, token=token, before=before, after=after)
+    if made.left_out:
+        names = ", ".join(map(repr, made.left_out))
+        say("left out, as the tokenizer has not and the base had no row for: {names}", names=names)
 
 
 @model.command("merge")

@@ -8,20 +8,21 @@ Swallow (2404.17790) find this on par with dearer ways of starting them.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from zhuzi._output import new_folder, require_free
-from zhuzi.errors import InputError, MismatchError
+from zhuzi._output import new_folder, require_free, require_space
+from zhuzi.errors import InputError
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder, read_json, write_json, write_record
+from zhuzi.model.rows import RowPlan, plan_rows, read_moves
 from zhuzi.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    import torch
-
 _HALF = ("float16", "bfloat16")
-_log = logging.getLogger("zhuzi.model")
+# Settings of generation that hold ids, beside those that are called `..._token_id`.
+_ID_LISTS = {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"}
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class ExtendReport:
     tied: bool
     base_fingerprint: str
     tokenizer_fingerprint: str
+    ids: int = 0  # of the new tokenizer
+    padding: int = 0  # rows behind the ids
+    moved: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # token -> its old id, its new one
+    left_out: tuple[str, ...] = ()  # added tokens of the base without a row, which the new tokenizer lacks
 
 
 def extend_model(
@@ -44,82 +49,81 @@ def extend_model(
     out: str | Path,
     *,
     dtype: Literal["float16", "bfloat16"] | None = None,
+    pad_to_multiple: int | None = None,
     overwrite: bool = False,
 ) -> ExtendReport:
-    """Append a row to embedding and head for each piece the tokenizer has beyond the model's own.
+    """Give embedding and head a row for each id that the tokenizer has beyond the model's own.
 
     Works on the stored tensors, a file at a time: no model is built, and every tensor but these two is copied
     to the byte. A base of 16 bits keeps its type and its rows bit for bit; an fp32 base is first rounded to
-    `dtype` (bfloat16 if not given).
+    `dtype` (bfloat16 if not given). Rows behind the ids are padding: new ids take them first, the rest stays.
 
     Args:
         model: a model folder (with its tokenizer.model) or a hub id.
-        tokenizer: the new tokenizer, or its folder; its first ids must be the old tokenizer's.
+        tokenizer: the new tokenizer, or its folder. Every id of the model's own is the same token there, or
+            a token that the folder's record says was moved: its rows move with it.
         out: the new model folder: weights, config, the new tokenizer, and zhuzi.json.
+        pad_to_multiple: add rows of padding up to a multiple of this (64 or 128 suit tensor cores).
 
     Raises:
-        MismatchError: the new tokenizer is smaller than the model, or does not begin with the old one.
+        MismatchError: a trained row would be lost, or nothing is to be extended.
         InputError: the model folder is damaged, or `dtype` would change a 16-bit base.
         OutputExistsError: `out` holds something and `overwrite` is not set.
+        OSError: the disk has too little space (looked at before the work starts).
     """
     out = Path(out)
     inputs = [path for path in (model, tokenizer) if isinstance(path, str | Path)]
+    if pad_to_multiple is not None and pad_to_multiple < 1:
+        raise ValueError(f"pad_to_multiple: want 1 or more, not {pad_to_multiple}")
     require_free(out, overwrite=overwrite, inputs=inputs)
     base = ModelFolder.open(model)
-    new = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_dir(tokenizer)
-    old = base.tokenizer
-    _require_larger(base, old, new)
     stored = _storage(base, dtype)
-    _log.info(f"extending {base.path} from {base.rows:,} rows to {new.vocab_size:,} ({stored})")
+    new = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_dir(tokenizer)
+    moves = {} if isinstance(tokenizer, Tokenizer) else read_moves(Path(tokenizer))
+    plan = plan_rows(base, new, moves, pad_to_multiple)
+    size = _size(base, plan, stored)
+    require_space(out, size)
+    _log.info(f"extending {base.path} from {base.rows:,} rows to {plan.rows:,} ({stored})")
 
-    pieces = [old.encode_piece(new.id_to_token(i)) for i in range(old.vocab_size, new.vocab_size)]
-    rows = {EMBEDDING: _extend(base.read(EMBEDDING), stored, old.vocab_size, pieces)}
+    rows = {EMBEDDING: plan.apply(base.read(EMBEDDING), stored)}
     if base.tied:
         rows |= {HEAD: rows[EMBEDDING].clone()} if HEAD in base.tensors else {}
     else:
-        rows[HEAD] = _extend(base.read(HEAD), stored, old.vocab_size, pieces)
+        rows[HEAD] = plan.apply(base.read(HEAD), stored)
 
-    with new_folder(out, overwrite=overwrite, inputs=inputs) as folder:
+    with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as folder:
         base.copy(
             folder,
             rows,
-            config=_config(base, new, stored),
+            config=_config(base, new, plan, stored),
             round_to=stored if base.dtype_name == "float32" else None,
         )
-        _set_pad(folder / "generation_config.json", new.pad_id)
+        _renumber_generation(folder / "generation_config.json", new, plan)
         new.save(folder)
+        moved = {token: {"from": before, "to": after} for token, (before, after) in plan.moved.items()}
         write_record(
             folder,
             "extended model",
             base=base.describe(),
             tokenizer=new.fingerprint,
-            rows=new.vocab_size,
+            rows=plan.rows,
+            ids=plan.ids,
+            **({"moved_tokens": moved} if moved else {}),
         )
     return ExtendReport(
         out=out,
         old_rows=base.rows,
-        new_rows=new.vocab_size,
-        initialised=len(pieces),
+        new_rows=plan.rows,
+        initialised=len(plan.started),
         dtype=stored,
         tied=base.tied,
         base_fingerprint=base.fingerprint,
         tokenizer_fingerprint=new.fingerprint,
+        ids=plan.ids,
+        padding=plan.rows - plan.ids,
+        moved=plan.moved,
+        left_out=plan.left_out,
     )
-
-
-def _require_larger(base: ModelFolder, old: Tokenizer, new: Tokenizer) -> None:
-    base.require_rows()
-    if new.vocab_size < base.rows:
-        raise MismatchError(
-            f"the new tokenizer has {new.vocab_size} ids, the model {base.path} has {base.rows} rows: rows "
-            "are never taken away; give a tokenizer that was merged into this model's own"
-        )
-    for i in range(old.vocab_size):
-        if old.id_to_token(i) != new.id_to_token(i):
-            raise MismatchError(
-                f"id {i} is {old.id_to_token(i)!r} in {base.path} and {new.id_to_token(i)!r} in the new "
-                "tokenizer; give a tokenizer that was merged into this model's own"
-            )
 
 
 def _storage(base: ModelFolder, dtype: str | None) -> str:
@@ -135,31 +139,36 @@ def _storage(base: ModelFolder, dtype: str | None) -> str:
     return base.dtype_name
 
 
-def _extend(matrix: torch.Tensor, dtype: str, kept: int, pieces: list[list[int]]) -> torch.Tensor:
-    """The first `kept` rows of `matrix`, then for each list of ids the mean of their rows (taken in fp64)."""
-    import torch
-
-    matrix = matrix.to(getattr(torch, dtype))
-    if not pieces:
-        return matrix
-    flat = torch.tensor([i for ids in pieces for i in ids])
-    offsets = torch.tensor([0, *(len(ids) for ids in pieces[:-1])]).cumsum(0)
-    means = torch.nn.functional.embedding_bag(flat, matrix.double(), offsets, mode="mean")
-    return torch.cat([matrix[:kept], means.to(matrix.dtype)])
+def _size(base: ModelFolder, plan: RowPlan, stored: str) -> int:
+    """Bytes of the new weights."""
+    matrices = [base.tensors[name] for name in (EMBEDDING, HEAD) if name in base.tensors]
+    added = sum((plan.rows - base.rows) * info.shape[1] * 2 for info in matrices)
+    return base.bytes_in(stored) + added
 
 
-def _config(base: ModelFolder, new: Tokenizer, stored: str) -> dict[str, Any]:
+def _config(base: ModelFolder, new: Tokenizer, plan: RowPlan, stored: str) -> dict[str, Any]:
     # transformers 5 writes `dtype`, 4 wrote `torch_dtype`: the folder's own name is kept.
     name = "torch_dtype" if "torch_dtype" in base.config else "dtype"
-    return {
-        "vocab_size": new.vocab_size,
-        name: stored,
-        "bos_token_id": new.bos_id,
-        "eos_token_id": new.eos_id,
-        "pad_token_id": new.pad_id,
-    }
+    special = {"bos_token_id": new.bos_id, "eos_token_id": new.eos_id, "pad_token_id": new.pad_id}
+    for key in special:
+        # The tokenizer's own, unless the model was trained with another that has moved (<|im_end|> as EOS).
+        if _renumbered(base.config.get(key), plan) != base.config.get(key):
+            special[key] = _renumbered(base.config[key], plan)
+    return {"vocab_size": plan.rows, name: stored, **special}
 
 
-def _set_pad(path: Path, pad_id: int | None) -> None:
-    if path.is_file() and pad_id is not None:
-        write_json(path, {**read_json(path), "pad_token_id": pad_id})
+def _renumber_generation(path: Path, new: Tokenizer, plan: RowPlan) -> None:
+    """Bring the ids that generation_config.json names up to date."""
+    if not path.is_file():
+        return
+    settings = read_json(path)
+    named = [key for key in settings if key.endswith("_token_id") or key in _ID_LISTS]
+    moved = {key: _renumbered(settings[key], plan) for key in named}
+    pad = {} if new.pad_id is None else {"pad_token_id": new.pad_id}
+    write_json(path, {**settings, **moved, **pad})
+
+
+def _renumbered(value: Any, plan: RowPlan) -> Any:
+    if isinstance(value, list):
+        return [_renumbered(entry, plan) for entry in value]
+    return next((after for before, after in plan.moved.values() if before == value), value)

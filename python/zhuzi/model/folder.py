@@ -67,9 +67,17 @@ class ModelFolder:
                 f"{path}: {EMBEDDING} is stored as {tensors[EMBEDDING].dtype}; want F16, BF16 or F32"
             )
         if config.get("vocab_size") != folder.rows:
+            says = (
+                f"says vocab_size {config['vocab_size']}" if "vocab_size" in config else "has no vocab_size"
+            )
             raise InputError(
-                f"{path}: config.json says vocab_size {config.get('vocab_size')}, the embedding has "
-                f"{folder.rows} rows"
+                f"{path}: config.json {says}, the embedding has {folder.rows} rows; write "
+                f'"vocab_size": {folder.rows} into {path / "config.json"}'
+            )
+        if not folder.tied and tensors[HEAD].shape != tensors[EMBEDDING].shape:
+            raise InputError(
+                f"{path}: {HEAD} is {list(tensors[HEAD].shape)}, {EMBEDDING} "
+                f"{list(tensors[EMBEDDING].shape)}; they must be alike: fetch the model again"
             )
         return folder
 
@@ -108,12 +116,28 @@ class ModelFolder:
 
     def require_rows(self) -> None:
         """Raise `MismatchError` if an id of the tokenizer has no row. Rows without id are padding: fine."""
-        ids = self.tokenizer.vocab_size
-        if ids > self.rows:
+        self.require_rows_of_pieces()
+        for id in range(self.rows, self.tokenizer.vocab_size):
             raise MismatchError(
-                f"{self.path}: its tokenizer has {ids} ids, its embedding {self.rows} rows; put the model's "
-                "own tokenizer there, and give the larger one to `zhuzi model extend`"
+                f"{self.path}: its token {self.tokenizer.id_to_token(id)!r} has the id {id}, its embedding "
+                f"{self.rows} rows; to give it one: `zhuzi model extend --model {self.path} --tokenizer "
+                f"{self.path} --out NEW`"
             )
+
+    def require_rows_of_pieces(self) -> None:
+        """Raise `MismatchError` if a piece of the SentencePiece model has no row."""
+        pieces = self.tokenizer.vocab_size - len(self.tokenizer.added_tokens)
+        if pieces > self.rows:
+            raise MismatchError(
+                f"{self.path}: its tokenizer has {pieces} ids, its embedding {self.rows} rows; put the "
+                "model's own tokenizer there, and give the larger one to `zhuzi model extend`"
+            )
+
+    def bytes_in(self, dtype: str) -> int:
+        """Bytes of all tensors once those in fp32 are rounded to `dtype`."""
+        half = dtype != "float32"
+        sizes = ((info.end - info.begin, info.dtype) for info in self.tensors.values())
+        return sum(size // 2 if half and kind == "F32" else size for size, kind in sizes)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, as stored."""

@@ -1,0 +1,148 @@
+"""Which row of an extended matrix comes from where: decided on ids and headers, before a weight is read.
+
+No trained row is lost: an id of the model's tokenizer keeps its row in place, or the row goes with its token
+to the id that the new tokenizer's record names (`moved_tokens`, by `zhuzi vocab merge --base FOLDER`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhuzi.added_tokens import names_without_id
+from zhuzi.errors import InputError, MismatchError
+from zhuzi.model.folder import RECORD, ModelFolder, read_json
+from zhuzi.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """The rows of embedding and head after extending: [rows, hidden size] each."""
+
+    ids: int  # of the new tokenizer: the rows behind are padding
+    rows: int
+    trained: int  # the base's first rows, which belong to its ids; those behind are padding
+    moved: dict[str, tuple[int, int]]  # token -> its old id and its new one
+    started: dict[int, list[int]]  # new id -> old ids, the mean of whose rows it starts as
+    left_out: tuple[str, ...]  # tokens of the base that have no row, nor an id of the new tokenizer
+
+    def apply(self, matrix: torch.Tensor, dtype: str) -> torch.Tensor:
+        """The extended matrix, in `dtype`. Means are taken in fp64, over rows as stored.
+
+        New padding rows are the mean of the trained ones. In a head that makes a padding id less likely than
+        the average token, whatever the context (exp is convex), where rows of zeros may be likelier than
+        most.
+        """
+        import torch
+
+        old = matrix.to(getattr(torch, dtype))
+        new = old.new_empty(self.rows, old.shape[1])
+        new[: len(old)] = old
+        if self.rows > max(self.ids, len(old)):
+            new[max(self.ids, len(old)) :] = old[: self.trained].double().mean(0).to(old.dtype)
+        for before, after in self.moved.values():
+            new[after] = old[before]
+        if self.started:
+            flat = torch.tensor([i for ids in self.started.values() for i in ids])
+            lengths = torch.tensor([len(ids) for ids in self.started.values()])
+            means = torch.nn.functional.embedding_bag(
+                flat, old.double(), lengths.cumsum(0) - lengths, mode="mean"
+            )
+            new[torch.tensor(list(self.started))] = means.to(old.dtype)
+        return new
+
+
+def plan_rows(
+    base: ModelFolder, new: Tokenizer, moves: dict[str, tuple[int, int]], multiple: int | None
+) -> RowPlan:
+    """Plan the rows for the new tokenizer's ids, padded up to a multiple where one is given.
+
+    Raises:
+        MismatchError: a trained row would be lost, or there is nothing to extend.
+    """
+    old = base.tokenizer
+    base.require_rows_of_pieces()
+    trained = min(old.vocab_size, base.rows)
+    if new.vocab_size < trained:
+        raise MismatchError(
+            f"the new tokenizer has {new.vocab_size} ids, the model {base.path} {trained}: rows are never "
+            f"taken away; {_mend(base)}"
+        )
+    _require_all_named(base)
+    moved = {
+        token: (before, after)
+        for token, (before, after) in moves.items()
+        if before < trained and old.token_to_id(token) == before and new.token_to_id(token) == after
+    }
+    kept = _kept(base, new, trained, {before for before, _ in moved.values()})
+    arrived = {after for _, after in moved.values()}
+    started = {
+        i: old.encode_piece(new.id_to_token(i))
+        for i in range(new.vocab_size)
+        if i not in kept and i not in arrived
+    }
+    rows = max(base.rows, new.vocab_size)
+    if multiple is not None:
+        rows = -(-rows // multiple) * multiple
+    if not started and rows == base.rows:
+        raise MismatchError(
+            f"nothing to extend: each of the tokenizer's {new.vocab_size} ids has its row in {base.path} "
+            "already; give the larger tokenizer that `zhuzi vocab merge` wrote, or --pad-to-multiple for "
+            "more rows"
+        )
+    homeless = [old.id_to_token(i) for i in range(trained, old.vocab_size)]
+    left_out = tuple(token for token in homeless if new.token_to_id(token) is None)
+    return RowPlan(new.vocab_size, rows, trained, moved, started, left_out)
+
+
+def read_moves(folder: Path) -> dict[str, tuple[int, int]]:
+    """The table of a tokenizer folder's record: token -> its id in the base, and in this tokenizer."""
+    if not (folder / RECORD).is_file():
+        return {}
+    table: Any = read_json(folder / RECORD).get("moved_tokens", {})
+    try:
+        return {str(token): (int(ids["from"]), int(ids["to"])) for token, ids in table.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{folder / RECORD}: moved_tokens is no table of token to its ids; make the tokenizer again"
+        ) from None
+
+
+def _kept(base: ModelFolder, new: Tokenizer, trained: int, leaving: set[int]) -> set[int]:
+    """Ids that are the same token in both; each other id of the base must be one that moves."""
+    kept = set()
+    for i in range(trained):
+        ours, theirs = base.tokenizer.id_to_token(i), new.id_to_token(i)
+        if ours == theirs:
+            kept.add(i)
+        elif i not in leaving:
+            raise MismatchError(
+                f"id {i} is {ours!r} in {base.path} and {theirs!r} in the new tokenizer: the row trained for "
+                f"it would be lost; {_mend(base)}"
+            )
+    return kept
+
+
+def _require_all_named(base: ModelFolder) -> None:
+    """Refuse to use rows behind the ids as padding while the folder names tokens that may be theirs."""
+    old = base.tokenizer
+    if base.rows <= old.vocab_size:
+        return
+    known = {piece.text for piece in old.pieces()}
+    for token in names_without_id(base.path, known):
+        raise MismatchError(
+            f"{base.path}: names the special token {token!r}, but no file gives its id, and the rows from "
+            f"{old.vocab_size} on have no token; write {{{json.dumps(token)}: ID}} into its added_tokens.json"
+        )
+
+
+def _mend(base: ModelFolder) -> str:
+    return (
+        "give a tokenizer that was merged into this model's own, by "
+        f"`zhuzi vocab merge --base {base.path} --donor DONOR --out TOKENIZER`"
+    )
