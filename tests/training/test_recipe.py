@@ -57,17 +57,17 @@ def test_near_key_is_offered(tmp_path: Path) -> None:
             "unknown key 'learning_rat'; did you mean 'learning_rate'?",
         ),
         (text.replace("  rank:", "  rnak:"), "unknown key 'lora.rnak'; did you mean 'rank'?"),
-        (text.replace("steps: 6000", "steps: many"), "steps: .*integer.*'many'"),
+        (text.replace("steps: 6000", "steps: many"), "steps: want a whole number.*'many'"),
         (text.replace("steps: 6000\n", ""), "steps is missing"),
         (text.replace("task: pretrain", "task: pretrian"), "want `task: pretrain` or `task: sft`"),
         (text.replace("micro_batch_size: 8", "micro_batch_size: 7"), "no multiple"),
         ("lora: [", "no YAML"),
         ("[" * 5000, "no YAML"),
         ("steps: 2026-99-99", "no YAML"),
-        (text.replace("steps: 6000", "steps: true"), "steps: .*integer"),
-        (text.replace("steps: 6000", "steps: 6000.0"), "steps: .*integer"),
-        (text + "seed: 4294967296\n", "seed: .*less than 4294967296"),
-        (re.sub("learning_rate: .*", "learning_rate: .inf", text), "learning_rate: .*finite"),
+        (text.replace("steps: 6000", "steps: true"), "steps: want a whole number"),
+        (text.replace("steps: 6000", "steps: 6000.0"), "steps: want a whole number"),
+        (text + "seed: 4294967296\n", "seed: want less than 4294967296"),
+        (re.sub("learning_rate: .*", "learning_rate: .inf", text), "learning_rate: want a finite number"),
         (re.sub("learning_rate: .*", "learning_rate: .nan", text), "learning_rate: "),
         (re.sub("learning_rate: .*", "learning_rate: true", text), "learning_rate: want a number"),
         (text + "gradient_checkpointing: 1\n", "gradient_checkpointing"),
@@ -84,6 +84,50 @@ def test_near_key_is_offered(tmp_path: Path) -> None:
         assert str(raised.value).startswith(str(path)) and "\n" not in str(raised.value)
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("steps", "'10'", "want a whole number (it is '10')"),
+        ("learning_rate", "fast", "want a number (it is 'fast')"),
+        ("learning_rate", "-0.1", "want more than 0 (it is -0.1)"),
+        ("warmup", "1", "want less than 1 (it is 1)"),
+        ("verify_frozen", "'no'", "want true or false (it is 'no')"),
+        ("base_bits", "4", "want 8 or 16 (it is 4)"),
+        ("model", "7", "want text; put it in quotes (it is 7)"),
+        ("output", "7", "want a path (it is 7)"),
+        ("modules_to_save", "lm_head", "want a list, as in [a, b] (it is 'lm_head')"),
+        ("lora", "true", "want keys of its own, as in {rank: 8, alpha: 32} (it is True)"),
+        ("instructions", "[]", "want one or more (it is [])"),
+        ("corpus", "x", "unknown key 'corpus'"),
+        ("output", "$NO_SUCH/x", "$NO_SUCH/x: the variable NO_SUCH is not set; set it, or"),
+        ("model", "~nobody.here/x", "no user 'nobody.here'; write ./~nobody.here/x for a path of that name"),
+    ],
+)
+def test_values_that_cannot_be(tmp_path: Path, key: str, value: str, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    text = (RECIPES / "llama-7b-sft.yaml").read_text()
+    text = re.sub(rf"^{key}:.*\n( .*\n)*", "", text, flags=re.MULTILINE)
+    path.write_text(f"{text}{key}: {value}\n")
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(path)
+    assert message in str(raised.value) and "nput" not in str(raised.value)
+
+
+def test_paths_are_expanded_once_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "$x.json").touch()  # a path that is there is meant as it is written
+    path = tmp_path / "recipe.yaml"
+    text = (RECIPES / "llama-7b-sft.yaml").read_text()
+    text = re.sub(r"^(model|output|instructions):.*\n", "", text, flags=re.MULTILINE)
+    path.write_text(f"{text}model: ~/llama\noutput: $DATA/run\ninstructions: ['${{DATA}}/a.json', $x.json]\n")
+    recipe = load_recipe(path)
+    assert recipe.model == str(tmp_path / "home" / "llama") and recipe.output == tmp_path / "data" / "run"
+    assert recipe.data == (tmp_path / "data" / "a.json", Path("$x.json"))
+    assert SftRecipe.model_validate({**recipe.model_dump(), "model": "owner/name"}).model == "owner/name"
 
 
 def test_8_bit_base_without_adapters_is_refused(tmp_path: Path) -> None:

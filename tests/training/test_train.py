@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -139,6 +141,66 @@ def test_tensors_that_come_or_go_count_as_changed() -> None:
     assert _require_frozen({"a": "1", "t": "2"}, {"a": "1", "t": "3"}, ["t"]) == 1
     with pytest.raises(TrainingError, match="frozen: b"):
         _require_frozen({"a": "1", "b": "2"}, {"a": "1"}, [])
+
+
+REFUSED = """
+import json, sys
+from zhuzi.errors import ZhuziError
+from zhuzi.train import load_recipe, pretrain, sft
+
+for recipe in json.loads(sys.argv[1]):
+    try:
+        (sft if recipe.endswith("sft.yaml") else pretrain)(recipe)
+    except ZhuziError as error:
+        print(error)
+heavy = {"torch", "transformers", "peft", "accelerate"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_refusals_come_before_torch(stage1: Recipes, model: Path, base_model: Path, tmp_path: Path) -> None:
+    """What needs neither weights nor the whole of the data is said before the seconds torch takes to load."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").touch()
+    (tmp_path / "bad.json").write_text('[{"instruction": "a"}]')
+    good = stage1().model_dump(mode="json")
+    tuning = {key: value for key, value in good.items() if key != "corpus"}
+    tuning |= {"task": "sft", "instructions": str(tmp_path / "bad.json")}
+    recipes = {
+        "key": {**good, "stepps": 3},
+        "model": {**good, "model": str(tmp_path / "absent")},
+        "tokenizer": {**good, "model": str(base_model)},
+        "corpus": {**good, "corpus": str(tmp_path)},
+        "output": {**good, "output": str(tmp_path / "taken")},
+        "target": {**good, "lora": {"targets": ["query"]}},
+        "sft": tuning,
+    }
+    paths = [str(tmp_path / "absent.yaml")]
+    for name, recipe in recipes.items():
+        paths.append(str(tmp_path / f"{name}.yaml"))
+        Path(paths[-1]).write_text(json.dumps(recipe))  # JSON is YAML
+    ended = subprocess.run(
+        [sys.executable, "-c", REFUSED, json.dumps(paths)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    messages = [
+        "absent.yaml: cannot be read", "unknown key 'stepps'", "absent: no such folder", "encoded by another",
+        "holds no manifest.json", "already holds something", "no matrix 'query'", "has no 'output'",
+    ]  # fmt: skip
+    said = ended.stdout.splitlines()
+    assert len(said) == len(messages), said
+    for line, message in zip(said, messages, strict=True):
+        assert message in line
+
+
+def test_a_start_says_what_it_does(stage1: Recipes, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    pretrain(stage1(steps=1))
+    assert (
+        f"pretrain: embed_tokens of {model} (410 rows) on {stage1().corpus} (" in caplog.text
+        and "1 step of 4 sequences of 16 tokens" in caplog.text
+    )
+    assert "step 1 of 1: loss" in caplog.text
 
 
 def test_mismatches(
@@ -277,11 +339,11 @@ def test_two_processes_that_begin_at_once(
 
         def write(*args: Any) -> None:
             monkeypatch.undo()
-            held.enter_context(Run.open(recipe, folder, "data", overwrite=False))
+            held.enter_context(Run.open(recipe, folder, lambda: "data", overwrite=False))
             (recipe.output / "first").touch()
 
         monkeypatch.setattr("zhuzi.train.run.write_json", write)
-        second = Run.open(recipe, folder, "data", overwrite=overwrite)
+        second = Run.open(recipe, folder, lambda: "data", overwrite=overwrite)
         # Overwriting, it was asked to replace what stood there, which was nothing.
         with pytest.raises(OutputExistsError, match="another process put something there"), second:
             pass
@@ -293,13 +355,13 @@ def test_of_torchruns_processes_the_first_alone_locks(
     stage1: Recipes, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, folder = stage1(), ModelFolder.open(model)
-    with Run.open(recipe, folder, "data", overwrite=False):
+    with Run.open(recipe, folder, lambda: "data", overwrite=False):
         monkeypatch.setenv("RANK", "1")
-        with Run.open(recipe, folder, "data", overwrite=True) as second:
+        with Run.open(recipe, folder, lambda: "data", overwrite=True) as second:
             assert second.finished(overwrite=True) is None
         assert (recipe.output / "run.json").is_file()
         monkeypatch.delenv("RANK")
-    with Run.open(recipe, folder, "data", overwrite=False), pytest.raises(MismatchError):
+    with Run.open(recipe, folder, lambda: "data", overwrite=False), pytest.raises(MismatchError):
         raise MismatchError("the lock is free again, and a run that goes on is left where it is")
     assert (recipe.output / "run.json").is_file()
 

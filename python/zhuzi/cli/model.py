@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import PATH, say
+from zhuzi.cli.options import MODEL, PATH, say
 
 
 @click.group()
@@ -17,7 +17,7 @@ def model() -> None:
 
 
 @model.command("extend")
-@click.option("--model", "base", required=True, help="Model folder, or id on the hub.")
+@click.option("--model", "base", type=MODEL, required=True, help="Model folder, or id on the hub.")
 @click.option("--tokenizer", type=PATH, required=True, help="Folder of the larger tokenizer.")
 @click.option(
     "--dtype",
@@ -70,7 +70,11 @@ def extend(
 
 @model.command("merge")
 @click.option(
-    "--model", "base", required=True, help="The 16-bit model (folder or hub id) that the adapter was made on."
+    "--model",
+    "base",
+    type=MODEL,
+    required=True,
+    help="The 16-bit model (folder or hub id) that the adapter was made on.",
 )
 @click.option("--adapter", type=PATH, required=True, help="Adapter folder, such as RUN/adapter.")
 @click.option(

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
+from zhuzi._paths import expand_text
+
 
 class _Place(click.Path):
-    """A path, never the empty one that an unset variable of the shell leaves (it would mean `.`)."""
+    """A path, never the empty one that an unset variable of the shell leaves (it would mean `.`).
+
+    `~` and `$VAR` are expanded where the shell did not, as in `--out=~/run`.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("an empty path", param, ctx)
-        return super().convert(value, param, ctx)
+        return super().convert(_expanded(self, value, param, ctx), param, ctx)
+
+
+class _Model(click.types.StringParamType):
+    """A model folder, or an id on the hub."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return _expanded(self, value, param, ctx)
+
+
+def _expanded(
+    kind: click.ParamType[Any], value: Any, param: click.Parameter | None, ctx: click.Context | None
+) -> str:
+    try:
+        return expand_text(os.fspath(value))
+    except ValueError as error:
+        kind.fail(str(error), param, ctx)
 
 
 class Input(_Place):
@@ -29,6 +51,7 @@ class Output(_Place):
 PATH = Input(readable=False, path_type=Path)
 OUT_FOLDER = Output(readable=False, path_type=Path)
 OUT_FILE = Output(readable=False, path_type=Path)
+MODEL = _Model()
 
 out = click.option("--out", type=OUT_FOLDER, required=True, help="Folder to write; must be new or empty.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what Zhuzi wrote there before.")

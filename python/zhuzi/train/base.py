@@ -11,13 +11,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import BitsAndBytesConfig
 
-from zhuzi.errors import RecipeError, TrainingError
-from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
+from zhuzi.errors import TrainingError
+from zhuzi.model.folder import EMBEDDING, ModelFolder
+from zhuzi.train.checks import FROZEN_COPY, STORED_AS, module_of, trained_whole
 from zhuzi.train.recipe import Recipe
-
-_STORED_AS = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
-# PEFT keeps the untrained matrix beside the one it trains (`modules_to_save`): it never runs.
-_FROZEN_COPY = ".original_module."
 
 
 def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
@@ -34,7 +31,7 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
     model = adapt(model, recipe, tied=folder.tied)
     for name, parameter in trainable(model):
         parameter.data = parameter.data.float()
-        stored = _STORED_AS.get(_module(name))
+        stored = STORED_AS.get(module_of(name))
         if stored is not None:
             # Not from the loaded copy: rounded to the compute type, it would change rows no token touched.
             stored = EMBEDDING if folder.tied else stored
@@ -65,38 +62,13 @@ def device_name() -> str:
     return str(here) if here.type == "cpu" else f"{here} {torch.cuda.get_device_name(here)}"
 
 
-def require_possible(folder: ModelFolder, recipe: Recipe) -> None:
-    """Raise `RecipeError` where the recipe asks for what this model has not; before anything is written."""
-    positions = folder.config.get("max_position_embeddings")
-    if isinstance(positions, int) and recipe.sequence_length > positions:
-        raise RecipeError(
-            f"sequence_length: {recipe.sequence_length} is beyond the {positions} positions of {folder.path} "
-            f"(its max_position_embeddings); write {positions} or less"
-        )
-    if recipe.lora is None:
-        return
-    present = {_module(name) for name, info in folder.tensors.items() if len(info.shape) == 2}
-    present -= {"embed_tokens", *(["lm_head"] if folder.tied else [])}
-    for target in recipe.lora.targets:
-        if target not in present:  # PEFT passes over a name that matches nothing as long as another matches
-            raise RecipeError(
-                f"lora.targets: the model has no matrix {target!r} to adapt; it has "
-                f"{', '.join(sorted(present))}"
-            )
-
-
-def trained_whole(recipe: Recipe, *, tied: bool) -> list[str]:
-    """The modules whose matrices train whole. A tied head is the embedding: both would make two of it."""
-    return ["embed_tokens"] if tied and recipe.modules_to_save else list(recipe.modules_to_save)
-
-
 def adapt(model: Any, recipe: Recipe, *, tied: bool) -> Any:
     """Freeze the model but for what the recipe trains; with `lora`, wrap it by PEFT."""
     whole = trained_whole(recipe, tied=tied)
     if recipe.lora is None:
         model.requires_grad_(False)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(_module(name) in whole)
+            parameter.requires_grad_(module_of(name) in whole)
         return model
     config = LoraConfig(
         r=recipe.lora.rank,
@@ -118,7 +90,7 @@ def trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
 
 def count_parameters(model: Any) -> tuple[int, int]:
     """Trainable parameters, and all of them: LoRA's included, PEFT's frozen copies not."""
-    live = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if _FROZEN_COPY not in name]
+    live = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if FROZEN_COPY not in name]
     return sum(n for n, trains in live if trains), sum(n for n, _ in live)
 
 
@@ -154,7 +126,7 @@ def _require_intended(model: Any, recipe: Recipe, *, tied: bool) -> None:
     found = {name for name, _ in trainable(model)}
     whole = trained_whole(recipe, tied=tied)
     if recipe.lora is None:
-        wanted = {name for name, _ in model.named_parameters() if _module(name) in whole}
+        wanted = {name for name, _ in model.named_parameters() if module_of(name) in whole}
     else:
         wanted = {name for name, _ in model.named_parameters() if ".lora_A." in name or ".lora_B." in name}
         for module in whole:
@@ -170,13 +142,6 @@ def _require_intended(model: Any, recipe: Recipe, *, tied: bool) -> None:
     low = [name for name, parameter in trainable(model) if parameter.dtype != torch.float32]
     if low:
         raise TrainingError(f"trainable parameters that are not fp32: {', '.join(low)}")
-
-
-def _module(name: str) -> str:
-    """The module a parameter belongs to, without PEFT's wrapping: `embed_tokens`, `q_proj`, ..."""
-    if _FROZEN_COPY in name or ".lora_" in name:
-        return ""
-    return name.removesuffix(".weight").removesuffix(".modules_to_save.default").rpartition(".")[2]
 
 
 def _checkpoint_activations(model: Any) -> None:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from zhuzi.errors import InputError, MismatchError, TrainingError
 from zhuzi.prompt import format_prompt
 from zhuzi.shards import Corpus
 from zhuzi.tokenizer import Tokenizer
+from zhuzi.train.progress import tell, warn
 
 IGNORED = -100  # the label transformers' loss leaves out
 
 _WANTED = "want a JSON list of records, or a record on each line"
 
-_log = logging.getLogger(__name__)
+# torch is imported where a tensor is made: reading and refusing need none, and it takes seconds to load.
+if TYPE_CHECKING:
+    import torch
 
-Batch = dict[str, torch.Tensor]
+    Batch = dict[str, torch.Tensor]
 
 
 class Blocks:
@@ -43,13 +43,17 @@ class Blocks:
                 f"{corpus.path}: {corpus.tokens} tokens do not fill one block of {length}; "
                 "encode more text, or lower sequence_length"
             )
-        _log.info("%d blocks of %d tokens; the last %d tokens are dropped",
-                  len(self), length, corpus.tokens % length)  # fmt: skip
+        tell(
+            f"{corpus.path}: {len(self):,} blocks of {length:,} tokens; the last {corpus.tokens % length:,} "
+            "tokens are dropped"
+        )
 
     def __len__(self) -> int:
         return self.corpus.tokens // self.length
 
     def __getitem__(self, i: int) -> torch.Tensor:
+        import torch
+
         ids = torch.from_numpy(self.corpus.slice(i * self.length, (i + 1) * self.length).astype("int64"))
         if int(ids.min()) < 0 or int(ids.max()) >= self.rows:
             raise InputError(
@@ -61,6 +65,8 @@ class Blocks:
 
 def collate_blocks(blocks: Sequence[torch.Tensor]) -> Batch:
     """[batch, length] ids; the labels are the ids (the model shifts them), and nothing is padding."""
+    import torch
+
     ids = torch.stack(list(blocks))
     return {"input_ids": ids, "labels": ids.clone()}
 
@@ -94,7 +100,7 @@ class Records:
                 else:
                     self.left_out += 1
         if self.left_out:
-            _log.warning("%d records left out: their prompts fill the %d tokens", self.left_out, length)
+            warn(f"{self.left_out:,} records left out: their prompts fill the {length:,} tokens")
         if not self.items:
             raise TrainingError(
                 f"{', '.join(map(str, files))}: no record with room for its output in {length} tokens; "
@@ -120,6 +126,8 @@ class PadRecords:
         self.pad: int = pad
 
     def __call__(self, records: Sequence[tuple[list[int], list[int]]]) -> Batch:
+        import torch
+
         longest = max(len(ids) for ids, _ in records)
 
         def stack(rows: Iterator[list[int]], fill: int) -> torch.Tensor:

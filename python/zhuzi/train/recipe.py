@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from zhuzi._paths import expand, expand_text
 from zhuzi.errors import RecipeError
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -42,6 +44,8 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 # Left to itself, pydantic takes `true` for 1, and YAML has .inf and .nan.
 _Whole = Annotated[int, Field(strict=True)]
 _Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_bool)]
+# Expanded here, once: whatever reads the recipe sees one path.
+_Path = Annotated[Path, AfterValidator(expand)]
 
 
 class _Frozen(BaseModel):
@@ -58,11 +62,14 @@ class LoraRecipe(_Frozen):
 
 
 class Recipe(_Frozen):
-    """What pre-training and tuning share. Paths are taken from the current folder."""
+    """What pre-training and tuning share.
+
+    Paths are taken from the current folder; `~` and `$VAR` are expanded.
+    """
 
     task: Literal["pretrain", "sft"]
-    model: str  # a model folder, or a hub id
-    output: Path
+    model: Annotated[str, AfterValidator(expand_text)]  # a model folder, or a hub id
+    output: _Path
     # Matrices trained whole. All else is frozen, or adapted by LoRA.
     modules_to_save: Annotated[tuple[Literal["embed_tokens", "lm_head"], ...], AfterValidator(_each_once)] = (
         "embed_tokens",
@@ -108,7 +115,7 @@ class PretrainRecipe(Recipe):
     """Causal language modelling on an encoded corpus."""
 
     task: Literal["pretrain"]
-    corpus: Path  # the folder `zhuzi corpus encode` wrote
+    corpus: _Path  # the folder `zhuzi corpus encode` wrote
 
     @property
     def data(self) -> tuple[Path, ...]:
@@ -120,7 +127,7 @@ class SftRecipe(Recipe):
     """Instruction tuning on Alpaca records."""
 
     task: Literal["sft"]
-    instructions: tuple[Path, ...] = Field(min_length=1)  # json or jsonl files
+    instructions: tuple[_Path, ...] = Field(min_length=1)  # json or jsonl files
 
     @property
     def data(self) -> tuple[Path, ...]:
@@ -196,7 +203,11 @@ class _EachKeyOnce(yaml.SafeLoader):
 
 
 def _reasons(error: ValidationError, kind: type[BaseModel]) -> str:
-    return "; ".join(_reason(detail, kind) for detail in error.errors())
+    details = error.errors()
+    # A list whose item cannot be is "too short" as well, to pydantic.
+    inner = {detail["loc"][:-1] for detail in details}
+    told = [d for d in details if d["type"] != "too_short" or d["loc"] not in inner]
+    return "; ".join(_reason(detail, kind) for detail in told)
 
 
 def _reason(detail: Any, kind: type[BaseModel]) -> str:
@@ -209,5 +220,39 @@ def _reason(detail: Any, kind: type[BaseModel]) -> str:
         )
     if detail["type"] == "missing":
         return f"{key} is missing"
-    reason = detail["msg"].removeprefix("Value error, ")
-    return f"{key}: {reason} (it is {detail['input']!r})" if key else reason
+    reason, value = _in_our_words(detail), detail["input"]
+    if not key or (isinstance(value, str) and value and reason.startswith(f"{value}: ")):
+        return f"{key}: {reason}" if key else reason
+    return f"{key}: {reason} (it is {reprlib.repr(value)})"
+
+
+# What pydantic says of a value, by its kinds of error; `{}` is filled from its context.
+_WORDS = {
+    "int_type": "want a whole number",
+    "int_parsing": "want a whole number",
+    "int_parsing_size": "want a whole number",
+    "int_from_float": "want a whole number",
+    "float_type": "want a number",
+    "float_parsing": "want a number",
+    "finite_number": "want a finite number",
+    "bool_type": "want true or false",
+    "string_type": "want text; put it in quotes",
+    "path_type": "want a path",
+    "literal_error": "want {expected}",
+    "greater_than": "want more than {gt}",
+    "greater_than_equal": "want {ge} or more",
+    "less_than": "want less than {lt}",
+    "less_than_equal": "want {le} or less",
+    "tuple_type": "want a list, as in [a, b]",
+    "too_short": "want one or more",
+    "model_type": "want keys of its own, as in {{rank: 8, alpha: 32}}",
+}
+
+
+def _in_our_words(detail: Any) -> str:
+    context = detail.get("ctx", {})
+    if detail["type"] in _WORDS:
+        shown = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
+        return _WORDS[detail["type"]].format(**shown)
+    message: str = detail["msg"]
+    return message.removeprefix("Value error, ")

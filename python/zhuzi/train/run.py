@@ -17,11 +17,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,9 +29,9 @@ from typing import Any
 from zhuzi._output import new_file_mode, require_free
 from zhuzi.errors import OutputExistsError
 from zhuzi.model.folder import ModelFolder, write_json
+from zhuzi.train.checks import in_words, require_room
+from zhuzi.train.progress import is_main, tell, warn
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,17 @@ class Run:
         cls,
         recipe: PretrainRecipe | SftRecipe,
         folder: ModelFolder,
-        data: str,
+        data: Callable[[], str],
         *,
         overwrite: bool,
         source: Path | None = None,
+        said: str = "its data",
     ) -> Iterator[Run]:
-        """Hold `recipe.output`, new or to go on with, for the block; `source` is the recipe's own file.
+        """Hold `recipe.output`, new or to go on with, for the block; `source` is the recipe's own file,
+        `said` what the line that tells of the start calls the data.
+
+        Weights and data are read whole, for their fingerprints (`data` gives its own), after all that is
+        quick to check.
 
         Raises:
             OutputExistsError: it holds something else, or a run of another recipe, model or data (the first
@@ -95,28 +99,27 @@ class Run:
         if not is_main():  # the first process claims it for all
             yield run
             return
-        facts = {
-            "format": 1,
-            "recipe": {k: v for k, v in recipe.model_dump(mode="json").items() if k != "output"},
-            "model": folder.fingerprint,
-            "tokenizer": folder.tokenizer.fingerprint,
-            "data": data,
-        }
         known = run.path / "run.json"
         inputs = (folder.path, *recipe.data, *([source] if source else []))
         require_free(run.path, overwrite=overwrite or known.is_file(), inputs=inputs)
+        facts: dict[str, Any] = {
+            "format": 1,
+            "recipe": {k: v for k, v in recipe.model_dump(mode="json").items() if k != "output"},
+            "tokenizer": folder.tokenizer.fingerprint,
+        }
+        if known.is_file() and not overwrite:
+            run._require_same(_read(known), facts)
+        if not (run.path / "report.json").is_file() or overwrite:
+            require_room(recipe, folder)
+            tell(in_words(recipe, folder, said))
+        facts |= {"model": folder.fingerprint, "data": data()}
         # Decided before the lock: what comes there later is another process's, and not to be moved.
         there, is_run = run.path.exists() and any(run.path.iterdir()), known.is_file()
         with ExitStack() as held:
             if is_run:
                 held.enter_context(_locked(run.path))
             if is_run and not overwrite:
-                key = _first_difference(_read(known), facts)
-                if key is not None:
-                    raise OutputExistsError(
-                        f"{run.path}: holds a run whose {key} differs; choose another output, or start anew "
-                        "with --overwrite"
-                    )
+                run._require_same(_read(known), facts)
                 yield run
                 return
             run._begin(facts, held, replace=overwrite and there)
@@ -125,6 +128,14 @@ class Run:
             except BaseException:
                 run._take_back()
                 raise
+
+    def _require_same(self, known: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        key = _first_difference(known, facts)
+        if key is not None:
+            raise OutputExistsError(
+                f"{self.path}: holds a run whose {key} differs; choose another output, or start anew with "
+                "--overwrite"
+            )
 
     def _begin(self, facts: Mapping[str, Any], held: ExitStack, *, replace: bool) -> None:
         """Put a new run in place, locked from its first moment, and with `replace` what stood there aside."""
@@ -177,14 +188,14 @@ class Run:
         if self._replaced.exists() and not self._stands():
             shutil.rmtree(self.path.resolve())
             self._replaced.rename(self.path.resolve())
-            _log.warning("%s: the run before it is back in place", self.path)
+            warn(f"{self.path}: the run before it is back in place")
 
     def finished(self, overwrite: bool = False) -> TrainReport | None:
         """The report of the run, if it has ended; none of a run that the first process is overwriting."""
         path = self.path / "report.json"
         if overwrite or not path.is_file():
             return None
-        _log.info("%s: this run is finished; nothing to do (start anew with --overwrite)", self.path)
+        tell(f"{self.path}: this run is finished; nothing to do (start anew with --overwrite)")
         read = _read(path)
         del read["share"]
         for key in ("losses", "learning_rates"):
@@ -198,11 +209,6 @@ class Run:
         self.settle()
 
 
-def is_main() -> bool:
-    """Whether this is the first of torchrun's processes, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold FOLDER/.lock, or raise `OutputExistsError`. The system lets go of it when the process ends."""
@@ -214,12 +220,12 @@ def _locked(folder: Path) -> Iterator[None]:
                 f"{folder}: another process trains there; wait for it, or choose another output"
             ) from None
         except OSError as error:  # a file system without locks
-            _log.warning("%s: cannot be locked (%s); start no second run there", folder, error.strerror)
+            warn(f"{folder}: cannot be locked ({error.strerror}); start no second run there")
         yield
 
 
 def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    for key in ("recipe", "model", "tokenizer", "data"):
+    for key in [key for key in ("recipe", "model", "tokenizer", "data") if key in new]:
         before, now = old.get(key), new[key]
         if before == now:
             continue

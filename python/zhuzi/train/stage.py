@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from zhuzi._output import new_folder
-from zhuzi.errors import RecipeError, TrainingError
+from zhuzi.errors import TrainingError
 from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder, digest_file, write_record
 from zhuzi.train.base import (
     compute_dtype,
@@ -21,18 +20,13 @@ from zhuzi.train.base import (
     device_name,
     digest_tensors,
     load_for_training,
-    require_possible,
     trainable,
 )
+from zhuzi.train.checks import micro_batch, result_bytes
+from zhuzi.train.progress import is_main
 from zhuzi.train.recipe import Recipe
-from zhuzi.train.run import Run, TrainReport, is_main
+from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.trainer import LogLosses, OnSave, StageTrainer, checkpoints, losses, remove_partial, step_of
-
-
-def require_trainable(recipe: Recipe, folder: ModelFolder) -> None:
-    """Raise `RecipeError` for what can be known not to work before the output folder is touched."""
-    _micro_batch(recipe)
-    require_possible(folder, recipe)
 
 
 def train_stage(
@@ -43,14 +37,18 @@ def train_stage(
     collate: Callable[[Any], dict[str, torch.Tensor]],
     *,
     callbacks: Sequence[Any],
-    left_out: int = 0,
+    progress: bool | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> TrainReport:
-    """Train, go on from the last checkpoint if there is one, save the result, report."""
+    """Train, go on from the last checkpoint if there is one, save the result, report.
+
+    `counts` are what the report says of the data (its fields by name).
+    """
     arguments = _arguments(recipe, run)
     set_seed(recipe.seed)  # LoRA's first values are drawn from here
     model = load_for_training(folder, recipe)
     names = [name for name, _ in trainable(model)]
-    counts = count_parameters(model)
+    trained, parameters = count_parameters(model)
     before = digest_tensors(model) if recipe.verify_frozen else None
 
     trainer = StageTrainer(
@@ -58,7 +56,7 @@ def train_stage(
         args=arguments,
         train_dataset=dataset,
         data_collator=collate,
-        callbacks=[LogLosses(run.path / "log.jsonl"), OnSave(run.settle), *callbacks],
+        callbacks=[LogLosses(run.path / "log.jsonl", progress), OnSave(run.settle), *callbacks],
         keep_checkpoints=recipe.keep_checkpoints,
     )
     if is_main():
@@ -80,14 +78,14 @@ def train_stage(
         learning_rates=[(entry["step"], entry["learning_rate"]) for entry in history],
         tokens=trainer.state.num_input_tokens_seen,
         seconds=seconds,
-        trainable=counts[0],
-        parameters=counts[1],
+        trainable=trained,
+        parameters=parameters,
         trainable_names=names,
         resumed_from=None if last is None else step_of(last),
         frozen_checked=checked,
-        left_out=left_out,
         device=device_name(),
         compute_dtype=str(compute_dtype()).removeprefix("torch."),
+        **(counts or {}),
     )
     if is_main():
         _save(model, recipe, folder, report.result)
@@ -95,19 +93,8 @@ def train_stage(
     return report
 
 
-def _micro_batch(recipe: Recipe) -> tuple[int, int]:
-    """Sequences a forward on one device, and how many forwards make a step."""
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
-    micro = recipe.micro_batch_size or recipe.batch_size // devices
-    if micro == 0 or recipe.batch_size % (micro * devices):
-        raise RecipeError(
-            f"batch_size {recipe.batch_size} is no multiple of micro_batch_size {micro} x {devices} devices"
-        )
-    return micro, recipe.batch_size // (micro * devices)
-
-
 def _arguments(recipe: Recipe, run: Run) -> Any:
-    micro, forwards = _micro_batch(recipe)
+    micro, forwards = micro_batch(recipe)
     compute = compute_dtype()
     arguments = TrainingArguments(
         output_dir=str(run.checkpoints),
@@ -157,7 +144,7 @@ def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
         "recipe": recipe.model_dump(mode="json"),
     }
     # A run killed between this and its report saves its result again.
-    with new_folder(out, overwrite=True) as made:
+    with new_folder(out, overwrite=True, size=result_bytes(recipe, folder)) as made:
         if recipe.lora is None:
             trained = {n: p.detach().cpu().to(folder.dtype) for n, p in trainable(model)}
             if folder.tied and HEAD in folder.tensors:

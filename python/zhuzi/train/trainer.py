@@ -7,27 +7,23 @@ optimizer or RNG file) or crashed (half an adapter).
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
 from zhuzi._output import replace_folder
 from zhuzi.errors import TrainingError
 from zhuzi.model.weights import load_tensors
 from zhuzi.train.base import trainable
+from zhuzi.train.progress import bar, tell
 
 _WEIGHTS = "trainable.safetensors"
-
-_log = logging.getLogger(__name__)
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
@@ -145,18 +141,20 @@ class OnSave(TrainerCallback):  # type: ignore[misc]
 class LogLosses(TrainerCallback):  # type: ignore[misc]
     """Writes OUT/log.jsonl and tells how it goes: a bar on a terminal, log lines elsewhere."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, progress: bool | None = None) -> None:
+        self.path, self.progress = path, progress
         self.bar: Any = None
+        self.begun = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
         # A killed run may have logged steps beyond its last checkpoint: those are trained again.
         self.path.write_text("".join(_line(entry) for entry in losses(state)), encoding="utf-8")
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, unit="step", disable=not sys.stderr.isatty()
-        )
+        self.begun = True
+        self.bar = bar(state.max_steps, state.global_step, self.progress)
+        if state.global_step:
+            tell(f"goes on after step {state.global_step:,} of {state.max_steps:,}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # The sum since the last log line is not in a checkpoint. Closing it here, always, makes the lines of
@@ -168,13 +166,14 @@ class LogLosses(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         entry = state.log_history[-1]
-        if self.bar is None or "loss" not in entry:
+        if not self.begun or "loss" not in entry:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(entry))
-        self.bar.set_postfix(loss=f"{entry['loss']:.4f}")
-        if self.bar.disable:
-            _log.info("step %d of %d: loss %.4f", entry["step"], state.max_steps, entry["loss"])
+        if self.bar is not None:
+            self.bar.set_postfix(loss=f"{entry['loss']:.4f}")
+        elif self.progress is not False:
+            tell(f"step {entry['step']:,} of {state.max_steps:,}: loss {entry['loss']:.4f}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi.model.folder import ModelFolder
+from zhuzi.train.checks import require_possible
 from zhuzi.train.data import PadRecords, Records, digest_files
 from zhuzi.train.recipe import SftRecipe, resolve_recipe
 from zhuzi.train.run import Run, TrainReport
-from zhuzi.train.stage import require_trainable, train_stage
 
 
 def sft(
-    recipe: SftRecipe | str | Path, *, overwrite: bool = False, callbacks: Sequence[Any] = ()
+    recipe: SftRecipe | str | Path,
+    *,
+    overwrite: bool = False,
+    callbacks: Sequence[Any] = (),
+    progress: bool | None = None,
 ) -> TrainReport:
     """Tune a model on instructions, as the recipe says; go on where a killed run stopped.
 
@@ -26,21 +30,32 @@ def sft(
         MismatchError: the tokenizer's ids exceed the model's rows.
         OutputExistsError: the output folder holds something else.
         TrainingError: no record is left, or a loss that is no number.
+        OSError: the disk has no room for a checkpoint or the result.
     """
     source = Path(recipe) if isinstance(recipe, str | Path) else None
     recipe = resolve_recipe(recipe, SftRecipe)
     folder = ModelFolder.open(recipe.model)
     folder.require_rows()
-    require_trainable(recipe, folder)
+    require_possible(recipe, folder)
     records = Records(recipe.instructions, folder.tokenizer, recipe.sequence_length)
-    data = digest_files(recipe.instructions)
-    with Run.open(recipe, folder, data, overwrite=overwrite, source=source) as run:
-        return run.finished(overwrite) or train_stage(
+    said = f"{len(records):,} records"
+
+    def digest() -> str:
+        return digest_files(recipe.instructions)
+
+    with Run.open(recipe, folder, digest, overwrite=overwrite, source=source, said=said) as run:
+        done = run.finished(overwrite)
+        if done is not None:
+            return done
+        from zhuzi.train.stage import train_stage
+
+        return train_stage(
             recipe,
             folder,
             run,
             records,
             PadRecords(folder.tokenizer),
             callbacks=callbacks,
-            left_out=records.left_out,
+            progress=progress,
+            counts={"left_out": records.left_out},
         )

@@ -1,0 +1,104 @@
+"""What can be known of a run before torch is loaded: that it cannot be, what it does, what it will write."""
+
+from __future__ import annotations
+
+import os
+
+from zhuzi._disk import require_space
+from zhuzi._positions import positions
+from zhuzi.errors import RecipeError
+from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
+from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
+
+#: PEFT keeps the untrained matrix beside the one it trains (`modules_to_save`): it never runs.
+FROZEN_COPY = ".original_module."
+
+#: The name under which a folder stores a module's matrix.
+STORED_AS = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
+
+
+def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
+    """Raise `RecipeError` where the recipe asks for what this model or machine has not."""
+    micro_batch(recipe)
+    most = positions(folder.config)
+    if most is not None and recipe.sequence_length > most:
+        raise RecipeError(
+            f"sequence_length: {recipe.sequence_length} is beyond the {most} positions of {folder.path} "
+            f"(its max_position_embeddings); write {most} or less"
+        )
+    if recipe.lora is None:
+        return
+    present = {module_of(name) for name, info in folder.tensors.items() if len(info.shape) == 2}
+    present -= {"embed_tokens", *(["lm_head"] if folder.tied else [])}
+    for target in recipe.lora.targets:
+        if target not in present:  # PEFT passes over a name that matches nothing as long as another matches
+            raise RecipeError(
+                f"lora.targets: the model has no matrix {target!r} to adapt; it has "
+                f"{', '.join(sorted(present))}"
+            )
+
+
+def micro_batch(recipe: Recipe) -> tuple[int, int]:
+    """Sequences a forward on one device, and how many forwards make a step."""
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    micro = recipe.micro_batch_size or recipe.batch_size // devices
+    if micro == 0 or recipe.batch_size % (micro * devices):
+        raise RecipeError(
+            f"batch_size {recipe.batch_size} is no multiple of micro_batch_size {micro} x {devices} devices"
+        )
+    return micro, recipe.batch_size // (micro * devices)
+
+
+def require_room(recipe: Recipe, folder: ModelFolder) -> None:
+    """Raise `OSError` (ENOSPC) unless the disk of the output has room for a checkpoint and the result."""
+    require_space(recipe.output, checkpoint_bytes(recipe, folder) + result_bytes(recipe, folder))
+
+
+def checkpoint_bytes(recipe: Recipe, folder: ModelFolder) -> int:
+    """Bytes of a checkpoint: what trains in fp32, and AdamW's two moments of it."""
+    return 3 * _trained_bytes(recipe, folder)
+
+
+def result_bytes(recipe: Recipe, folder: ModelFolder) -> int:
+    """Bytes of the result: the whole model in its own type, or the adapter in fp32."""
+    if recipe.lora is None:
+        return sum(info.end - info.begin for info in folder.tensors.values())
+    return _trained_bytes(recipe, folder)
+
+
+def _trained_bytes(recipe: Recipe, folder: ModelFolder) -> int:
+    trained = 0
+    for name in trained_whole(recipe, tied=folder.tied):
+        rows, width = folder.tensors[STORED_AS[name]].shape
+        trained += rows * width
+    if recipe.lora is not None:
+        shapes = [t.shape for n, t in folder.tensors.items() if module_of(n) in recipe.lora.targets]
+        trained += sum(recipe.lora.rank * sum(shape) for shape in shapes if len(shape) == 2)
+    return 4 * trained
+
+
+def trained_whole(recipe: Recipe, *, tied: bool) -> list[str]:
+    """The modules whose matrices train whole. A tied head is the embedding: both would make two of it."""
+    return ["embed_tokens"] if tied and recipe.modules_to_save else list(recipe.modules_to_save)
+
+
+def module_of(name: str) -> str:
+    """The module a parameter belongs to, without PEFT's wrapping: `embed_tokens`, `q_proj`, ..."""
+    if FROZEN_COPY in name or ".lora_" in name:
+        return ""
+    return name.removesuffix(".weight").removesuffix(".modules_to_save.default").rpartition(".")[2]
+
+
+def in_words(recipe: PretrainRecipe | SftRecipe, folder: ModelFolder, data: str) -> str:
+    """One line that says what a run does, on `data`."""
+    whole = trained_whole(recipe, tied=folder.tied)
+    parts = [*(["LoRA"] if recipe.lora is not None else []), *whole]
+    return (
+        f"{recipe.task}: {' + '.join(parts)} of {folder.path} ({folder.rows:,} rows) on {data}, "
+        f"{_count(recipe.steps, 'step')} of {_count(recipe.batch_size, 'sequence')} of "
+        f"{recipe.sequence_length:,} tokens, to {recipe.output}"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

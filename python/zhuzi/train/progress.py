@@ -1,0 +1,46 @@
+"""How far a training is: a bar where somebody looks, lines elsewhere; said by the first process alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+_log = logging.getLogger("zhuzi.train")
+
+
+def is_main() -> bool:
+    """Whether this is the first of torchrun's processes, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def tell(line: str) -> None:
+    """One line of progress: to the log, or, in a script that has set up no logging, to stderr."""
+    if not is_main():
+        return
+    if _log.hasHandlers():
+        _log.info("%s", line)
+    else:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201  # logging would drop it
+
+
+def warn(line: str) -> None:
+    """One line that somebody should read."""
+    if is_main():
+        _log.warning("%s", line)
+
+
+def bar(total: int, done: int, wanted: bool | None) -> Any:
+    """A bar of `total` steps, `done` of them before, or none where lines are to be written.
+
+    `wanted` none: in a notebook, and on a terminal.
+    """
+    notebook = "ipykernel" in sys.modules or "google.colab" in sys.modules
+    if not (wanted or (wanted is None and (notebook or sys.stderr.isatty()))):
+        return None
+    # Without ipywidgets tqdm's notebook bar warns, and fails.
+    kind = "tqdm.notebook" if notebook and find_spec("ipywidgets") else "tqdm"
+    return import_module(kind).tqdm(total=total, initial=done, unit="step")
