@@ -182,13 +182,15 @@ def test_a_bad_recipe(run: Callable[..., Outcome], tmp_path: Path) -> None:
     assert "unknown key 'learning_rat'; did you mean 'learning_rate'?" in failed.err
 
 
-def test_a_missing_extra_is_named(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("zhuzi.model.extend", "zhuzi.model.folder"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    failed = run("model", "extend", "--model", "m", "--tokenizer", "t", "--out", "o")
-    assert failed.code == 1
-    assert "pip install 'zhuzi[train]'" in failed.err
+def test_a_missing_extra_is_named() -> None:
+    hidden = "import sys; sys.modules['pydantic'] = None; from zhuzi.cli import main; main()"
+    failed = subprocess.run(
+        [sys.executable, "-c", hidden, "pretrain", "r.yaml"], capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 1
+    assert (
+        failed.stderr == "zhuzi: this command needs pydantic; install it with: pip install 'zhuzi[train]'\n"
+    )
 
 
 def test_a_bad_record_through_the_real_process(merged: Path, tmp_path: Path) -> None:
