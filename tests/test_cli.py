@@ -59,6 +59,26 @@ def test_help_names_every_command(run: Callable[..., Outcome]) -> None:
     assert run("--version").out.strip() == f"zhuzi, version {zhuzi.__version__}"
 
 
+def test_commands_stand_in_the_order_of_the_road(run: Callable[..., Outcome]) -> None:
+    def listed(*group: str) -> list[str]:
+        lines = run(*group, "--help").out.split("Commands:\n")[1].splitlines()
+        return [line.split()[0] for line in lines if line[:2] == "  " and line[2:3].strip()]
+
+    assert listed() == ["vocab", "corpus", "model", "pretrain", "sft", "chat", "demo"]
+    assert listed("vocab") == ["train", "merge"]
+    assert listed("corpus") == ["encode", "verify", "merge", "export", "stats", "show"]
+    assert listed("model") == ["extend", "merge"]
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_no_summary_is_cut(
+    columns: str, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for group in ([], ["vocab"], ["corpus"], ["model"]):
+        assert "..." not in run(*group, "--help").out.split("Commands:\n")[1]
+
+
 def test_every_command_and_option_has_help() -> None:
     def walk(command, path):  # type: ignore[no-untyped-def]
         assert command.help, path

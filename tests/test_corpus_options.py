@@ -176,7 +176,7 @@ def test_what_is_shown(merged: Path, chinese_texts: list[str], tmp_path: Path) -
     text = CliRunner().invoke(cli, [*line, str(tmp_path / "text")])
     assert text.exit_code == 0, text.output
     assert f"{30 * len(chinese_texts):,} documents" in text.output and "MB/s of text" in text.output
-    assert "1 documents without characters were left out" in text.output
+    assert "left out: 1 document without characters" in text.output
     lines = CliRunner().invoke(cli, [*line, str(tmp_path / "json"), "--log-format", "json"])
     events = [json.loads(line) for line in lines.output.splitlines()]
     assert events[-1]["event"] == "finished" and events[-1]["empty_documents"] == 1

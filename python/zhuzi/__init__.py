@@ -6,16 +6,26 @@ a function here. Names are loaded when first used, so that `import zhuzi` stays 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from zhuzi._core import __version__
+from zhuzi._lazy import lazy
 
 if TYPE_CHECKING:
+    from zhuzi import chat, corpus, demo, errors, evaluate, model, shards, tokenizer, train, vocab
     from zhuzi.chat import Chat
     from zhuzi.corpus import encode_corpus
     from zhuzi.demo import run_demo
-    from zhuzi.errors import ZhuziError
+    from zhuzi.errors import (
+        InputError,
+        MismatchError,
+        ModelFileError,
+        OutputExistsError,
+        RecipeError,
+        TrainingError,
+        VocabSizeError,
+        ZhuziError,
+    )
     from zhuzi.evaluate import bits_per_byte
     from zhuzi.model import extend_model, merge_adapter
     from zhuzi.shards import Corpus
@@ -23,54 +33,78 @@ if TYPE_CHECKING:
     from zhuzi.train import load_recipe, pretrain, sft
     from zhuzi.vocab import merge_vocab, train_vocab
 
-_HOMES = {
-    "Chat": "zhuzi.chat",
-    "Corpus": "zhuzi.shards",
-    "EncodedBatch": "zhuzi.tokenizer",
-    "Encoding": "zhuzi.tokenizer",
-    "Tokenizer": "zhuzi.tokenizer",
-    "ZhuziError": "zhuzi.errors",
-    "bits_per_byte": "zhuzi.evaluate",
-    "encode_corpus": "zhuzi.corpus",
-    "extend_model": "zhuzi.model",
-    "load_recipe": "zhuzi.train",
-    "merge_adapter": "zhuzi.model",
-    "merge_vocab": "zhuzi.vocab",
-    "pretrain": "zhuzi.train",
-    "run_demo": "zhuzi.demo",
-    "sft": "zhuzi.train",
-    "train_vocab": "zhuzi.vocab",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'zhuzi' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
-
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Chat": "zhuzi.chat",
+        "Corpus": "zhuzi.shards",
+        "EncodedBatch": "zhuzi.tokenizer",
+        "Encoding": "zhuzi.tokenizer",
+        "InputError": "zhuzi.errors",
+        "MismatchError": "zhuzi.errors",
+        "ModelFileError": "zhuzi.errors",
+        "OutputExistsError": "zhuzi.errors",
+        "RecipeError": "zhuzi.errors",
+        "Tokenizer": "zhuzi.tokenizer",
+        "TrainingError": "zhuzi.errors",
+        "VocabSizeError": "zhuzi.errors",
+        "ZhuziError": "zhuzi.errors",
+        "bits_per_byte": "zhuzi.evaluate",
+        "chat": None,
+        "corpus": None,
+        "demo": None,
+        "encode_corpus": "zhuzi.corpus",
+        "errors": None,
+        "evaluate": None,
+        "extend_model": "zhuzi.model",
+        "load_recipe": "zhuzi.train",
+        "merge_adapter": "zhuzi.model",
+        "merge_vocab": "zhuzi.vocab",
+        "model": None,
+        "pretrain": "zhuzi.train",
+        "run_demo": "zhuzi.demo",
+        "sft": "zhuzi.train",
+        "shards": None,
+        "tokenizer": None,
+        "train": None,
+        "train_vocab": "zhuzi.vocab",
+        "vocab": None,
+    },
+)
 
 __all__ = [
     "Chat",
     "Corpus",
     "EncodedBatch",
     "Encoding",
+    "InputError",
+    "MismatchError",
+    "ModelFileError",
+    "OutputExistsError",
+    "RecipeError",
     "Tokenizer",
+    "TrainingError",
+    "VocabSizeError",
     "ZhuziError",
     "__version__",
     "bits_per_byte",
+    "chat",
+    "corpus",
+    "demo",
     "encode_corpus",
+    "errors",
+    "evaluate",
     "extend_model",
     "load_recipe",
     "merge_adapter",
     "merge_vocab",
+    "model",
     "pretrain",
     "run_demo",
     "sft",
+    "shards",
+    "tokenizer",
+    "train",
     "train_vocab",
+    "vocab",
 ]

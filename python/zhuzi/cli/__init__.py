@@ -19,13 +19,13 @@ from zhuzi.cli.chat import chat
 from zhuzi.cli.corpus import corpus
 from zhuzi.cli.demo import demo
 from zhuzi.cli.model import model
-from zhuzi.cli.options import reason
+from zhuzi.cli.options import Road, reason
 from zhuzi.cli.train import pretrain, sft
 from zhuzi.cli.vocab import vocab
 from zhuzi.errors import ZhuziError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Road, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="zhuzi")
 def cli() -> None:
     """Teach an existing LLaMA Chinese (铸字, "casting type").

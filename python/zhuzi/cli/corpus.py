@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from zhuzi._show import count
 from zhuzi.cli import options
 from zhuzi.cli.options import OUT_FILE, PATH, reason, say
 
@@ -20,7 +21,7 @@ from zhuzi.cli.options import OUT_FILE, PATH, reason, say
 PATIENCE = 0.8
 
 
-@click.group()
+@click.group(cls=options.Road)
 def corpus() -> None:
     """Encode text into training shards; check, join, export and look into them."""
 
@@ -191,7 +192,7 @@ def verify(folder: Path) -> None:
         lines = str(error).splitlines()
         for line in lines:
             click.echo(line, err=True)
-        raise InputError(f"{folder}: {len(lines)} things are not as they should be") from None
+        raise InputError(f"{folder}: {count(len(lines), 'thing')} not as it should be") from None
     say("{folder}: every byte is as the manifest says", folder=folder)
 
 
@@ -204,7 +205,12 @@ def merge(folder: Path, out: Path, overwrite: bool) -> None:
     from zhuzi.corpus import merge_shards
 
     made = merge_shards(folder, out, overwrite=overwrite)
-    say("{out}.bin, .idx: {d} documents, {t} tokens", out=out, d=made.documents, t=made.tokens)
+    say(
+        "{out}.bin, .idx: {documents}, {tokens}",
+        out=out,
+        documents=count(made.documents, "document"),
+        tokens=count(made.tokens, "token"),
+    )
 
 
 @corpus.command("export")
@@ -234,9 +240,9 @@ def export(folder: Path, out: Path, kind: str, block: int | None, overwrite: boo
         made = export_datatrove(folder, out, overwrite=overwrite)
     else:
         made = export_dataset(folder, out, block=block, overwrite=overwrite)
-    say("{out}: {rows} rows, {tokens} tokens", out=out, rows=made.rows, tokens=made.tokens)
+    say("{out}: {rows}, {tokens}", out=out, rows=count(made.rows, "row"), tokens=count(made.tokens, "token"))
     if made.left_over:
-        say("{n} tokens at the end fill no block and were left out", n=made.left_over)
+        say("left out, for they fill no block: {tokens} at the end", tokens=count(made.left_over, "token"))
 
 
 @corpus.command("stats")
@@ -294,7 +300,7 @@ def show(folder: Path, number: int, tokenizer: Path, ids: bool) -> None:
         stretch = f"{document.start:,} to {document.end:,}"
         place = f"number {document.place:,} kept of {stretch} (no closer: {reason(error)})"
     click.echo(
-        f"document {number:,} of {document.shard}, {len(document.ids):,} tokens; "
+        f"document {number:,} of {document.shard}, {count(len(document.ids), 'token')}; "
         f"from {document.source}, {place}",
         err=True,
     )

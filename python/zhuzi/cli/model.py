@@ -11,7 +11,7 @@ from zhuzi.cli import options
 from zhuzi.cli.options import MODEL, PATH, say
 
 
-@click.group()
+@click.group(cls=options.Road)
 def model() -> None:
     """Grow a model, or merge an adapter into one."""
 

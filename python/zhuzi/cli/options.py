@@ -53,6 +53,21 @@ OUT_FOLDER = Output(readable=False, path_type=Path)
 OUT_FILE = Output(readable=False, path_type=Path)
 MODEL = _Model()
 
+
+class Road(click.Group):
+    """Commands in the order in which the road takes them, each with its first sentence whole."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands as they were added, not by their names."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does it, but long summaries are wrapped, not cut."""
+        rows = [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 out = click.option("--out", type=OUT_FOLDER, required=True, help="Folder to write; must be new or empty.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what Zhuzi wrote there before.")
 field = click.option(

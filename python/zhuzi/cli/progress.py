@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 from tqdm import tqdm
 
+from zhuzi._show import count
 from zhuzi.corpus.encode import EncodedCorpus
 
 #: Seconds between two lines of a log, and between two JSON lines.
@@ -68,7 +69,8 @@ class Bar(Reporter):
     def show(self, done: int, total: int, documents: int, tokens: int) -> None:
         if self._bar is None:
             self._bar = tqdm(total=total or None, initial=done, unit="B", unit_scale=True, unit_divisor=1000)
-        self._bar.set_postfix_str(f"{documents:,} documents, {tokens:,} tokens", refresh=False)
+        shown = f"{count(documents, 'document')}, {count(tokens, 'token')}"
+        self._bar.set_postfix_str(shown, refresh=False)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
@@ -84,7 +86,8 @@ class Log(Reporter):
     def show(self, done: int, total: int, documents: int, tokens: int) -> None:
         left = self.left(done, total)
         share = f"{100 * done / total:.1f} % of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB"
-        line = f"{share}, {documents:,} documents, {tokens:,} tokens, {self.speed(done) / 1e6:.1f} MB/s"
+        shown = f"{count(documents, 'document')}, {count(tokens, 'token')}"
+        line = f"{share}, {shown}, {self.speed(done) / 1e6:.1f} MB/s"
         if left is not None:
             line += f", {_clock(left)} left"
         click.echo(line, err=True)
@@ -132,30 +135,33 @@ def summary(made: EncodedCorpus, seconds: float, log_format: str) -> str:
     lines = []
     if made.outcome == "already":
         lines.append(f"{made.folder}: finished before by the same command; nothing to do")
-    head = f"{made.folder}: {made.documents:,} documents, {made.tokens:,} tokens in {made.shards:,} shards"
+    head = (
+        f"{made.folder}: {count(made.documents, 'document')}, {count(made.tokens, 'token')} in "
+        f"{count(made.shards, 'shard')}"
+    )
     if made.outcome == "finished" and made.tokens:
         speed = made.encoded_bytes / 1e6 / seconds
         ratio = made.characters / made.tokens
         head += f" ({speed:.1f} MB/s of text, {ratio:.2f} characters a token)"
     lines.append(head)
     if made.resumed and made.outcome == "finished":
-        lines.append(f"{made.resumed:,} of {made.tasks:,} tasks were done before")
+        lines.append(f"done before: {made.resumed:,} of {count(made.tasks, 'task')}")
     if made.outcome == "unsealed":
         lines.append(
-            f"{len(made.missing):,} of {made.tasks:,} tasks are missing; when all parts are done, the same "
-            "command without --task seals the corpus"
+            f"missing: {len(made.missing):,} of {count(made.tasks, 'task')}; when all parts are done, the "
+            "same command without --task seals the corpus"
         )
-    for count, what in [
-        (made.empty_documents, "documents without characters were left out"),
-        (made.short_documents, "too short documents were left out"),
-        (made.long_documents, "too long documents were left out"),
-        (made.foreign_documents, "documents with too little Han were left out"),
-        (made.unsampled_documents, "documents are outside the sample"),
-        (made.duplicate_documents, "duplicates were left out"),
-        (made.bad_records, "records could not be read: see rejects.jsonl"),
+    for number, noun, why in [
+        (made.empty_documents, "document", "without characters"),
+        (made.short_documents, "document", "too short"),
+        (made.long_documents, "document", "too long"),
+        (made.foreign_documents, "document", "with too little Han"),
+        (made.unsampled_documents, "document", "outside the sample"),
+        (made.duplicate_documents, "document", "equal to an earlier one"),
+        (made.bad_records, "record", "that cannot be read: see rejects.jsonl"),
     ]:
-        if count:
-            lines.append(f"{count:,} {what}")
+        if number:
+            lines.append(f"left out: {count(number, noun)} {why}")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from zhuzi.cli import options
 from zhuzi.cli.options import OUT_FILE, PATH, say
 
 
-@click.group()
+@click.group(cls=options.Road)
 def vocab() -> None:
     """Train a Chinese vocabulary and merge it into a base model's."""
 

@@ -5,8 +5,9 @@ Names are loaded when first used: exports bring numpy and pyarrow, encoding brin
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from zhuzi._lazy import lazy
 
 if TYPE_CHECKING:
     from zhuzi.corpus.cluster import encode_corpus_on_ray
@@ -17,37 +18,31 @@ if TYPE_CHECKING:
     from zhuzi.corpus.show import DocumentOrigin, ShownDocument, locate_document, show_document
     from zhuzi.corpus.stats import CorpusStats, SourceStats, corpus_stats
 
-_HOMES = {
-    "SHARD_BYTES": "encode",
-    "CorpusPlan": "plan",
-    "CorpusStats": "stats",
-    "DocumentOrigin": "show",
-    "EncodedCorpus": "encode",
-    "ExportedCorpus": "export",
-    "MergedShards": "shards",
-    "ShownDocument": "show",
-    "SourceStats": "stats",
-    "as_arrow": "export",
-    "corpus_stats": "stats",
-    "encode_corpus": "encode",
-    "encode_corpus_on_ray": "cluster",
-    "export_dataset": "export",
-    "export_datatrove": "export",
-    "locate_document": "show",
-    "merge_shards": "shards",
-    "plan_corpus": "plan",
-    "show_document": "show",
-    "verify_corpus": "shards",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'zhuzi.corpus' has no attribute {name!r}")
-    value = getattr(import_module(f"zhuzi.corpus.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "SHARD_BYTES": "zhuzi.corpus.encode",
+        "CorpusPlan": "zhuzi.corpus.plan",
+        "CorpusStats": "zhuzi.corpus.stats",
+        "DocumentOrigin": "zhuzi.corpus.show",
+        "EncodedCorpus": "zhuzi.corpus.encode",
+        "ExportedCorpus": "zhuzi.corpus.export",
+        "MergedShards": "zhuzi.corpus.shards",
+        "ShownDocument": "zhuzi.corpus.show",
+        "SourceStats": "zhuzi.corpus.stats",
+        "as_arrow": "zhuzi.corpus.export",
+        "corpus_stats": "zhuzi.corpus.stats",
+        "encode_corpus": "zhuzi.corpus.encode",
+        "encode_corpus_on_ray": "zhuzi.corpus.cluster",
+        "export_dataset": "zhuzi.corpus.export",
+        "export_datatrove": "zhuzi.corpus.export",
+        "locate_document": "zhuzi.corpus.show",
+        "merge_shards": "zhuzi.corpus.shards",
+        "plan_corpus": "zhuzi.corpus.plan",
+        "show_document": "zhuzi.corpus.show",
+        "verify_corpus": "zhuzi.corpus.shards",
+    },
+)
 
 __all__ = [
     "SHARD_BYTES",
