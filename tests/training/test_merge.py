@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -79,7 +80,6 @@ def test_a_mangled_adapter_is_refused(model: Path, adapter: Path, tmp_path: Path
     for number, (change, message) in enumerate([
         ({"peft_type": "LORA"}, "has no r, lora_alpha, target_modules"),
         ({**config, "target_modules": ["q_proj"]}, "damaged|disagree about .*v_proj"),
-        ({**config, "modules_to_save": None}, "damaged|disagree about .*(embed_tokens|lm_head)"),
         ({**config, "r": 2}, "damaged|PEFT cannot load it"),
         ({**config, "target_modules": ["query"]}, "damaged|PEFT cannot load it"),
         ({**config, "lora_alpha": 1} if record else {**config, "r": "x"}, "damaged|PEFT cannot load it"),
@@ -148,7 +148,7 @@ def test_refused(
     )
     refused(MismatchError, "it was made on a model of another size", model,
             changed("b", lambda t: t.update({name: t[name][:, 1:].contiguous()})))  # fmt: skip
-    refused(MismatchError, "before the vocabulary was extended", base_model, changed("c", lambda t: None))
+    refused(MismatchError, "give the base with as many rows", base_model, changed("c", lambda t: None))
     refused(TrainingError, "logits differ by nan", model, changed("d", lambda t: t[name].fill_(float("nan"))))
     refused(InputError, "no adapter_config.json", model, model)
 
@@ -165,6 +165,88 @@ def test_a_merge_that_differs_is_not_written(
     with pytest.raises(TrainingError, match=r"differ by 2\.0e-04"):
         merge_adapter(model, adapter, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "save", "counts"),
+    [
+        ({}, {"save_embedding_layers": True}, (4, 2)),
+        ({"target_modules": ["q_proj", "embed_tokens", "lm_head"]}, {}, (4, 2)),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, {"save_embedding_layers": False}, (3, 0)),
+        ({"use_dora": True}, {}, (4, 0)),
+        ({"use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 16}}, {}, (4, 0)),
+        ({"target_modules": "all-linear", "bias": "lora_only"}, {}, (14, 4)),
+    ],
+)
+@pytest.mark.parametrize("tied", [False, True])
+def test_adapters_of_others(
+    make_model: Callable[..., Path],
+    tmp_path: Path,
+    settings: dict[str, Any],
+    save: dict[str, Any],
+    counts: tuple[int, int],
+    tied: bool,
+) -> None:
+    """What PEFT saved by itself is merged as PEFT merges it: the same matrices, rounded to 16 bits."""
+    base = make_model(tmp_path / "base", tie_word_embeddings=tied, attention_bias=True)
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config = LoraConfig(
+        **{"r": 4, "task_type": "CAUSAL_LM", "target_modules": ["q_proj", "v_proj"], **settings}
+    )
+    adapted = get_peft_model(model, config)
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name or (save and "embed" in name) or "bias" in name:
+            parameter.data += 0.02 * torch.randn_like(parameter)
+    adapted.save_pretrained(tmp_path / "adapter", **save)
+    if tied and "embed_tokens" in settings.get("target_modules", ()):
+        with pytest.raises(InputError, match=r"which in .*base are one matrix"):
+            merge_adapter(base, tmp_path / "adapter", tmp_path / "out", unverified=True)
+        return
+    if "bias" in settings:
+        counts = (counts[0], 8)  # of q, k, v and o in two layers
+    report = merge_adapter(base, tmp_path / "adapter", tmp_path / "out", unverified=True)
+    assert (report.merged, report.replaced) == counts
+
+    fresh = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(fresh, tmp_path / "adapter").merge_and_unload().state_dict()
+    before, made = ModelFolder.open(base), ModelFolder.open(tmp_path / "out")
+    assert any(not torch.equal(before.read(name), made.read(name)) for name in made.tensors)
+    for name in made.tensors:
+        assert torch.equal(made.read(name), theirs[name].half()), name
+
+
+def test_adapters_that_are_not_merged(base_model: Path, adapter: Path, model: Path, tmp_path: Path) -> None:
+    def refused(folder: Path, message: str) -> None:
+        with pytest.raises(ZhuziError, match=message):
+            merge_adapter(model, folder, tmp_path / "out", unverified=True)
+        assert not (tmp_path / "out").exists()
+
+    def copied(name: str) -> Path:
+        folder = Path(shutil.copytree(adapter, tmp_path / name))
+        (folder / "zhuzi.json").unlink()
+        return folder
+
+    pickled = copied("pickled")
+    (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
+    refused(pickled, r"holds only adapter_model\.bin, a pickle .*save_pretrained")
+    other = copied("other") / "adapter_model.safetensors"
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    save_file({**load_file(other), name.replace("lora_A", "lora_B.bias"): torch.zeros(4)}, other)
+    refused(other.parent, "has no place .* of a kind that is not merged")
+
+
+def test_a_full_disk_is_named(
+    model: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the libraries are loaded, which takes longer than to look."""
+    free = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
+    monkeypatch.setattr(merge, "_adapted", None)
+    with pytest.raises(OSError, match=r"needs [\d,]+ bytes, and 1,000 are free") as caught:
+        merge_adapter(model, adapter, tmp_path / "out")
+    assert caught.value.filename == str(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_refusal_imports_nothing_heavy(

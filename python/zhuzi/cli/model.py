@@ -51,21 +51,20 @@ def extend(
     made = extend_model(
         base, tokenizer, out, dtype=dtype, pad_to_multiple=pad_to_multiple, overwrite=overwrite
     )
-    say(
-        "{out}: {old} rows became {new}, stored in {dtype}",
-        out=out,
-        old=made.old_rows,
-        new=made.new_rows,
-        dtype=made.dtype,
-    )
-    if made.padding:
-        say("{ids} ids, and {padding} rows of padding behind them", ids=made.ids, padding=made.padding)
     for token, (before, after) in made.moved.items():
         moved = "{token!r} moved from id {before} to {after}, and its rows with it"
         say(moved, token=token, before=before, after=after)
-    if made.left_out:
-        names = ", ".join(map(repr, made.left_out))
-        say("left out, as the tokenizer has not and the base had no row for: {names}", names=names)
+    for token in made.left_out:
+        say("{token!r} is left out: the base has no row for it, the tokenizer no id", token=token)
+    padded = f" ({made.ids:,} ids, {made.padding:,} rows of padding)" if made.padding else ""
+    say(
+        "{out}: {old} rows became {new}{padded}, stored in {dtype}",
+        out=out,
+        old=made.old_rows,
+        new=made.new_rows,
+        padded=padded,
+        dtype=made.dtype,
+    )
 
 
 @model.command("merge")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,12 @@ from zhuzi.model.weights import TensorInfo, read_header
 RESTORE = "take the adapter folder from its training run again"
 
 _PREFIX = "base_model.model."  # PEFT's, before each of its tensors' names
+# What PEFT writes in place of a matrix's own `.weight`: the factors of LoRA on a linear layer and on an
+# embedding, and DoRA's magnitudes. `base_layer` is the matrix itself, saved whole beside its factors.
+_FACTOR = re.compile(
+    r"\.(lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
+)
+_PICKLE = "adapter_model.bin"
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,11 @@ class AdapterFolder:
             InputError: no adapter in the folder, one of another kind than LoRA, or a damaged one.
         """
         settings, weights = (path / name for name in ADAPTER_FILES)
+        if (path / _PICKLE).is_file() and not weights.is_file():
+            raise InputError(
+                f"{path}: holds only {_PICKLE}, a pickle that runs code when it is loaded; convert it once, "
+                "where you trust it: PeftModel.from_pretrained(BASE_MODEL, DIR).save_pretrained(NEW_DIR)"
+            )
         for file in (settings, weights):
             if not file.is_file():
                 raise InputError(f"{path}: holds no {file.name}; name the adapter folder of a training run")
@@ -59,19 +72,18 @@ class AdapterFolder:
                 target = base.tensors[EMBEDDING]
             if target is None:
                 raise MismatchError(
-                    f"{self.path}: its tensor {name} has no place in {base.path}; it is another model's"
+                    f"{self.path}: its tensor {name} has no place in {base.path}: it is another model's, or "
+                    "of a kind that is not merged"
                 )
-            fits = info.shape == target.shape
-            if ".lora_A." in name:
-                fits = info.shape[1:] == target.shape[1:]
-            elif ".lora_B." in name:
-                fits = info.shape[:1] == target.shape[:1]
-            if not fits:
-                raise MismatchError(
-                    f"{self.path}: its tensor {name} is {list(info.shape)}, the base's "
-                    f"{list(target.shape)}; it was made on a model of another size, or before the vocabulary "
-                    "was extended"
-                )
+            if _fits(name, info.shape, target.shape):
+                continue
+            why = "it was made on a model of another size, or before the vocabulary was extended"
+            if target_of(name) in (EMBEDDING, HEAD) and info.shape[1:] == target.shape[1:]:
+                why = "give the base with as many rows (see `zhuzi model extend`)"
+            raise MismatchError(
+                f"{self.path}: its tensor {name} is {list(info.shape)}, the base's "
+                f"{list(target.shape)}; {why}"
+            )
 
     def require_whole(self) -> None:
         """Compare both files with the record's digests; reads every byte of them.
@@ -103,6 +115,10 @@ class AdapterFolder:
             value = value[key]
         return value
 
+    def adapts(self, *matrices: str) -> bool:
+        """Whether it adds to one of these matrices (rather than to put another in its place)."""
+        return any(target_of(name) in matrices and not is_whole(name) for name in self.tensors)
+
     def targets(self, base: ModelFolder) -> set[str]:
         """The base's matrices that the adapter changes."""
         return {target_of(name) for name in self.tensors} & set(base.tensors)
@@ -110,4 +126,26 @@ class AdapterFolder:
 
 def target_of(name: str) -> str:
     """The matrix that a tensor of an adapter changes: `...q_proj.lora_A.weight` -> `...q_proj.weight`."""
-    return name.removeprefix(_PREFIX).replace(".lora_A.", ".").replace(".lora_B.", ".")
+    return _FACTOR.sub(".weight", name.removeprefix(_PREFIX)).replace(".base_layer.", ".")
+
+
+def is_whole(name: str) -> bool:
+    """Whether a tensor of an adapter is put in a matrix's place, and not added to it."""
+    return _FACTOR.search(name) is None
+
+
+def _fits(name: str, shape: tuple[int, ...], matrix: tuple[int, ...]) -> bool:
+    factor = _FACTOR.search(name)
+    if factor is None or len(matrix) != 2:
+        return shape == matrix
+    if factor[1] == "lora_magnitude_vector":  # of the columns' or rows' lengths, as PEFT's version had it
+        return math.prod(shape) in matrix
+    if len(shape) != 2:
+        return False
+    # [rank, in] and [out, rank] of a linear layer; [rank, ids] and [size, rank] of an embedding.
+    return {
+        "lora_A.weight": shape[1] == matrix[1],
+        "lora_B.weight": shape[0] == matrix[0],
+        "lora_embedding_A": shape[1] == matrix[0],
+        "lora_embedding_B": shape[0] == matrix[1],
+    }[factor[1]]

@@ -99,9 +99,13 @@ class ModelFolder:
     @property
     def dtype(self) -> torch.dtype:
         """`dtype_name` as torch's own."""
+        return self.dtype_of(EMBEDDING)
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The type one of the float tensors is stored in."""
         import torch
 
-        dtype: torch.dtype = getattr(torch, self.dtype_name)
+        dtype: torch.dtype = getattr(torch, _DTYPES[self.tensors[name].dtype])
         return dtype
 
     @cached_property
@@ -135,9 +139,10 @@ class ModelFolder:
 
     def bytes_in(self, dtype: str) -> int:
         """Bytes of all tensors once those in fp32 are rounded to `dtype`."""
-        half = dtype != "float32"
-        sizes = ((info.end - info.begin, info.dtype) for info in self.tensors.values())
-        return sum(size // 2 if half and kind == "F32" else size for size, kind in sizes)
+        return sum(
+            (info.end - info.begin) // (2 if dtype != "float32" and info.dtype == "F32" else 1)
+            for info in self.tensors.values()
+        )
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, as stored."""

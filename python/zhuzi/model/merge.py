@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhuzi._output import new_folder, require_free
+from zhuzi._output import new_folder, require_free, require_space
 from zhuzi.errors import InputError, MismatchError, TrainingError, ZhuziError
-from zhuzi.model.adapter import RESTORE, AdapterFolder
+from zhuzi.model.adapter import RESTORE, AdapterFolder, is_whole
 from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, RECORD, ModelFolder, first_line, write_record
+from zhuzi.model.weights import load_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -69,16 +70,26 @@ def merge_adapter(
             "know that it was, merge it with --unverified"
         )
     made_by.require_fitting(base)
+    size = base.bytes_in("float32")  # as they are
+    require_space(out, size)
     _log.info(f"merging {adapter} into {base.path} ({base.rows:,} rows, {base.dtype_name})")
     made_by.require_whole()
     made_by.require_made_on(base)
 
     probe = _probe(base.rows)
     merged = _adapted(base, made_by)
-    matched = sum(".lora_A." in name for name, _ in merged.named_parameters())
+    matched = len({name for name in made_by.tensors if "lora_A" in name or "lora_embedding_A" in name})
     wanted = _logits(merged, probe)
-    merged = merged.merge_and_unload().eval()
+    try:
+        merged = merged.merge_and_unload().eval()
+    except Exception as error:  # what PEFT can train and not merge
+        raise InputError(f"{adapter}: PEFT cannot merge it ({first_line(error)})") from error
     difference = _difference(_logits(merged, probe), wanted)
+    if difference > _TOLERANCE and base.tied and made_by.adapts(EMBEDDING, HEAD):
+        raise InputError(
+            f"{adapter}: adapts one of embedding and head, which in {base.path} are one matrix "
+            "(tie_word_embeddings): they would have to differ; train it on an untied base"
+        )
     if not difference <= _TOLERANCE:  # so that NaN fails too
         raise TrainingError(
             f"{adapter}: merged into {base.path}, the logits differ by {difference:.1e} (at most "
@@ -86,11 +97,11 @@ def merge_adapter(
         )
 
     changed = made_by.targets(base)
-    matrices = {name: t.to(base.dtype) for name, t in merged.state_dict().items() if name in changed}
+    matrices = {name: t.to(base.dtype_of(name)) for name, t in merged.state_dict().items() if name in changed}
     del merged
     if base.tied and HEAD in base.tensors and EMBEDDING in matrices:
         matrices[HEAD] = matrices[EMBEDDING].clone()
-    with new_folder(out, overwrite=overwrite, inputs=inputs) as made:
+    with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as made:
         base.copy(made, matrices)
         base.tokenizer.save(made)
         write_record(
@@ -105,7 +116,7 @@ def merge_adapter(
     return MergeReport(
         out=out,
         merged=matched,
-        replaced=sum(".lora_" not in name for name in made_by.tensors),
+        replaced=sum(map(is_whole, made_by.tensors)),
         difference=difference,
         difference_stored=difference_stored,
         verified=verified,
@@ -124,6 +135,8 @@ def _adapted(base: ModelFolder, adapter: AdapterFolder) -> Any:
     except Exception as error:  # kinds of PEFT's, safetensors', torch's and Python's own
         raise InputError(f"{adapter.path}: PEFT cannot load it ({first_line(error)}); {RESTORE}") from error
     held = set(get_peft_model_state_dict(merged, save_embedding_layers=False))
+    # Beside what its settings name, PEFT saves embedding and head whole, where they were adapted or resized.
+    held |= {name for name in set(adapter.tensors) - held if _is_loaded(merged, adapter, name)}
     if held != set(adapter.tensors):
         name = min(held ^ set(adapter.tensors))
         raise InputError(
@@ -131,6 +144,18 @@ def _adapted(base: ModelFolder, adapter: AdapterFolder) -> Any:
             f"{len(held ^ set(adapter.tensors)) - 1} more); {RESTORE}"
         )
     return merged
+
+
+def _is_loaded(merged: Any, adapter: AdapterFolder, name: str) -> bool:
+    """Whether a whole matrix of the adapter now stands in the model, to the bit."""
+    import torch
+
+    if not is_whole(name):
+        return False
+    held = merged.state_dict().get(name)
+    return held is not None and torch.equal(
+        held, load_tensor(adapter.tensors[name].file, name).to(held.dtype)
+    )
 
 
 def _reload(folder: Path) -> Any:
