@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from zhuzi._positions import positions
 from zhuzi.errors import InputError
 from zhuzi.prompt import format_prompt
 from zhuzi.tokenizer import Tokenizer
+
+# torch is imported where it is used: a folder that holds no model is refused before it is loaded.
+if TYPE_CHECKING:
+    import torch
+
+_log = logging.getLogger(__name__)
 
 _GREEDY = 1e-5  # a temperature below draws the likeliest id anyway, and its quotients would overflow
 
@@ -35,9 +42,12 @@ class Chat:
         """
         from zhuzi.model.folder import ModelFolder
 
-        place = _device(device)
         folder = ModelFolder.open(path)
         folder.require_rows()
+        _require_bos(folder.tokenizer)
+        import torch
+
+        place = _device(device)
         dtype = torch.float32 if place.type == "cpu" else folder.dtype
         return cls(folder.load(dtype, place), folder.tokenizer)
 
@@ -55,15 +65,16 @@ class Chat:
     ) -> Iterator[str]:
         """The answer, piece by piece; never half a character. Ends at EOS or after `max_new_tokens`.
 
+        It also ends, with a warning, where the model's positions are full.
+
         The prompt's ids are those of tuning. The defaults are the published inference settings; a temperature
         of 0 always takes the likeliest token, a seed repeats a draw.
 
         Raises:
             ValueError: a setting that cannot be (a penalty of 0, a temperature that is no number).
+            InputError: the prompt leaves no room for an answer in the model's positions.
         """
-        if self.tokenizer.bos_id is None:
-            raise InputError("the tokenizer has no BOS id, with which every prompt of tuning begins")
-        prompt = [self.tokenizer.bos_id, *self.tokenizer.encode(format_prompt(instruction, input))]
+        prompt = [_require_bos(self.tokenizer), *self.tokenizer.encode(format_prompt(instruction, input))]
         ids = generate(
             self.model,
             prompt,
@@ -88,7 +99,11 @@ def complete(
     temperature: float = 0.0,
     seed: int | None = None,
 ) -> str:
-    """`text` carried on by a model that was not tuned: what it would write next, without `text` itself."""
+    """`text` carried on by a model that was not tuned: what it would write next, without `text` itself.
+
+    Raises:
+        ValueError: a setting that cannot be. InputError: a text that fills the model's positions.
+    """
     prompt = tokenizer.encode(text, add_bos=True)
     ids = generate(
         model,
@@ -122,16 +137,28 @@ def generate(
     top-p act in transformers' order.
 
     Raises:
-        ValueError: a setting that cannot be; at once, not at the first id.
+        ValueError: a setting that cannot be. InputError: a prompt that fills the model's positions. Both at
+            once, not at the first id.
     """
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ValueError(f"temperature: want 0 or more, not {temperature}")
     for name, value in (("top_p", top_p), ("repetition_penalty", repetition_penalty)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name}: want more than 0, not {value}")
-    return _generate(
-        model, prompt, eos_id, limit, max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed
+    room = _room(model, prompt)
+    ids = _generate(
+        model,
+        prompt,
+        eos_id,
+        limit,
+        max_new_tokens if room is None else min(max_new_tokens, room),
+        temperature,
+        top_p,
+        top_k,
+        repetition_penalty,
+        seed,
     )
+    return ids if room is None or room >= max_new_tokens else _warned(ids, room, len(prompt))
 
 
 def _generate(
@@ -146,20 +173,76 @@ def _generate(
     repetition_penalty: float,
     seed: int | None,
 ) -> Iterator[int]:
+    import torch
+
     draw = torch.Generator()
     draw.manual_seed(seed) if seed is not None else draw.seed()
     device = next(model.parameters()).device
     seen, step, cache = list(prompt), torch.tensor([prompt], device=device), None
+    keyword = cache_keyword(model)
     for _ in range(max_new_tokens):
         with _evaluating(model):
-            output = model(input_ids=step, past_key_values=cache, use_cache=True)
-        logits, cache = output.logits[0, -1, :limit].float().cpu(), output.past_key_values
+            output = model(input_ids=step, use_cache=True, **{keyword: cache})
+        logits, cache = output.logits[0, -1, :limit].float().cpu(), getattr(output, keyword)
         chosen = _choose(logits, seen, temperature, top_p, top_k, repetition_penalty, draw)
         if chosen == eos_id:
             return
         yield chosen
         seen.append(chosen)
         step = torch.tensor([[chosen]], device=device)
+
+
+def cache_keyword(model: Any) -> str:
+    """The name by which the model's forward takes the keys and values of the tokens before, and gives them.
+
+    transformers renames it. It must be a parameter by name: `**kwargs` swallows a wrong one, and every token
+    would be chosen from the last alone.
+    """
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    base = getattr(base, "_orig_mod", base)  # torch.compile's wrapper
+    taken = inspect.signature(base.forward).parameters
+    for name in ("cache", "past_key_values"):
+        if name in taken:
+            return name
+    raise InputError(
+        f"{type(base).__name__}.forward takes neither cache nor past_key_values, so it cannot answer token "
+        "by token; load a causal language model of transformers"
+    )
+
+
+def _room(model: Any, prompt: list[int]) -> int | None:
+    """Tokens that the model's positions leave for an answer; none if it does not say how many it has."""
+    config = getattr(model, "config", None)
+    most = positions(config.to_dict()) if config is not None else None
+    if most is None:
+        return None
+    if len(prompt) >= most:
+        raise InputError(
+            f"the prompt has {len(prompt):,} tokens, and the model {most:,} positions for prompt and answer "
+            "together; shorten it"
+        )
+    return most - len(prompt)
+
+
+def _warned(ids: Iterator[int], room: int, prompt: int) -> Iterator[int]:
+    """The ids, and a warning after the last if they end because the positions are full."""
+    made = 0
+    for i in ids:
+        made += 1
+        yield i
+    if made == room:
+        _log.warning(
+            "the answer is cut after %d tokens: with the prompt's %d the model's %d positions are full",
+            made,
+            prompt,
+            prompt + made,
+        )
+
+
+def _require_bos(tokenizer: Tokenizer) -> int:
+    if tokenizer.bos_id is None:
+        raise InputError("the tokenizer has no BOS id, with which every prompt of tuning begins")
+    return tokenizer.bos_id
 
 
 def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
@@ -191,6 +274,8 @@ def _choose(
     draw: torch.Generator,
 ) -> int:
     """One id from its logits. Penalty: Keskar et al. 1909.05858, top-p: Holtzman et al. 1904.09751."""
+    import torch
+
     if repetition_penalty != 1.0:
         used = torch.tensor(sorted(set(seen)))
         scores = logits[used]
@@ -208,6 +293,8 @@ def _choose(
 
 def _device(name: str | None) -> torch.device:
     """The device of that name, or this machine's GPU, or its CPU."""
+    import torch
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -229,6 +316,8 @@ def _device(name: str | None) -> torch.device:
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
     """No gradient and no dropout for one forward; between two, the caller finds the model as it was."""
+    import torch
+
     training = model.training
     model.eval()
     try:

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from zhuzi._positions import positions
 from zhuzi.errors import InputError
 from zhuzi.tokenizer import Tokenizer
 
@@ -49,7 +48,10 @@ def bits_per_byte(
 
     Raises:
         InputError: the texts hold no character, or the tokenizer has no BOS.
+        ValueError: a context beyond the model's positions.
     """
+    import torch
+
     if tokenizer.bos_id is None:
         raise InputError("the tokenizer has no BOS id; bits a byte are measured with BOS in front")
     if context < 2:
@@ -57,6 +59,9 @@ def bits_per_byte(
     texts = [text for text in texts if text]
     if not texts:
         raise InputError("no text to measure: all documents are empty")
+    most = positions(model.config.to_dict())
+    if most is not None and context > most:
+        raise ValueError(f"context: {context} is beyond the model's {most} positions; want {most} or less")
     device = next(model.parameters()).device
     training = model.training
     model.eval()

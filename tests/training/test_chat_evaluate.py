@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,10 @@ import torch
 from tiny import ENGLISH
 
 from zhuzi import Chat, Tokenizer, bits_per_byte
-from zhuzi.chat import complete, generate, stream_text
+from zhuzi._positions import positions
+from zhuzi.chat import cache_keyword, complete, generate, stream_text
+from zhuzi.cli import Terminated
+from zhuzi.cli.chat import _talk
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.prompt import format_prompt
 
@@ -59,7 +64,11 @@ def test_stream_equals_decode(model: Path) -> None:
 def test_greedy_equals_generate_of_transformers(chat: Chat) -> None:
     prompt = [1, *chat.tokenizer.encode("The river")]
     theirs = chat.model.generate(
-        torch.tensor([prompt]), max_new_tokens=12, do_sample=False, repetition_penalty=1.3, eos_token_id=None
+        torch.tensor([prompt], device=chat.model.device),
+        max_new_tokens=12,
+        do_sample=False,
+        repetition_penalty=1.3,
+        eos_token_id=None,
     )[0, len(prompt) :].tolist()
     ours = list(
         generate(chat.model, prompt, eos_id=None, limit=410, max_new_tokens=12, repetition_penalty=1.3)
@@ -125,6 +134,119 @@ def test_an_adapter_is_no_model(tmp_path: Path) -> None:
         Chat.from_dir(tmp_path)
 
 
+def test_each_forward_sees_the_tokens_before(chat: Chat) -> None:
+    """Step by step, each with one new token, the logits are those of one forward over all of them."""
+    ids = [1, *chat.tokenizer.encode("The river rises in the hills")]
+    device = chat.model.device
+    keyword, cache = cache_keyword(chat.model), None
+    with torch.no_grad():
+        whole = chat.model(torch.tensor([ids], device=device), use_cache=False).logits[0]
+        for at, i in enumerate(ids):
+            step = torch.tensor([[i]], device=device)
+            output = chat.model(input_ids=step, use_cache=True, **{keyword: cache})
+            cache = getattr(output, keyword)
+            torch.testing.assert_close(output.logits[0, -1], whole[at], rtol=1e-3, atol=1e-4)
+    alone = chat.model(torch.tensor([[ids[-1]]], device=device)).logits[0, -1]
+    assert not torch.allclose(alone, whole[-1], atol=1e-3)  # without the cache it would be another
+
+
+def test_the_cache_is_named_by_the_signature(chat: Chat) -> None:
+    class Renamed(Fixed):
+        def forward(self, input_ids: torch.Tensor, cache: Any, use_cache: bool, **kwargs: Any) -> Any:
+            made = super().forward(input_ids, cache, use_cache)
+            return SimpleNamespace(logits=made.logits, cache=made.past_key_values)
+
+    class Swallowing(Fixed):
+        def forward(self, input_ids: torch.Tensor, use_cache: bool, **kwargs: Any) -> Any:
+            return super().forward(input_ids, None, use_cache)
+
+    assert cache_keyword(Fixed([])) == "past_key_values" and cache_keyword(Renamed([])) == "cache"
+    assert list(generate(Renamed([7, 2]), [1], eos_id=2, limit=410, max_new_tokens=3)) == [7]
+    with pytest.raises(InputError, match="takes neither cache nor past_key_values"):
+        list(generate(Swallowing([7, 2]), [1], eos_id=2, limit=410, max_new_tokens=3))
+
+
+def test_the_positions_of_the_model(chat: Chat, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(InputError, match=r"prompt has [0-9,]+ tokens, and the model 256 positions"):
+        chat.reply("天" * 300)
+    with pytest.raises(InputError, match="shorten it"):
+        complete(chat.model, chat.tokenizer, "天" * 300)
+    assert len(list(generate(chat.model, [5] * 250, eos_id=None, limit=410, max_new_tokens=6))) == 6
+    assert "is cut" not in caplog.text
+    assert len(list(generate(chat.model, [5] * 250, eos_id=None, limit=410, max_new_tokens=7))) == 6
+    assert "the answer is cut after 6 tokens" in caplog.text
+    with pytest.raises(ValueError, match="context: 257 is beyond the model's 256 positions"):
+        bits_per_byte(chat.model, chat.tokenizer, ["a"], context=257)
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ({"max_position_embeddings": 2048}, 2048),
+        ({}, None),
+        ({"max_position_embeddings": 2048, "rope_scaling": {"type": "linear", "factor": 4.0}}, 8192),
+        ({"max_position_embeddings": 2048, "rope_parameters": {"rope_type": "default"}}, 2048),
+        ({"max_position_embeddings": 8192, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 8192),
+    ],
+)
+def test_positions_by_config(config: dict[str, Any], most: int | None) -> None:
+    assert positions(config) == most
+
+
+def test_a_folder_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    code = "import sys; from zhuzi.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "chat", "--model", str(tmp_path)],
+        input="天", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1 and "holds no config.json" in ended.stderr
+    assert "AssertionError" not in ended.stderr
+
+
+def test_bytes_that_are_no_utf8(model: Path) -> None:
+    for question, mend in (("你好吗".encode("gbk"), "iconv -f gb18030 -t utf-8"), (b"a\xff", "convert it")):
+        ended = subprocess.run(
+            [sys.executable, "-m", "zhuzi", "chat", "--model", str(model)],
+            input=question, capture_output=True, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 1 and ended.stdout == b""
+        (line,) = ended.stderr.decode().splitlines()
+        assert line.startswith("zhuzi: standard input: not UTF-8 at byte") and mend in line
+
+
+def test_ctrl_c_ends_the_answer_and_then_the_talk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: list[str] = []
+
+    def answer(question: str) -> None:
+        read.append(question)
+        if question == "long":
+            raise KeyboardInterrupt
+        if question == "wrong":
+            raise InputError("the prompt is too long")
+
+    def typed(*lines: Any) -> None:
+        given = iter(lines)
+
+        def ask(prompt: str) -> str:
+            line = next(given)
+            if isinstance(line, str):
+                return line
+            raise line
+
+        monkeypatch.setattr("builtins.input", ask)
+        _talk(answer)
+
+    typed("long", "wrong", "next", EOFError)
+    assert read == ["long", "wrong", "next"]
+    assert capsys.readouterr().err == "zhuzi: the prompt is too long\n"
+    typed(KeyboardInterrupt, "again", KeyboardInterrupt, KeyboardInterrupt)
+    assert read[3:] == ["again"]
+    with pytest.raises(Terminated):  # a signal to the process, not the key
+        typed(Terminated)
+
+
 def test_complete_and_mode(chat: Chat) -> None:
     chat.model.train()
     text = complete(chat.model, chat.tokenizer, "The river", max_new_tokens=5)
@@ -136,7 +258,7 @@ def test_chat_needs_a_row_for_every_id(base_model: Path, model: Path, tmp_path: 
     shrunk = Path(shutil.copytree(base_model, tmp_path / "shrunk"))
     for file in model.glob("*token*"):
         shutil.copy(file, shrunk)
-    with pytest.raises(MismatchError, match="410 ids, its embedding 400"):
+    with pytest.raises(MismatchError, match=r"[0-9]+ ids, its embedding 400"):
         Chat.from_dir(shrunk)
 
 
@@ -149,7 +271,8 @@ def test_bits_per_byte_by_hand(chat: Chat) -> None:
         for begin in range(0, len(ids), 15):
             window = [1, *ids[begin : begin + 15]]
             with torch.no_grad():
-                logits = chat.model(torch.tensor([window])).logits[0].double().log_softmax(-1)
+                here = torch.tensor([window], device=chat.model.device)
+                logits = chat.model(here).logits[0].double().log_softmax(-1)
             bits -= sum(float(logits[i, window[i + 1]]) for i in range(len(window) - 1)) / math.log(2)
             tokens += len(window) - 1
     assert measured.bits == pytest.approx(bits, rel=1e-5)

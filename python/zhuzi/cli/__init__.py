@@ -15,6 +15,7 @@ import warnings
 import click
 
 from zhuzi import __version__
+from zhuzi._process import is_first_here, is_main, is_together, rank
 from zhuzi.cli.chat import chat
 from zhuzi.cli.corpus import corpus
 from zhuzi.cli.demo import demo
@@ -35,6 +36,9 @@ def cli() -> None:
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("zhuzi").setLevel(logging.INFO)
+    if not is_main():
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
     # Between libraries, none a user's: kernels of bitsandbytes' 4-bit path, names PEFT still uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -82,7 +86,8 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        error.show()
+        if is_first_here():
+            error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", options["debug"])
@@ -100,16 +105,25 @@ def main() -> None:
         _fail(reason(error), options["debug"])
     except Exception as error:
         # None that we know of: a trace helps whoever reports it.
-        _fail(f"unexpected {type(error).__name__}: {error} (zhuzi --debug shows where)", options["debug"])
+        why = f"unexpected {type(error).__name__}: {error} (zhuzi --debug shows where)"
+        _fail(why, options["debug"], alike=False)
 
 
 def _interrupt(signal_number: int, frame: object) -> None:
     """Ends the work as Ctrl-C does, so that what is half made is removed."""
-    raise KeyboardInterrupt
+    raise Terminated
 
 
-def _fail(reason: str, debug: bool) -> None:
+class Terminated(KeyboardInterrupt):
+    """The process was told to end; unlike Ctrl-C, which may mean the answer of a chat alone."""
+
+
+def _fail(reason: str, debug: bool, *, alike: bool = True) -> None:
+    """Say why and end. What torchrun's processes meet `alike` is said by the first on each machine."""
+    if alike and not is_first_here() and (reason == "interrupted" or not is_together()):
+        sys.exit(1)
     if debug:
         traceback.print_exc()
-    click.echo(f"zhuzi: {' '.join(reason.split())}", err=True)
+    who = "zhuzi" if is_main() else f"zhuzi (rank {rank()})"
+    click.echo(f"{who}: {' '.join(reason.split())}", err=True)
     sys.exit(1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from zhuzi.cli.options import PATH
+from zhuzi.cli.options import PATH, reason
+from zhuzi.errors import InputError, ZhuziError
 
 
 @click.command()
@@ -40,16 +42,15 @@ def chat(
 ) -> None:
     """Talk with a model. With text on standard input it answers that and ends.
 
-    Each question stands alone: the published tuning knows no turns. An empty line, Ctrl-D or `exit` ends.
+    Each question stands alone: the published tuning knows no turns. Ctrl-C ends an answer; an empty line,
+    Ctrl-D or `exit` ends the talk.
     """
     from zhuzi.chat import Chat
 
     if sys.stdin is None:
         raise click.UsageError("standard input is closed; write a question to it, or use a terminal")
-    interactive = sys.stdin.isatty()
-    asked = None if interactive else sys.stdin.buffer.read().decode("utf-8", "replace").strip()
-    if asked == "":
-        raise click.UsageError("standard input holds no text; write a question to it")
+    asked = None if sys.stdin.isatty() else _piped()
+    click.echo(f"chat: loading {model}", err=True)
     talk = Chat.from_dir(model, device=device)
 
     def answer(question: str) -> None:
@@ -68,15 +69,68 @@ def chat(
         click.echo()
 
     if asked is not None:
-        return answer(asked)
+        answer(asked)
+    else:
+        _talk(answer)
+
+
+def _piped() -> str:
+    """The question on standard input."""
+    read = sys.stdin.buffer.read()
+    try:
+        asked = read.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input: {_not_utf8(read, error)}") from None
+    if not asked:
+        raise click.UsageError("standard input holds no text; write a question to it")
+    return asked
+
+
+def _not_utf8(read: bytes, error: UnicodeDecodeError) -> str:
+    try:
+        read.decode("gb18030")
+        mend = "it may be GBK: convert it with `iconv -f gb18030 -t utf-8`"
+    except UnicodeDecodeError:
+        mend = "convert it to UTF-8 first"
+    return f"not UTF-8 at byte {error.start:,}; {mend}"
+
+
+def _talk(answer: Callable[[str], None]) -> None:
+    """Question and answer until the user ends it."""
     with suppress(ImportError):
         import readline  # noqa: F401  # arrow keys and history for input()
+    interrupted = False
     while True:
         try:
             question = input("> ").strip()
         except EOFError:
             click.echo()
-            return None
+            return
+        except KeyboardInterrupt as stop:
+            click.echo()
+            if not _by_key(stop):
+                raise
+            if interrupted:
+                return
+            interrupted = True
+            click.echo("(Ctrl-C again, or Ctrl-D, ends)", err=True)
+            continue
+        except UnicodeDecodeError:
+            click.echo("that was not UTF-8; set the terminal to UTF-8", err=True)
+            continue
+        interrupted = False
         if question in {"", "exit"}:
-            return None
-        answer(question)
+            return
+        try:
+            answer(question)
+        except KeyboardInterrupt as stop:
+            click.echo()
+            if not _by_key(stop):
+                raise
+        except (ZhuziError, ValueError) as error:
+            click.echo(f"zhuzi: {reason(error)}", err=True)
+
+
+def _by_key(stop: KeyboardInterrupt) -> bool:
+    """Whether Ctrl-C was pressed, rather than a signal sent that ends the process."""
+    return type(stop) is KeyboardInterrupt

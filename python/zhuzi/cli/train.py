@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zhuzi._process import is_main
 from zhuzi.cli import options
 from zhuzi.cli.options import PATH, say
 
@@ -35,6 +36,8 @@ def sft(recipe: Path, overwrite: bool) -> None:
 
 
 def _say(report: TrainReport) -> None:
+    if not is_main():
+        return
     say(
         "{result}: {steps} steps, loss {first:.3f} to {last:.3f}, {trainable} of {parameters} parameters "
         "trained ({share:.2%})",

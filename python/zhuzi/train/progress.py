@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from zhuzi._process import is_main
+
 _log = logging.getLogger("zhuzi.train")
-
-
-def is_main() -> bool:
-    """Whether this is the first of torchrun's processes, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def tell(line: str) -> None:

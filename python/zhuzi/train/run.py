@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi._output import new_file_mode, require_free
+from zhuzi._process import is_main
 from zhuzi.errors import OutputExistsError
 from zhuzi.model.folder import ModelFolder, write_json
 from zhuzi.train.checks import in_words, require_room
-from zhuzi.train.progress import is_main, tell, warn
+from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import TrainingArguments, set_seed
 
 from zhuzi._output import new_folder
+from zhuzi._process import is_main
 from zhuzi.errors import TrainingError
 from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder, digest_file, write_record
 from zhuzi.train.base import (
@@ -23,7 +25,6 @@ from zhuzi.train.base import (
     trainable,
 )
 from zhuzi.train.checks import micro_batch, result_bytes
-from zhuzi.train.progress import is_main
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.trainer import LogLosses, OnSave, StageTrainer, checkpoints, losses, remove_partial, step_of
@@ -44,6 +45,8 @@ def train_stage(
 
     `counts` are what the report says of the data (its fields by name).
     """
+    if not is_main():
+        transformers.logging.set_verbosity_error()  # the first process has said it
     arguments = _arguments(recipe, run)
     set_seed(recipe.seed)  # LoRA's first values are drawn from here
     model = load_for_training(folder, recipe)

@@ -1,0 +1,32 @@
+"""Which of torchrun's processes this is: what all of them would say alike, one says."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def rank() -> int:
+    """This process's number; 0 is the first, or the only one."""
+    return _number("RANK")
+
+
+def is_main() -> bool:
+    """Whether this is the first of torchrun's processes, or the only one."""
+    return rank() == 0
+
+
+def is_first_here() -> bool:
+    """Whether this is the first process on its machine."""
+    return _number("LOCAL_RANK") == 0
+
+
+def is_together() -> bool:
+    """Whether the processes have met: before, each checks the same; from then on each can fail alone."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _number(name: str) -> int:
+    value = os.environ.get(name, "0")
+    return int(value) if value.isdecimal() else 0
