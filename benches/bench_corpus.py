@@ -101,7 +101,12 @@ def datasets(text: str, folder: str, out: Path, threads: int) -> int:
 
     rows = datasets.load_dataset("json", data_files=text, split="train", cache_dir=str(out / "cache"))
     names = rows.column_names
-    ids = rows.map(lambda b: tokenizer(b["text"]), batched=True, remove_columns=names, num_proc=threads)
+    ids = rows.map(
+        lambda b: tokenizer(b["text"], add_special_tokens=False),
+        batched=True,
+        remove_columns=names,
+        num_proc=threads,
+    )
     return ids.map(group_texts, batched=True, num_proc=threads).num_rows * block
 
 

@@ -149,8 +149,8 @@ class Tokenizer:
         """Write the tokenizer's files into `folder`, in place of those of another.
 
         Plain transformers loads the folder with its SentencePiece backend, which `tokenizer_config.json`
-        names and which gives these ids; the default `LlamaTokenizer` of transformers 5 would break ties
-        between scores in another way, and is refused by a `tokenizer.json` that says so.
+        names and which gives these ids, behind a BOS; the default `LlamaTokenizer` of transformers 5 would
+        break ties between scores in another way, and is refused by a `tokenizer.json` that says so.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,11 @@ class Tokenizer:
         # version would change ids without a word.
         config: dict[str, object] = {
             "tokenizer_class": "SentencePieceBackend",
-            "add_bos_token": False,
+            # BOS in front, as tuning, chat and evaluation have it, and LLaMA's own tokenizer. The backend
+            # obeys the pattern alone, whatever is asked of `add_bos_token`, which other tools read; without
+            # it nobody who asks for BOS would get it.
+            "add_bos_token": self.bos_id is not None,
+            "special_tokens_pattern": "none" if self.bos_id is None else "bos",
             "add_eos_token": False,
             "add_prefix_space": None,
             "clean_up_tokenization_spaces": False,
