@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import write_corpus
@@ -64,7 +65,7 @@ def test_truncation(model: Path, instructions: Path) -> None:
     cut = Records([instructions], tokenizer, longest)  # the longest prompt leaves no room
     assert cut.left_out == prompts.count(longest) and len(cut) == 4 - cut.left_out
     assert max(len(ids) for ids, _ in cut) <= longest
-    with pytest.raises(TrainingError, match="no record with room"):
+    with pytest.raises(TrainingError, match="no record with an output, and room"):
         Records([instructions], tokenizer, prompts[0])
 
 
@@ -83,7 +84,7 @@ GOOD = json.dumps({"instruction": "a", "output": "b"})
         (f"{GOOD}\n{{oops\n", "line 2: no JSON"),
         (f'{GOOD}\n\n{{"instruction": "a"}}\n', "line 3: has no 'output'"),
         (f'[{GOOD}, {{"output": "b"}}]', "record 2: has no 'instruction'"),
-        (f"[{GOOD}, 3]", "record 2: want an object"),
+        (f"[{GOOD}, 3]", "record 2: a number; want an object"),
         ('[{"instruction": 1, "output": "b"}]', "record 1: 'instruction' is no text"),
         ("[", "no JSON"),
         ('[{"instruction": null, "output": "b"}]', "record 1: 'instruction' is no text"),
@@ -105,6 +106,58 @@ def test_bad_records_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
         list(read_records(path))
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"history": [["问", "答"]]}, "record 1: 'history' holds earlier turns.*take 'history' out"),
+        ({"system": "你是诗人"}, "record 1: 'system' holds a system prompt.*take 'system' out"),
+        ({"output": ["a", "b"]}, "'output' is no text but a list; write it as one string"),
+        ({"instruction": True}, "'instruction' is no text but true or false"),
+    ],
+)
+def test_what_tuning_cannot_use_is_refused(tmp_path: Path, record: dict[str, Any], message: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps([{"instruction": "a", "output": "b", **record}]))
+    with pytest.raises(InputError, match=message):
+        list(read_records(path))
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"conversations": [{"from": "human", "value": "a"}]}, "looks like a ShareGPT conversation"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "looks like a chat in `messages`"),
+        ({"kind": "k", "input": "a", "target": "b"}, "firefly's shape.*rename input to instruction"),
+        ({"prompt": "a", "response": "b"}, "rename them to instruction and output"),
+        ({"text": "a"}, "looks like plain text.*zhuzi corpus encode"),
+        ({"data": [{"instruction": "a", "output": "b"}]}, "stand in a list under 'data'; write that list"),
+    ],
+)
+def test_other_shapes_are_named(tmp_path: Path, record: dict[str, Any], message: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=message):
+        list(read_records(path))
+
+
+def test_what_is_left_out_is_counted(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "records.json"
+    good = {"instruction": "天", "output": "地"}
+    rest = [
+        {"output": ""},
+        {"output": " \n"},
+        {"id": 7, "history": [], "system": ""},
+        {"id": 8, "input": "x"},
+    ]
+    path.write_text(json.dumps([good, *({**good, **record} for record in rest)]))
+    records = Records([path], Tokenizer.from_dir(model), 512)
+    assert len(records) == 3 and records.empty_outputs == 2 and records.unread_keys == {"id": 2}
+    assert "2 records left out: their output is empty" in caplog.text
+    assert "keys that tuning does not read, with their records: id (2)" in caplog.text
+    whole = max(len(records[i][0]) for i in range(3))
+    assert Records([path], Tokenizer.from_dir(model), whole - 1).cut == 1
 
 
 def test_bad_bytes_are_named(tmp_path: Path) -> None:

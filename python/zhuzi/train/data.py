@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from zhuzi.errors import InputError, MismatchError, TrainingError
 from zhuzi.prompt import format_prompt
 from zhuzi.shards import Corpus
 from zhuzi.tokenizer import Tokenizer
+from zhuzi.train.alpaca import check, unread_keys
 from zhuzi.train.progress import tell, warn
 
 IGNORED = -100  # the label transformers' loss leaves out
@@ -75,11 +77,11 @@ class Records:
     """Alpaca records as ids and labels: BOS + encode(prompt) + encode(output) + EOS, cut at `length`.
 
     Prompt and output are encoded apart, as published; labels are -100 on BOS and prompt. A record whose
-    output is cut away whole teaches nothing (its loss would be NaN alone in a batch): it is left out, and
-    counted in `left_out`.
+    output is empty, or cut away whole, teaches nothing (its loss would be NaN alone in a batch): it is left
+    out and counted.
 
     Raises:
-        InputError: a line that is no JSON, a record without `instruction` or `output` (file and place named).
+        InputError: a record that cannot be read or used (file and place named).
         TrainingError: no record is left.
     """
 
@@ -87,25 +89,49 @@ class Records:
         if tokenizer.bos_id is None or tokenizer.eos_id is None:
             raise MismatchError("the tokenizer has no BOS or no EOS id; tuning needs both, use LLaMA's")
         self.items: list[tuple[list[int], int]] = []  # ids, and how many of them are prompt
-        self.left_out = 0
+        self.left_out = 0  # without room for their output
+        self.empty_outputs = 0
+        self.cut = 0  # their output in part
+        self.unread_keys: Counter[str] = Counter()  # records that have it, by key
         for file in files:
             for record in read_records(file):
-                prompt = [
-                    tokenizer.bos_id,
-                    *tokenizer.encode(format_prompt(record["instruction"], record.get("input") or "")),
-                ]
-                ids = [*prompt, *tokenizer.encode(record["output"]), tokenizer.eos_id][:length]
-                if len(ids) > len(prompt):
-                    self.items.append((ids, len(prompt)))
-                else:
-                    self.left_out += 1
-        if self.left_out:
-            warn(f"{self.left_out:,} records left out: their prompts fill the {length:,} tokens")
+                self._add(record, tokenizer, length)
+        for line in self.notes(length):
+            warn(line)
         if not self.items:
             raise TrainingError(
-                f"{', '.join(map(str, files))}: no record with room for its output in {length} tokens; "
-                "give more records, or raise sequence_length"
+                f"{', '.join(map(str, files))}: no record with an output, and room for it in {length} "
+                "tokens; give more records, or raise sequence_length"
             )
+
+    def _add(self, record: Mapping[str, Any], tokenizer: Tokenizer, length: int) -> None:
+        self.unread_keys.update(unread_keys(record))
+        if not record["output"].strip():
+            self.empty_outputs += 1
+            return
+        assert tokenizer.bos_id is not None and tokenizer.eos_id is not None
+        text = format_prompt(record["instruction"], record.get("input") or "")
+        prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
+        ids = [*prompt, *tokenizer.encode(record["output"]), tokenizer.eos_id]
+        if len(prompt) >= length:
+            self.left_out += 1
+            return
+        self.cut += len(ids) > length
+        self.items.append((ids[:length], len(prompt)))
+
+    def notes(self, length: int) -> list[str]:
+        """What of the records is not trained on, a line each."""
+        notes = []
+        if self.left_out:
+            notes.append(f"{self.left_out:,} records left out: their prompts fill the {length:,} tokens")
+        if self.empty_outputs:
+            notes.append(f"{self.empty_outputs:,} records left out: their output is empty")
+        if self.cut:
+            notes.append(f"{self.cut:,} records cut: their outputs end beyond the {length:,} tokens")
+        if self.unread_keys:
+            keys = ", ".join(f"{key} ({count:,})" for key, count in self.unread_keys.most_common(8))
+            notes.append(f"keys that tuning does not read, with their records: {keys}")
+        return notes
 
     def __len__(self) -> int:
         return len(self.items)
@@ -140,7 +166,7 @@ class PadRecords:
         }
 
 
-def read_records(path: Path) -> Iterator[dict[str, str]]:
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a file: a JSON list, or JSON Lines (a record a line; empty lines are passed over).
 
     Raises:
@@ -150,7 +176,7 @@ def read_records(path: Path) -> Iterator[dict[str, str]]:
     empty = True
     for record, place in _parsed(path):
         empty = False
-        yield _record(record, f"{path}, {place}")
+        yield check(record, f"{path}, {place}")
     if empty:
         raise InputError(f"{path}: holds no records; {_WANTED}")
 
@@ -188,24 +214,3 @@ def digest_files(files: Sequence[Path]) -> str:
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()
-
-
-def _record(record: Any, place: str) -> dict[str, str]:
-    if not isinstance(record, dict):
-        raise InputError(f"{place}: want an object with instruction, input and output")
-    for key in ("instruction", "output"):
-        if key not in record:
-            raise InputError(f"{place}: has no {key!r}; want an object with instruction, input and output")
-    for key in ("instruction", "input", "output"):
-        text = record.get(key)
-        if text is None and key == "input":  # published records have it null, too
-            continue
-        if not isinstance(text, str):
-            raise InputError(f"{place}: {key!r} is no text")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:  # JSON can write half of a UTF-16 pair, as \ud83d
-            raise InputError(
-                f"{place}: {key!r} holds a lone surrogate at character {error.start}; take it out"
-            ) from None
-    return record

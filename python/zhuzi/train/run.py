@@ -22,7 +22,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ class TrainReport:
     resumed_from: int | None  # the step of the checkpoint it went on from
     frozen_checked: int | None  # tensors found bit-equal before and after, with `verify_frozen`
     left_out: int = 0  # records without room for their output
+    empty_outputs: int = 0  # records left out, since their output is empty
+    cut: int = 0  # records whose output was cut at `sequence_length`
+    unread_keys: dict[str, int] = field(default_factory=dict)  # keys of records that tuning does not read
     device: str = ""  # of the process that finished it: "cpu", "cuda:0 NVIDIA ..."
     compute_dtype: str = ""  # "float32", "bfloat16" or "float16"
 

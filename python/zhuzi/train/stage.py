@@ -39,7 +39,7 @@ def train_stage(
     *,
     callbacks: Sequence[Any],
     progress: bool | None = None,
-    counts: Mapping[str, int] | None = None,
+    counts: Mapping[str, Any] | None = None,
 ) -> TrainReport:
     """Train, go on from the last checkpoint if there is one, save the result, report.
 

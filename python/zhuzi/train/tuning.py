@@ -57,5 +57,10 @@ def sft(
             PadRecords(folder.tokenizer),
             callbacks=callbacks,
             progress=progress,
-            counts={"left_out": records.left_out},
+            counts={
+                "left_out": records.left_out,
+                "empty_outputs": records.empty_outputs,
+                "cut": records.cut,
+                "unread_keys": dict(records.unread_keys),
+            },
         )
