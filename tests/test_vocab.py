@@ -1,9 +1,8 @@
-"""Training a donor and merging it."""
+"""Merging a donor into a base."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import sentencepiece
 
 import zhuzi
 from zhuzi import Tokenizer
-from zhuzi.errors import InputError, ModelFileError, OutputExistsError, VocabSizeError
+from zhuzi.errors import ModelFileError, OutputExistsError
 
 PAPER_SHA256 = "e2676d4ca29ca1750f6ff203328d73b189321dc5776ceede037cbd36541d70c0"
 
@@ -73,43 +72,3 @@ def test_merges_that_cannot_be(base_model_file: Path, donor: Path, tmp_path: Pat
     ours = zhuzi.merge_vocab(base_model_file, donor, tmp_path / "ours", add_tokens=["[PAD]"]).folder
     zhuzi.merge_vocab(base_model_file, donor, ours, overwrite=True)
     assert not (ours / "added_tokens.json").exists(), "never half-mixed"
-
-
-@pytest.mark.parametrize("kind", ["unigram", "bpe"])
-@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
-def test_training(kind: str, suffix: str, chinese_texts: list[str], tmp_path: Path) -> None:
-    text = tmp_path / f"zh.{suffix}"
-    if suffix == "txt":
-        text.write_text("\n".join(t.replace("\n", " ") for t in chinese_texts))
-    else:
-        text.write_text("".join(json.dumps({"content": t}) + "\n" for t in chinese_texts))
-    made = zhuzi.train_vocab(
-        [text], tmp_path / "m.model", vocab_size=3000, model_type=kind, field="content"  # type: ignore[arg-type]
-    )  # fmt: skip
-    assert (made.pieces, made.documents) == (3000, len(chinese_texts))
-    peer = sentencepiece.SentencePieceProcessor(model_file=str(made.path))
-    assert peer.get_piece_size() == 3000
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.model", text.name]
-    with pytest.raises(OutputExistsError):
-        zhuzi.train_vocab([text], tmp_path / "m.model", vocab_size=3000, field="content")
-
-
-def test_training_that_cannot_be(chinese_file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "m.model"
-    with pytest.raises(VocabSizeError, match="at most") as too_high:
-        zhuzi.train_vocab([chinese_file], out, vocab_size=50_000)
-    with pytest.raises(VocabSizeError, match="above that") as too_low:
-        zhuzi.train_vocab([chinese_file], out, vocab_size=300)
-    assert 300 < (too_low.value.limit or 0) < (too_high.value.limit or 0) < 50_000
-    assert "\n" not in str(too_high.value) + str(too_low.value)
-    empty = tmp_path / "empty.txt"
-    empty.touch()
-    with pytest.raises(InputError, match="no text"):
-        zhuzi.train_vocab([empty], out)
-    with pytest.raises(FileNotFoundError):
-        zhuzi.train_vocab([tmp_path / "missing.txt"], out)
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text('{"text": "好"}\n{"txt": "好"}\n')
-    with pytest.raises(InputError, match=r"bad\.jsonl: line 2"):
-        zhuzi.train_vocab([bad], out)
-    assert not out.exists()

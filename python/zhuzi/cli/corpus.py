@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import signal
 import threading
@@ -35,15 +34,6 @@ def _part(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int
     return int(part), int(of)
 
 
-def _separator(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    if value is None or "\\" not in value:
-        return value
-    try:
-        return codecs.decode(value.encode("latin-1", "backslashreplace"), "unicode_escape")
-    except UnicodeDecodeError as error:
-        raise click.BadParameter(f"{error.reason}; write a backslash as \\\\") from None
-
-
 SHARE = click.FloatRange(0, 1)
 COUNT = click.IntRange(min=0)
 
@@ -52,32 +42,10 @@ COUNT = click.IntRange(min=0)
 @click.argument("inputs", nargs=-1, required=True, type=PATH)
 @click.option("--tokenizer", type=PATH, required=True, help="Tokenizer or model folder.")
 @options.out
-@click.option(
-    "--field",
-    multiple=True,
-    default=["text"],
-    show_default=True,
-    help="The jsonl field or parquet column that holds the text; several are joined by a newline.",
-)
-@click.option(
-    "--split",
-    type=click.Choice(["line", "blank-line", "separator", "file"]),
-    default=None,
-    help="What one document of a .txt file is. [default: line]",
-)
-@click.option(
-    "--separator",
-    callback=_separator,
-    help=r"With --split separator: what stands between documents; \n and \t mean what they do in Python.",
-)
-@click.option(
-    "--stdin",
-    "stdin_format",
-    type=click.Choice(["jsonl", "txt"]),
-    default="jsonl",
-    show_default=True,
-    help="What comes through standard input, named `-`.",
-)
+@options.fields
+@options.split
+@options.separator
+@options.stdin_format
 @click.option("--bos", is_flag=True, help="Put the begin-of-sequence id before each document.")
 @click.option("--no-eos", is_flag=True, help="Leave out the end-of-sequence id behind each document.")
 @click.option("--fold-fullwidth", is_flag=True, help="Make full-width letters and digits plain ones.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,45 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace what Zhuzi w
 field = click.option(
     "--field", default="text", show_default=True, help="The jsonl field that holds the text."
 )
+fields = click.option(
+    "--field",
+    multiple=True,
+    default=["text"],
+    show_default=True,
+    help="The field or column that holds the text; several are joined by a newline.",
+)
+split = click.option(
+    "--split",
+    type=click.Choice(["line", "blank-line", "separator", "file"]),
+    default=None,
+    help="What one document of a .txt file is. [default: line]",
+)
+stdin_format = click.option(
+    "--stdin",
+    "stdin_format",
+    type=click.Choice(["jsonl", "txt"]),
+    default="jsonl",
+    show_default=True,
+    help="What comes through standard input, named `-`.",
+)
 threads = click.option(
     "--threads", type=click.IntRange(min=1), default=None, help="Threads to use. [default: every core]"
+)
+
+
+def _unescaped(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is None or "\\" not in value:
+        return value
+    try:
+        return codecs.decode(value.encode("latin-1", "backslashreplace"), "unicode_escape")
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{error.reason}; write a backslash as \\\\") from None
+
+
+separator = click.option(
+    "--separator",
+    callback=_unescaped,
+    help=r"With --split separator: what stands between documents; \n and \t mean what they do in Python.",
 )
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from zhuzi._show import count
 from zhuzi.cli import options
 from zhuzi.cli.options import OUT_FILE, PATH, say
+from zhuzi.vocab.sample import LINE_BYTES, RESERVED, SAMPLE_BYTES, SAMPLE_RANGE
+
+if TYPE_CHECKING:
+    from zhuzi.vocab import TrainedVocab, TrainingProgress
+
+#: Seconds between two lines of a log.
+LOG_SECONDS = 10.0
 
 
 @click.group(cls=options.Road)
@@ -21,7 +33,12 @@ def vocab() -> None:
 @click.option("--out", type=OUT_FILE, required=True, help="Model file to write, such as donor.model.")
 @click.option("--vocab-size", default=20_000, show_default=True, type=click.IntRange(min=4), help="Pieces.")
 @click.option(
-    "--type", "model_type", default="unigram", show_default=True, type=click.Choice(["unigram", "bpe"])
+    "--type",
+    "model_type",
+    default="unigram",
+    show_default=True,
+    type=click.Choice(["unigram", "bpe"]),
+    help="Kind of model; the published donor is unigram.",
 )
 @click.option(
     "--character-coverage",
@@ -30,42 +47,103 @@ def vocab() -> None:
     type=click.FloatRange(min=0.98, max=1),
     help="Share of the text's characters that become pieces.",
 )
-@options.field
+@click.option(
+    "--sample-bytes",
+    default=SAMPLE_BYTES,
+    show_default=True,
+    type=click.IntRange(*SAMPLE_RANGE),
+    help="Train on so much text at most, a random sample of what is given; it decides the memory.",
+)
+@click.option("--seed", default=42, show_default=True, type=int, help="Of the sample.")
+@options.fields
+@options.split
+@options.separator
+@options.stdin_format
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="At a record that cannot be read: stop, or pass over it.",
+)
 @options.threads
 @options.overwrite
 def train(
     inputs: tuple[Path, ...],
     out: Path,
-    vocab_size: int,
-    model_type: Literal["unigram", "bpe"],
-    character_coverage: float,
-    field: str,
+    split: str | None,
+    separator: str | None,
     threads: int | None,
-    overwrite: bool,
+    **settings: Any,
 ) -> None:
-    """Train a donor vocabulary on INPUTS: .txt (a document a line) or .jsonl files.
+    """Train a donor vocabulary on INPUTS, which are what `zhuzi corpus encode` reads.
 
     The published donor has 20,000 unigram pieces.
     """
     from zhuzi.vocab import train_vocab
 
-    made = train_vocab(
-        inputs,
-        out,
-        vocab_size=vocab_size,
-        model_type=model_type,
-        field=field,
-        character_coverage=character_coverage,
-        num_threads=threads,
-        overwrite=overwrite,
-    )
-    say(
-        "{path}: {pieces} pieces from {documents} documents of {characters} characters",
-        path=made.path,
-        pieces=made.pieces,
-        documents=made.documents,
-        characters=made.characters,
-    )
+    settings["split"] = split or ("line" if separator is None else "separator")
+    with _shown(settings["vocab_size"]) as progress:
+        made = train_vocab(
+            inputs, out, separator=separator, num_threads=threads, progress=progress, **settings
+        )
+    for line in _report(made):
+        say("{line}", line=line)
+
+
+def _report(made: TrainedVocab) -> list[str]:
+    """What was made, from what, and what was left out or changed."""
+    lines = [
+        f"{made.path}: {count(made.pieces, 'piece')} from {count(made.used_documents, 'document')} of "
+        f"{count(made.used_characters, 'character')}"
+    ]
+    if made.sampled:
+        lines.append(
+            f"used {_megabytes(made.used_bytes)} of {_megabytes(made.bytes)} (sampled, seed {made.seed}); "
+            "--sample-bytes takes more"
+        )
+    if made.cut_lines:
+        lines.append(f"{count(made.cut_lines, 'line')} of more than {LINE_BYTES:,} bytes cut into several")
+    if made.reserved_characters:
+        lines.append(
+            f"{count(made.reserved_characters, 'character')} {RESERVED} (U+2585), which SentencePiece keeps "
+            "for itself, taken as spaces"
+        )
+    return [*lines, *made.notes]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 10_000_000 else f"{size / 1e6:,.1f} MB"
+
+
+@contextmanager
+def _shown(pieces: int) -> Iterator[Callable[[TrainingProgress], None]]:
+    """Shows how far training is: a bar on a terminal, a line every ten seconds in a log."""
+    import tqdm
+
+    terminal = sys.stderr.isatty()
+    bar = tqdm.tqdm(unit="B", unit_scale=True, unit_divisor=1000, desc="reading", disable=not terminal)
+    last = time.monotonic()
+
+    def show(state: TrainingProgress) -> None:
+        nonlocal last
+        if terminal:
+            if state.phase == "reading":
+                bar.total = state.total or None
+                bar.update(state.done - bar.n)
+            else:
+                bar.bar_format = "training {postfix}"
+                bar.set_postfix_str(f"{pieces:,} pieces since {state.seconds:.0f} s")
+        elif time.monotonic() - last >= LOG_SECONDS:
+            last = time.monotonic()
+            of = f" of {_megabytes(state.total)}" if state.total else ""
+            what = f"reading {_megabytes(state.done)}{of}"
+            if state.phase == "training":
+                what = f"training {pieces:,} pieces since {state.seconds:.0f} s"
+            click.echo(what, err=True)
+
+    with bar:
+        yield show
 
 
 @vocab.command("merge")

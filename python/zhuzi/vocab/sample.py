@@ -1,0 +1,160 @@
+"""A sample of text in bounded memory: what a vocabulary is trained on."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Iterator
+from itertools import accumulate
+
+#: Longest line given to SentencePiece, in bytes of UTF-8 (1,000 Chinese characters). It drops lines above a
+#: limit without a word, and its unigram trainer fails on some 100,000 characters (a probability underflows).
+LINE_BYTES = 3000
+
+#: Bytes of text to train on unless others are asked for: training stays well below 4 GB.
+SAMPLE_BYTES = 150_000_000
+#: Fewer give no vocabulary; SentencePiece counts the positions of more in 31 bits.
+SAMPLE_RANGE = (100_000, 2_000_000_000)
+
+#: A character that SentencePiece keeps for itself: it drops every line that holds it.
+RESERVED = "\u2585"
+
+# What its normaliser takes away, or for a space.
+_NOTHING = dict.fromkeys([*map(ord, "\u2581\u2585\ufeff\ufffd"), *range(0x20), 0x7F], " ")
+
+_SENTENCE_ENDS = tuple(mark.encode() for mark in ("。", "！", "？", "…", "；", ". ", "! ", "? "))
+_OTHER_ENDS = tuple(mark.encode() for mark in (" ", "\t", "\u3000", "，", "、"))
+
+
+class Sample:
+    """Documents up to `limit` bytes; of more, a random sample in which each byte is as likely as another.
+
+    Documents are taken in parts of whole lines, at most `LINE_BYTES` long, and each part draws a random
+    number. Kept are the parts with the lowest numbers, as many as fit, in the order of the input. So a sample
+    depends on the documents and the seed alone, and where a document stands does not matter. It needs at most
+    a quarter more than `limit`, and 24 bytes a part.
+    """
+
+    def __init__(self, limit: int, seed: int) -> None:
+        self.limit = limit
+        self.documents = 0
+        self.characters = 0
+        self.bytes = 0
+        self.cut_lines = 0
+        self.reserved = 0
+        self.blank = True
+        self.used_documents = 0
+        self.used_characters = 0
+        self.used_bytes = 0
+        self._draw = random.Random(seed).random
+        self._below = 1.0
+        self._text = bytearray()
+        self._sizes = array("I")
+        self._draws = array("d")
+        self._owners = array("Q")
+
+    def add(self, document: str) -> None:
+        """Offer a document to the sample."""
+        self.documents += 1
+        self.characters += len(document)
+        self.blank = self.blank and not document.translate(_NOTHING).strip()
+        data = document.encode()
+        self.bytes += len(data)
+        if RESERVED in document:
+            self.reserved += document.count(RESERVED)
+            data = document.replace(RESERVED, " ").encode()
+        if len(data) <= LINE_BYTES:
+            self._offer(data)
+        else:
+            for part in self._parts(data):
+                self._offer(part)
+
+    def close(self) -> None:
+        """Cut the sample down to its limit and count it; nothing can be added from here on."""
+        self._shrink()
+        self.used_documents = len(set(self._owners))
+        self.used_characters = sum(len(str(part, "utf-8")) for part in self._views())
+        self.used_bytes = len(self._text)
+        if self._below == 1.0:  # all of it: newlines at the seams and empty documents count as well
+            self.used_documents, self.used_characters = self.documents, self.characters
+            self.used_bytes = self.bytes
+
+    def take(self) -> Iterator[memoryview]:
+        """The parts in the order of the input, each of whole lines; at the end the memory is free again."""
+        yield from self._views()
+        self._text, self._sizes, self._draws, self._owners = bytearray(), array("I"), array("d"), array("Q")
+
+    def _views(self) -> Iterator[memoryview]:
+        end = 0
+        with memoryview(self._text) as text:
+            for size in self._sizes:
+                with text[end : end + size] as part:
+                    yield part
+                end += size
+
+    def _offer(self, part: bytes) -> None:
+        draw = self._draw()
+        if draw >= self._below or not part:
+            return
+        self._text += part
+        self._sizes.append(len(part))
+        self._draws.append(draw)
+        self._owners.append(self.documents)
+        if len(self._text) > self.limit * 5 // 4:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Keep the parts with the lowest draws, as many as fit."""
+        if len(self._text) <= self.limit:
+            return
+        order = sorted(range(len(self._draws)), key=self._draws.__getitem__)
+        kept = 0
+        for index, size in enumerate(accumulate(self._sizes[i] for i in order)):
+            if size > self.limit:
+                kept = index
+                break
+        self._below = self._draws[order[kept]]
+        text, begin, end = memoryview(self._text), 0, 0
+        sizes, draws, owners = array("I"), array("d"), array("Q")
+        for size, draw, owner in zip(self._sizes, self._draws, self._owners, strict=True):
+            if draw < self._below:
+                text[end : end + size] = text[begin : begin + size]
+                end += size
+                sizes.append(size)
+                draws.append(draw)
+                owners.append(owner)
+            begin += size
+        text.release()
+        del self._text[end:]
+        self._sizes, self._draws, self._owners = sizes, draws, owners
+
+    def _parts(self, data: bytes) -> Iterator[bytes]:
+        """A long document in parts of whole lines; a line that is too long is cut."""
+        begin = 0
+        while len(data) - begin > LINE_BYTES:
+            end = data.rfind(b"\n", begin, begin + LINE_BYTES + 1)
+            if end >= 0:
+                yield data[begin:end]
+                begin = end + 1
+                continue
+            stop = data.find(b"\n", begin)
+            stop = len(data) if stop < 0 else stop
+            self.cut_lines += 1
+            while stop - begin > LINE_BYTES:
+                end = _cut(data, begin, begin + LINE_BYTES)
+                yield data[begin:end]
+                begin = end
+            yield data[begin:stop]
+            begin = stop + 1
+        yield data[begin:]
+
+
+def _cut(data: bytes, begin: int, limit: int) -> int:
+    """Where to cut before `limit`: behind a sentence, else a word, in the second half; else a character."""
+    for marks in (_SENTENCE_ENDS, _OTHER_ENDS):
+        found = max(data.rfind(mark, begin, limit) + len(mark) for mark in marks)
+        if found > (begin + limit) // 2:
+            return found
+    while data[limit] & 0xC0 == 0x80:
+        limit -= 1
+    return limit
