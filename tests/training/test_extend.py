@@ -94,7 +94,7 @@ def chat_base(make_model: Callable[..., Path], tmp_path: Path) -> Path:
     """402 rows, the last two of `<a>` and `<b>`, which only tokenizer.json names (transformers 5 does so)."""
     base = make_model(tmp_path / "chat-base", rows=402)
     config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "eos_token_id": 401}))
+    (base / "config.json").write_text(json.dumps({**config, "eos_token_id": [401, 2]}))
     added = [{"id": 400, "content": "<a>"}, {"id": 401, "content": "<b>"}]
     (base / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": added}))
     generation = {"eos_token_id": [2, 401], "suppress_tokens": [400], "max_new_tokens": 400}
@@ -133,7 +133,7 @@ def test_trained_rows_of_added_tokens_are_not_lost(
         old, new = base.read(name), made.read(name)
         assert torch.equal(new[:400], old[:400]) and torch.equal(new[410:], old[400:])
         assert torch.equal(new[400], old[base.tokenizer.encode_piece(CHINESE[0])].double().mean(0).half())
-    assert (made.config["eos_token_id"], made.config["bos_token_id"]) == (411, 1)
+    assert (made.config["eos_token_id"], made.config["bos_token_id"]) == ([411, 2], 1)
     generation = json.loads((made.path / "generation_config.json").read_text())
     assert (generation["eos_token_id"], generation["suppress_tokens"]) == ([2, 411], [410])
     assert (generation["max_new_tokens"], generation["pad_token_id"]) == (400, 409)

@@ -16,7 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from zhuzi import Tokenizer, merge_adapter, pretrain
+from zhuzi import Chat, Tokenizer, extend_model, merge_adapter, pretrain
 from zhuzi.errors import InputError, MismatchError, OutputExistsError, TrainingError, ZhuziError
 from zhuzi.model import merge
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
@@ -62,6 +62,20 @@ def test_tied(make_model: Callable[..., Path], stage2: Any, new_tokenizer: Path,
     result = pretrain(stage2(model=str(tied), base_bits=16)).result
     report = merge_adapter(tied, result, tmp_path / "out")
     assert report.difference <= 1e-4 and report.difference_stored < 1e-2
+
+
+def test_padding_rows_all_the_way(
+    model: Path, stage1: Callable[..., Any], stage2: Callable[..., Any], tmp_path: Path
+) -> None:
+    """448 rows for 410 ids: trained, merged and talked with as a model without padding."""
+    padded = extend_model(model, model, tmp_path / "padded", pad_to_multiple=64).out
+    first = pretrain(stage1(model=str(padded), output=tmp_path / "first")).result
+    adapter = pretrain(stage2(model=str(first))).result
+    merge_adapter(first, adapter, tmp_path / "out")
+    made = ModelFolder.open(tmp_path / "out")
+    assert (made.rows, made.tokenizer.vocab_size, made.config["vocab_size"]) == (448, 410, 448)
+    answer = Chat.from_dir(made.path).reply("你好", max_new_tokens=20, temperature=9.0, seed=1)
+    assert "".join(answer)  # an id behind the tokenizer's would be an IndexError
 
 
 def test_without_record(model: Path, adapter: Path, tmp_path: Path) -> None:

@@ -149,11 +149,15 @@ def _size(base: ModelFolder, plan: RowPlan, stored: str) -> int:
 def _config(base: ModelFolder, new: Tokenizer, plan: RowPlan, stored: str) -> dict[str, Any]:
     # transformers 5 writes `dtype`, 4 wrote `torch_dtype`: the folder's own name is kept.
     name = "torch_dtype" if "torch_dtype" in base.config else "dtype"
-    special = {"bos_token_id": new.bos_id, "eos_token_id": new.eos_id, "pad_token_id": new.pad_id}
-    for key in special:
-        # The tokenizer's own, unless the model was trained with another that has moved (<|im_end|> as EOS).
-        if _renumbered(base.config.get(key), plan) != base.config.get(key):
-            special[key] = _renumbered(base.config[key], plan)
+    special: dict[str, Any] = {
+        "bos_token_id": new.bos_id,
+        "eos_token_id": new.eos_id,
+        "pad_token_id": new.pad_id,
+    }
+    # The tokenizer's own, unless the model ends by several, or by one that has moved (<|im_end|> as EOS).
+    held = {key: base.config.get(key) for key in special}
+    moved = {key: _renumbered(value, plan) for key, value in held.items()}
+    special |= {key: ids for key, ids in moved.items() if ids != held[key] or isinstance(ids, list)}
     return {"vocab_size": plan.rows, name: stored, **special}
 
 
