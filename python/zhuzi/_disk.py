@@ -17,9 +17,9 @@ _SPELT = [
     (re.compile(r"no space left|os error 28\b", re.IGNORECASE), errno.ENOSPC),
     (re.compile(r"quota exceeded|os error 122\b", re.IGNORECASE), errno.EDQUOT),
     (re.compile(r"file too large|os error 27\b", re.IGNORECASE), errno.EFBIG),
-    # torch's zip writer says only that fewer bytes arrived than it wrote.
-    (re.compile(r"PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+"), errno.ENOSPC),
 ]
+# torch's zip writer says only that fewer bytes arrived than it wrote.
+_CUT_SHORT = re.compile(r"PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+")
 
 
 class FullDiskError(OSError):
@@ -70,6 +70,9 @@ def full_disk_code(error: BaseException) -> int | None:
         return error.errno if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
     if type(error).__name__ not in {"SafetensorError", "RuntimeError"}:
         return None
+    if _CUT_SHORT.search(str(error)):
+        limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+        return errno.EFBIG if limited else errno.ENOSPC
     return next((code for spelt, code in _SPELT if spelt.search(str(error))), None)
 
 

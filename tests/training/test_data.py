@@ -128,7 +128,7 @@ def test_what_tuning_cannot_use_is_refused(tmp_path: Path, record: dict[str, Any
     ("record", "message"),
     [
         ({"conversations": [{"from": "human", "value": "a"}]}, "looks like a ShareGPT conversation"),
-        ({"messages": [{"role": "user", "content": "a"}]}, "looks like a chat in `messages`"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "looks like a chat .messages"),
         ({"kind": "k", "input": "a", "target": "b"}, "firefly's shape.*rename input to instruction"),
         ({"prompt": "a", "response": "b"}, "rename them to instruction and output"),
         ({"text": "a"}, "looks like plain text.*zhuzi corpus encode"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -105,6 +106,39 @@ def test_stopped_while_saving_the_result(
     resumed = pretrain(recipe)
     assert (resumed.resumed_from, resumed.steps) == (6, 6)
     _same(resumed, whole)
+
+
+def test_a_full_disk_while_saving(stage1: Recipes, tmp_path: Path) -> None:
+    """It is named, with path and mend; what was saved before is gone on with."""
+    whole = pretrain(stage1(output=tmp_path / "whole"))
+    recipe = stage1(output=tmp_path / "stopped")
+
+    class Limit(TrainerCallback):
+        """No file may grow beyond some bytes, as on a disk that is almost full, from a step on."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 5:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match="limit of 60,000 bytes") as raised:
+            pretrain(recipe, callbacks=[Limit()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    folder = recipe.output / "checkpoints"
+    assert raised.value.filename == str(folder / "checkpoint-6")
+    assert [path.name for path in folder.iterdir()] == ["checkpoint-3"]
+    resumed = pretrain(recipe)
+    assert resumed.resumed_from == 3
+    _same(resumed, whole)
+
+
+def test_no_room_is_said_before_the_work(stage1: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zhuzi._disk.free_bytes", lambda path: 1000)
+    with pytest.raises(OSError, match=r"needs [0-9,]+ bytes, and 1,000 are free") as raised:
+        pretrain(stage1())
+    assert raised.value.filename == str(stage1().output) and not stage1().output.exists()
 
 
 KILLED = """

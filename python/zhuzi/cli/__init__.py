@@ -41,7 +41,7 @@ def cli() -> None:
         warnings.simplefilter("ignore")
     # Between libraries, none a user's: kernels of bitsandbytes' 4-bit path, names PEFT still uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
 for command in (vocab, corpus, model, pretrain, sft, chat, demo):

@@ -14,7 +14,7 @@ _WANTED = "want an object with instruction, input and output"
 # Other shapes in which instruction data goes round, by the keys that show them, and the way to Alpaca's.
 _SHAPES = [
     (("conversations",), "a ShareGPT conversation", "write each question and its answer as a record"),
-    (("messages",), "a chat in `messages`", "write each question and its answer as a record"),
+    (("messages",), "a chat", "write each question and its answer as a record"),
     (("kind", "input", "target"), "firefly's shape", "rename input to instruction, and target to output"),
     (("prompt", "response"), "a prompt and its response", "rename them to instruction and output"),
     (("prompt", "completion"), "a prompt and its completion", "rename them to instruction and output"),

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zhuzi._output import new_file_mode, require_free
+from zhuzi._output import naming_full_disk, new_file_mode, require_free
 from zhuzi._process import is_main
 from zhuzi.errors import OutputExistsError
 from zhuzi.model.folder import ModelFolder, write_json
@@ -119,7 +119,7 @@ class Run:
         facts |= {"model": folder.fingerprint, "data": data()}
         # Decided before the lock: what comes there later is another process's, and not to be moved.
         there, is_run = run.path.exists() and any(run.path.iterdir()), known.is_file()
-        with ExitStack() as held:
+        with naming_full_disk(run.path), ExitStack() as held:
             if is_run:
                 held.enter_context(_locked(run.path))
             if is_run and not overwrite:

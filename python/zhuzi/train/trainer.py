@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
+from zhuzi._disk import FullDiskError, naming_full_disk
 from zhuzi._output import replace_folder
 from zhuzi.errors import TrainingError
 from zhuzi.model.weights import load_tensors
@@ -82,13 +83,18 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
             self._writing.mkdir()
         self.accelerator.wait_for_everyone()
         try:
-            super()._save_checkpoint(model, trial)
+            with naming_full_disk(final, written=self._writing):
+                super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 replace_folder(self._writing / final.name, final)
                 self._writing.rmdir()
                 for old in checkpoints(folder)[: -self._keep]:
                     shutil.rmtree(old)
+        except FullDiskError:
+            if self.args.should_save:
+                remove_partial(folder)  # its bytes may be all that is left; the checkpoint before is whole
+            raise
         finally:
             self._writing = None
 
@@ -168,7 +174,7 @@ class LogLosses(TrainerCallback):  # type: ignore[misc]
         entry = state.log_history[-1]
         if not self.begun or "loss" not in entry:
             return
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_line(entry))
         if self.bar is not None:
             self.bar.set_postfix(loss=f"{entry['loss']:.4f}")
