@@ -103,7 +103,7 @@ def chat_base(make_model: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 def test_trained_rows_of_added_tokens_are_not_lost(
-    chat_base: Path, new_tokenizer: Path, tmp_path: Path
+    chat_base: Path, new_tokenizer: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(
         MismatchError, match=r"id 400 is '<a>' .* would be lost; .*vocab merge --base .*chat-base"
@@ -125,7 +125,9 @@ def test_trained_rows_of_added_tokens_are_not_lost(
         extend_model(chat_base, moving, tmp_path / "out")
 
     (moving / "zhuzi.json").write_text(json.dumps({"zhuzi": "0", "moved_tokens": table}))
+    (chat_base / "chat_template.jinja").write_text("{{ messages }}")
     report = extend_model(chat_base, moving, tmp_path / "out")
+    assert "its chat template is left out" in caplog.text
     assert report.moved == {"<a>": (400, 410), "<b>": (401, 411)}
     assert (report.old_rows, report.new_rows, report.initialised, report.padding) == (402, 412, 10, 0)
     base, made = ModelFolder.open(chat_base), ModelFolder.open(tmp_path / "out")
@@ -180,7 +182,14 @@ def test_padding_rows(make_model: Callable[..., Path], new_tokenizer: Path, tmp_
     with pytest.raises(ValueError, match="pad_to_multiple: want 1 or more"):
         extend_model(kept.path, kept.path, tmp_path / "out", pad_to_multiple=0)
 
-    # Rows behind the ids may be those of a token that is named without an id: not taken for padding.
+    # Rows behind the ids may be those of a token that is named without an id, or of an id without a token:
+    # they are not taken for padding.
+    generation = base.path / "generation_config.json"
+    held = json.loads(generation.read_text())
+    generation.write_text(json.dumps({**held, "eos_token_id": [2, 400]}))
+    with pytest.raises(MismatchError, match=r"generation_config\.json: eos_token_id is 400, which no file"):
+        extend_model(base.path, new_tokenizer, tmp_path / "out")
+    generation.write_text(json.dumps(held))
     (base.path / "special_tokens_map.json").write_text(json.dumps({"pad_token": {"content": "<pad>"}}))
     with pytest.raises(MismatchError, match=r"names the special token '<pad>', but no file gives its id"):
         extend_model(base.path, new_tokenizer, tmp_path / "out")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from zhuzi._output import new_folder, require_free, require_space
 from zhuzi.errors import InputError
-from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder, read_json, write_json, write_record
+from zhuzi.model.folder import EMBEDDING, GENERATION, HEAD, ModelFolder, read_json, write_json, write_record
 from zhuzi.model.rows import RowPlan, plan_rows, read_moves
 from zhuzi.tokenizer import Tokenizer
 
@@ -98,7 +98,7 @@ def extend_model(
             config=_config(base, new, plan, stored),
             round_to=stored if base.dtype_name == "float32" else None,
         )
-        _renumber_generation(folder / "generation_config.json", new, plan)
+        _renumber_generation(folder / GENERATION, new, plan)
         new.save(folder)
         moved = {token: {"from": before, "to": after} for token, (before, after) in plan.moved.items()}
         write_record(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 RECORD = "zhuzi.json"
+GENERATION = "generation_config.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 # What is fetched of a hub repository: nothing that runs code.
 _HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model"]
+_log = logging.getLogger(__name__)
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}  # safetensors' names, torch's
 
 
@@ -107,6 +110,19 @@ class ModelFolder:
 
         dtype: torch.dtype = getattr(torch, _DTYPES[self.tensors[name].dtype])
         return dtype
+
+    @cached_property
+    def generation_config(self) -> dict[str, Any]:
+        """The settings of generation; none if there is no such file."""
+        path = self.path / GENERATION
+        return read_json(path) if path.is_file() else {}
+
+    @property
+    def _has_chat_template(self) -> bool:
+        config = self.path / "tokenizer_config.json"
+        if (self.path / "chat_template.jinja").is_file():
+            return True
+        return config.is_file() and bool(read_json(config).get("chat_template"))
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -203,8 +219,10 @@ class ModelFolder:
             size = sum(info.end - info.begin for info in weights.read_headers(out).values())
             write_json(out / weights.INDEX, {**index, "metadata": {"total_size": size}})
         write_json(out / "config.json", {**self.config, **(config or {})})
-        if (self.path / "generation_config.json").is_file():
-            shutil.copyfile(self.path / "generation_config.json", out / "generation_config.json")
+        if (self.path / GENERATION).is_file():
+            shutil.copyfile(self.path / GENERATION, out / GENERATION)
+        if self._has_chat_template:
+            _log.warning(f"{self.path}: its chat template is left out, as no text becomes its tokens here")
 
     def describe(self) -> dict[str, Any]:
         """What a record says about this model, so that a later step can tell whether it is the same one."""

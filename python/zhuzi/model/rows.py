@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhuzi.added_tokens import names_without_id
 from zhuzi.errors import InputError, MismatchError
-from zhuzi.model.folder import RECORD, ModelFolder, read_json
+from zhuzi.model.folder import GENERATION, RECORD, ModelFolder, read_json
 from zhuzi.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -133,6 +133,14 @@ def _require_all_named(base: ModelFolder) -> None:
     old = base.tokenizer
     if base.rows <= old.vocab_size:
         return
+    for file, settings in (("config.json", base.config), (GENERATION, base.generation_config)):
+        for key, value in settings.items():
+            for id in value if isinstance(value, list) else [value]:
+                if key.endswith("_token_id") and isinstance(id, int) and old.vocab_size <= id < base.rows:
+                    raise MismatchError(
+                        f"{base.path / file}: {key} is {id}, which no file gives a token; write "
+                        f'{{"TOKEN": {id}}} into the added_tokens.json there, or correct {key}'
+                    )
     known = {piece.text for piece in old.pieces()}
     for token in names_without_id(base.path, known):
         raise MismatchError(
