@@ -250,6 +250,19 @@ def test_adapters_that_are_not_merged(base_model: Path, adapter: Path, model: Pa
     refused(other.parent, "has no place .* of a kind that is not merged")
 
 
+def test_a_merge_beyond_16_bits_is_not_written(model: Path, adapter: Path, tmp_path: Path) -> None:
+    foreign = Path(shutil.copytree(adapter, tmp_path / "foreign"))
+    (foreign / "zhuzi.json").unlink()
+    tensors = load_file(foreign / "adapter_model.safetensors")
+    for name in tensors:
+        if ".lora_B." in name:
+            tensors[name] += 1e6
+    save_file(tensors, foreign / "adapter_model.safetensors")
+    with pytest.raises(TrainingError, match="rounded to float16, the logits are no numbers"):
+        merge_adapter(model, foreign, tmp_path / "out", unverified=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_full_disk_is_named(
     model: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

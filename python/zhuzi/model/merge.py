@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhuzi._output import new_folder, require_free, require_space
 from zhuzi.errors import InputError, MismatchError, TrainingError, ZhuziError
-from zhuzi.model.adapter import RESTORE, AdapterFolder, is_whole
+from zhuzi.model.adapter import RESTORE, AdapterFolder, is_whole, target_of
 from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, RECORD, ModelFolder, first_line, write_record
 from zhuzi.model.weights import load_tensor
 
@@ -77,30 +77,7 @@ def merge_adapter(
     made_by.require_made_on(base)
 
     probe = _probe(base.rows)
-    merged = _adapted(base, made_by)
-    matched = len({name for name in made_by.tensors if "lora_A" in name or "lora_embedding_A" in name})
-    wanted = _logits(merged, probe)
-    try:
-        merged = merged.merge_and_unload().eval()
-    except Exception as error:  # what PEFT can train and not merge
-        raise InputError(f"{adapter}: PEFT cannot merge it ({first_line(error)})") from error
-    difference = _difference(_logits(merged, probe), wanted)
-    if difference > _TOLERANCE and base.tied and made_by.adapts(EMBEDDING, HEAD):
-        raise InputError(
-            f"{adapter}: adapts one of embedding and head, which in {base.path} are one matrix "
-            "(tie_word_embeddings): they would have to differ; train it on an untied base"
-        )
-    if not difference <= _TOLERANCE:  # so that NaN fails too
-        raise TrainingError(
-            f"{adapter}: merged into {base.path}, the logits differ by {difference:.1e} (at most "
-            f"{_TOLERANCE:.0e}); nothing was written"
-        )
-
-    changed = made_by.targets(base)
-    matrices = {name: t.to(base.dtype_of(name)) for name, t in merged.state_dict().items() if name in changed}
-    del merged
-    if base.tied and HEAD in base.tensors and EMBEDDING in matrices:
-        matrices[HEAD] = matrices[EMBEDDING].clone()
+    matrices, wanted, difference = _merge(base, made_by, probe)
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as made:
         base.copy(made, matrices)
         base.tokenizer.save(made)
@@ -113,14 +90,47 @@ def merge_adapter(
             rows=base.rows,
         )
         difference_stored = _difference(_logits(_reload(made), probe), wanted)
+        if math.isnan(difference_stored):
+            raise TrainingError(
+                f"{adapter}: merged into {base.path} and rounded to {base.dtype_name}, the logits are no "
+                "numbers; nothing was written"
+            )
     return MergeReport(
         out=out,
-        merged=matched,
+        merged=len({target_of(name) for name in made_by.tensors if not is_whole(name)}),
         replaced=sum(map(is_whole, made_by.tensors)),
         difference=difference,
         difference_stored=difference_stored,
         verified=verified,
     )
+
+
+def _merge(
+    base: ModelFolder, adapter: AdapterFolder, probe: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, float]:
+    """What changes, as it is stored; the logits of base plus adapter; how far the merged ones are off."""
+    merged = _adapted(base, adapter)
+    wanted = _logits(merged, probe)
+    try:
+        merged = merged.merge_and_unload().eval()
+    except Exception as error:  # what PEFT can train and not merge
+        raise InputError(f"{adapter.path}: PEFT cannot merge it ({first_line(error)})") from error
+    difference = _difference(_logits(merged, probe), wanted)
+    if difference > _TOLERANCE and base.tied and adapter.adapts(EMBEDDING, HEAD):
+        raise InputError(
+            f"{adapter.path}: adapts one of embedding and head, which in {base.path} are one matrix "
+            "(tie_word_embeddings): they would have to differ; train it on an untied base"
+        )
+    if not difference <= _TOLERANCE:  # so that NaN fails too
+        raise TrainingError(
+            f"{adapter.path}: merged into {base.path}, the logits differ by {difference:.1e} (at most "
+            f"{_TOLERANCE:.0e}); nothing was written"
+        )
+    changed = adapter.targets(base)
+    matrices = {name: t.to(base.dtype_of(name)) for name, t in merged.state_dict().items() if name in changed}
+    if base.tied and HEAD in base.tensors and EMBEDDING in matrices:
+        matrices[HEAD] = matrices[EMBEDDING].clone()
+    return matrices, wanted, difference
 
 
 def _adapted(base: ModelFolder, adapter: AdapterFolder) -> Any:
