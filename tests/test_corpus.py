@@ -122,7 +122,7 @@ def test_many_files(merged: Path, tmp_path: Path) -> None:
     [
         (b"not json", "no JSON object"),
         (b'["a"]', "no JSON object"),
-        (b'{"text": 5}', "no JSON object with a text in `text`"),
+        (b'{"text": 5}', "the field `text` holds a number, no text"),
         (b'{"content": "x"}', "no field `text`"),
         (b'{"text": "x"', "no JSON object"),
         (b'{"text": "\xff"}', "not UTF-8"),
@@ -155,7 +155,7 @@ def test_inputs_that_cannot_be(merged: Path, tmp_path: Path) -> None:
         ([], ValueError, "no input files"),
         ([tmp_path / "missing.txt"], FileNotFoundError, r"missing\.txt"),
         ([tmp_path / "empty.txt"], ValueError, "no document"),
-        ([tmp_path / "folder"], ValueError, "no .jsonl or .txt"),
+        ([tmp_path / "folder"], ValueError, "no file of a kind we read in this folder; .jsonl"),
         ([tmp_path / "x.csv"], ValueError, "not a kind of file"),
         ([f"{tmp_path}/*.jsonl"], ValueError, "matches no file"),
     ]:

@@ -8,6 +8,7 @@ __all__ = [
     "MAX_CACHE_BYTES",
     "Buffer",
     "InputError",
+    "InputReader",
     "ModelFileError",
     "OutputExistsError",
     "Tokenizer",
@@ -54,6 +55,19 @@ class Tokenizer:
     @property
     def special_ids(self) -> tuple[int, int | None, int | None, int | None]: ...
 
+@final
+class InputReader:
+    """Texts or records of input files, a block at a time."""
+
+    def __new__(
+        cls, inputs: Sequence[str | PathLike[str]], options: str, skip_bad: bool, whole: bool
+    ) -> InputReader: ...
+    def next_texts(self) -> list[str] | None: ...
+    def next_records(self) -> tuple[Path, str, list[tuple[str, int]]] | None: ...
+    def files(self) -> list[tuple[Path, int, str]]: ...
+    def counts(self) -> tuple[int, int, int, int, int]: ...
+    def left_out(self) -> str: ...
+
 def merge_vocab(
     base: bytes, base_origin: str, donor: bytes, donor_origin: str, policy: str
 ) -> tuple[bytes, int, int, int]: ...
@@ -85,6 +99,7 @@ def estimate_corpus(
     inputs: Sequence[str | PathLike[str]],
     tokenizer: Tokenizer,
     fingerprint: str,
+    out: str | PathLike[str],
     options: str,
     *,
     skip_bad: bool,

@@ -112,9 +112,10 @@ def encode(
 ) -> None:
     """Encode INPUTS into Megatron shards (OUT/*.bin + *.idx) and a manifest.
 
-    INPUTS are .jsonl (a JSON object a line) and .txt files, both also with .gz, .zst, .xz or .bz2 behind,
-    .parquet files, folders of them, quoted patterns, or - for standard input. Run the same command again to
-    go on where it stopped. Order and bytes of the output do not depend on threads and interruptions.
+    INPUTS are .jsonl, .ndjson and .json files (a JSON object a line, or one array), .txt files, each also
+    with .gz, .zst, .xz or .bz2 behind, .parquet and .arrow files, folders of them, quoted patterns, or - for
+    standard input. Run the same command again to go on where it stopped. Order and bytes of the output do
+    not depend on threads and interruptions.
     """
     from zhuzi.cli.progress import reporter, summary
     from zhuzi.corpus import EncodedCorpus, encode_corpus, encode_corpus_on_ray, plan_corpus
@@ -128,7 +129,7 @@ def encode(
     if dry_run:
         for key in ("part", "append", "overwrite"):
             settings.pop(key)
-        say("{plan}", plan=plan_corpus(inputs, tokenizer, **settings).text())
+        say("{plan}", plan=plan_corpus(inputs, tokenizer, out=out, **settings).text())
         return
     run: Callable[..., EncodedCorpus] = encode_corpus
     if engine == "ray":

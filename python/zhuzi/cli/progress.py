@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from zhuzi._show import count
 from zhuzi.corpus.encode import EncodedCorpus
+from zhuzi.corpus.read import left_out_lines
 
 #: Seconds between two lines of a log, and between two JSON lines.
 LOG_SECONDS = 10.0
@@ -162,6 +163,7 @@ def summary(made: EncodedCorpus, seconds: float, log_format: str) -> str:
     ]:
         if number:
             lines.append(f"left out: {count(number, noun)} {why}")
+    lines += left_out_lines(vars(made))
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zhuzi.corpus.encode import SHARD_BYTES, EncodedCorpus, encode_corpus
     from zhuzi.corpus.export import ExportedCorpus, as_arrow, export_dataset, export_datatrove
     from zhuzi.corpus.plan import CorpusPlan, plan_corpus
+    from zhuzi.corpus.read import RecordReader, TextReader, read_records, read_texts
     from zhuzi.corpus.shards import MergedShards, merge_shards, verify_corpus
     from zhuzi.corpus.show import DocumentOrigin, ShownDocument, locate_document, show_document
     from zhuzi.corpus.stats import CorpusStats, SourceStats, corpus_stats
@@ -28,8 +29,10 @@ __getattr__, __dir__ = lazy(
         "EncodedCorpus": "zhuzi.corpus.encode",
         "ExportedCorpus": "zhuzi.corpus.export",
         "MergedShards": "zhuzi.corpus.shards",
+        "RecordReader": "zhuzi.corpus.read",
         "ShownDocument": "zhuzi.corpus.show",
         "SourceStats": "zhuzi.corpus.stats",
+        "TextReader": "zhuzi.corpus.read",
         "as_arrow": "zhuzi.corpus.export",
         "corpus_stats": "zhuzi.corpus.stats",
         "encode_corpus": "zhuzi.corpus.encode",
@@ -39,6 +42,8 @@ __getattr__, __dir__ = lazy(
         "locate_document": "zhuzi.corpus.show",
         "merge_shards": "zhuzi.corpus.shards",
         "plan_corpus": "zhuzi.corpus.plan",
+        "read_records": "zhuzi.corpus.read",
+        "read_texts": "zhuzi.corpus.read",
         "show_document": "zhuzi.corpus.show",
         "verify_corpus": "zhuzi.corpus.shards",
     },
@@ -52,8 +57,10 @@ __all__ = [
     "EncodedCorpus",
     "ExportedCorpus",
     "MergedShards",
+    "RecordReader",
     "ShownDocument",
     "SourceStats",
+    "TextReader",
     "as_arrow",
     "corpus_stats",
     "encode_corpus",
@@ -63,6 +70,8 @@ __all__ = [
     "locate_document",
     "merge_shards",
     "plan_corpus",
+    "read_records",
+    "read_texts",
     "show_document",
     "verify_corpus",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -61,6 +61,16 @@ class EncodedCorpus:
     """Unpacked bytes that this call itself read."""
     encoded_bytes: int
     """Bytes of text that this call itself encoded."""
+    files: int
+    """Files read; a file given twice (by another path, through a link) is one."""
+    other_kinds: Mapping[str, int]
+    """Files of kinds that are not read, in folders and patterns, by the endings of their names; left out."""
+    hidden: int
+    """Hidden files and folders (names with a dot first, `__MACOSX`) in folders and patterns, left out."""
+    repeated: int
+    """Files given twice; each is read once."""
+    records_of_tools: int
+    """Files that describe a dataset of `datasets` or a corpus of Zhuzi, left out."""
 
 
 def encode_corpus(
@@ -93,10 +103,13 @@ def encode_corpus(
 ) -> EncodedCorpus:
     """Encode text files into Megatron shards in the folder `out`; called again, go on where a run stopped.
 
-    Inputs are files, folders, patterns or `-` (standard input, read as `stdin_format`): `.jsonl` (an object a
-    line, the text in `field`; several fields are joined by a newline), `.txt` (parted by `split`), both also
-    with `.gz`, `.zst`, `.xz` or `.bz2` behind, and `.parquet` (the text in the column `field`). They keep the
-    order given; what a folder or pattern holds is taken by path bytes; shard names sort in document order.
+    Inputs are files, folders, patterns or `-` (standard input, read as `stdin_format`): `.jsonl`, `.ndjson`
+    and `.json` (an object a line or one JSON array, the text in `field`; several fields are joined by a
+    newline), `.txt` (parted by `split`), each also with `.gz`, `.zst`, `.xz` or `.bz2` behind, `.parquet` and
+    `.arrow` (the text in the column `field`). A field may be a path (`content.text`), also through lists; a
+    list of texts is joined by newlines; where `field` is "text", a JSON string is a document by itself.
+    Inputs keep the order given; what a folder or pattern holds is taken by path bytes, without hidden files
+    and other kinds, which are counted; a file given twice is read once. Shard names sort in document order.
     Each document is one sequence, begun by the begin-of-sequence id with `bos` and ended by the
     end-of-sequence id unless `eos` is off.
 
@@ -233,4 +246,5 @@ def report_of(out: str | os.PathLike[str], report: str) -> EncodedCorpus:
     """The core's report as Python has it."""
     values = json.loads(report)
     values["missing"] = tuple(values["missing"])
+    values |= values.pop("left_out")
     return EncodedCorpus(folder=Path(out), **values)

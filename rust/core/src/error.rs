@@ -36,6 +36,20 @@ pub enum Error {
         /// What is wrong and what mends it.
         reason: String,
     },
+    /// An element of a JSON array that cannot be read.
+    #[error("{}: record {element} (line {line}, byte {offset}): {reason}", path.display())]
+    Element {
+        /// The file.
+        path: PathBuf,
+        /// Its number, from 1.
+        element: u64,
+        /// The line in which it starts, from 1.
+        line: u64,
+        /// Where it starts in the file, in bytes from 0.
+        offset: u64,
+        /// What is wrong and what mends it.
+        reason: String,
+    },
     /// A row of a corpus that cannot be used.
     #[error("{}: row {row}: {reason}", path.display())]
     Row {

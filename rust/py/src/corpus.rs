@@ -51,17 +51,18 @@ pub fn encode_corpus(
 
 /// Plans without writing anything; returns the plan and what it would take.
 #[pyfunction]
-#[pyo3(signature = (inputs, tokenizer, fingerprint, options, *, skip_bad))]
+#[pyo3(signature = (inputs, tokenizer, fingerprint, out, options, *, skip_bad))]
 pub fn estimate_corpus(
     py: Python<'_>,
     inputs: Vec<PathBuf>,
     tokenizer: &Tokenizer,
     fingerprint: String,
+    out: PathBuf,
     options: &str,
     skip_bad: bool,
 ) -> PyResult<String> {
     let options = EncodeOptions::from_json(options).map_err(to_py)?;
-    let request = Request { inputs, out: PathBuf::new(), fingerprint, options };
+    let request = Request { inputs, out, fingerprint, options };
     let run = RunOptions { skip_bad, ..RunOptions::default() };
     let estimate = py.detach(|| corpus::estimate(&tokenizer.core, &request, &run)).map_err(to_py)?;
     to_json(&estimate)

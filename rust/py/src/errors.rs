@@ -31,7 +31,9 @@ pub fn to_py(error: Error) -> PyErr {
             None => PyOSError::new_err(message),
         },
         Error::Model { .. } => ModelFileError::new_err(message),
-        Error::Record { .. } | Error::Row { .. } | Error::Damaged { .. } => InputError::new_err(message),
+        Error::Record { .. } | Error::Element { .. } | Error::Row { .. } | Error::Damaged { .. } => {
+            InputError::new_err(message)
+        }
         Error::Occupied(_) => OutputExistsError::new_err(message),
         Error::Argument(_) => PyValueError::new_err(message),
         Error::Stopped => PyKeyboardInterrupt::new_err(message),

@@ -4,6 +4,7 @@ mod arrow;
 mod convert;
 mod corpus;
 mod errors;
+mod read;
 mod strings;
 mod tokenizer;
 mod vocab;
@@ -23,6 +24,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("OutputExistsError", m.py().get_type::<errors::OutputExistsError>())?;
     m.add_class::<tokenizer::Tokenizer>()?;
     m.add_class::<tokenizer::Buffer>()?;
+    m.add_class::<read::InputReader>()?;
     m.add_function(wrap_pyfunction!(vocab::merge_vocab, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::encode_corpus, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::encode_tasks, m)?)?;

@@ -3,6 +3,8 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
+    ops::Range,
+    os::unix::fs::FileExt,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -10,17 +12,37 @@ use std::{
 };
 
 use super::{
-    cut::{is_blank, whole_records},
+    cut::{first_byte, is_blank, whole_records},
+    documents::Reject,
     input::{Format, Source},
+    json::Elements,
     options::{EncodeOptions, Split},
-    parquet::{Batch, Rows},
     plan::Piece,
-    stream::{Stream, check_unchanged, open_unchanged},
+    rows::{Batch, Rows},
+    stream::{Stream, check_unchanged, contradiction, open_unchanged},
 };
 use crate::{Error, Result};
 
 /// Bytes a block holds at least (the last one of a piece holds less); a longer record makes a longer block.
 pub const BLOCK_BYTES: usize = 1 << 20;
+
+/// Says when to give up reading.
+#[derive(Clone)]
+pub enum Stop {
+    /// Once this is true.
+    Flag(Arc<AtomicBool>),
+    /// Once this says so; it is asked several times a second.
+    Asked(Arc<dyn Fn() -> bool + Send + Sync>),
+}
+
+impl Stop {
+    fn is_set(&self) -> bool {
+        match self {
+            Self::Flag(flag) => flag.load(Ordering::Relaxed),
+            Self::Asked(ask) => ask(),
+        }
+    }
+}
 
 /// The piece a block comes from.
 #[derive(Debug)]
@@ -31,16 +53,24 @@ pub struct Origin {
     pub source: Arc<Source>,
     /// How it parts into records.
     pub split: Split,
+    /// It is one JSON array.
+    pub is_array: bool,
     /// Where the piece starts.
     start: u64,
     first_line: OnceLock<u64>,
 }
 
 impl Origin {
-    fn new(number: usize, source: Arc<Source>, options: &EncodeOptions, piece: Piece) -> Self {
+    fn new(
+        number: usize,
+        source: Arc<Source>,
+        options: &EncodeOptions,
+        piece: Piece,
+        is_array: bool,
+    ) -> Arc<Self> {
         let split = if source.format == Format::Txt { options.split.clone() } else { Split::Line };
         let first_line = OnceLock::new();
-        Self { number, source, split, start: piece.start, first_line }
+        Arc::new(Self { number, source, split, is_array, start: piece.start, first_line })
     }
 
     /// Number, from 1, of the line that is `line` lines behind the piece's first. Only errors need it, so
@@ -53,14 +83,19 @@ impl Origin {
     }
 
     /// The error for a bad record.
-    pub fn bad_record(&self, offset: u64, line: u64, reason: &str) -> Error {
-        let path = self.source.path.clone();
-        if self.source.format == Format::Parquet {
+    pub fn bad_record(&self, reject: &Reject) -> Error {
+        let Reject { offset, line, reason, .. } = reject;
+        let (path, offset, line) = (self.source.path.clone(), *offset, *line);
+        if self.source.format.has_rows() {
             return Error::Row { path, row: offset, reason: reason.into() };
         }
         let packed = !self.source.is_cuttable() && !self.source.is_stdin();
         let note = if packed { " (bytes are counted unpacked)" } else { "" };
-        Error::Record { path, line: self.line(line), offset, reason: format!("{reason}{note}") }
+        let (line, reason) = (self.line(line), format!("{reason}{note}"));
+        match reject.element {
+            Some(element) if self.is_array => Error::Element { path, element, line, offset, reason },
+            _ => Error::Record { path, line, offset, reason },
+        }
     }
 }
 
@@ -85,6 +120,8 @@ pub struct Block {
     pub origin: Arc<Origin>,
     /// Lines of the piece before the block.
     pub line: u64,
+    /// Of a JSON array, elements before the block.
+    pub element: u64,
     /// Where it starts: bytes of the unpacked file, or rows.
     pub offset: u64,
     /// Where it ends.
@@ -100,7 +137,9 @@ pub struct Block {
 pub enum Content {
     /// Records as they stand in the file.
     Text(Vec<u8>),
-    /// Rows of a parquet file.
+    /// Elements of a JSON array as they stand in the file, and where.
+    Elements(Vec<u8>, Vec<Range<usize>>),
+    /// Rows of a parquet or Arrow file.
     Rows(Batch),
     /// One record of this many bytes, which is more than a record may have.
     TooLong(u64),
@@ -112,7 +151,7 @@ impl Block {
     /// Bytes of text it holds in memory.
     pub fn bytes(&self) -> usize {
         match &self.content {
-            Content::Text(bytes) => bytes.len(),
+            Content::Text(bytes) | Content::Elements(bytes, _) => bytes.len(),
             Content::Rows(batch) => batch.bytes.len(),
             Content::TooLong(_) | Content::Broken(_) => 0,
         }
@@ -133,7 +172,7 @@ impl Block {
 pub enum Blocks {
     /// Of a text file.
     Text(Box<TextBlocks>),
-    /// Of a parquet file.
+    /// Of a parquet or Arrow file.
     Rows(Arc<Origin>, Box<Rows>, File),
 }
 
@@ -144,14 +183,14 @@ impl Blocks {
         source: Arc<Source>,
         piece: Piece,
         options: &EncodeOptions,
-        stop: Arc<AtomicBool>,
+        stop: Stop,
     ) -> Result<Self> {
-        let origin = Arc::new(Origin::new(number, source.clone(), options, piece));
-        if source.format != Format::Parquet {
-            return Ok(Self::Text(Box::new(TextBlocks::open(origin, piece, options, stop)?)));
+        if !source.format.has_rows() {
+            return Ok(Self::Text(Box::new(TextBlocks::open(number, source, piece, options, stop)?)));
         }
         let file = open_unchanged(&source)?;
         let again = file.try_clone().map_err(Error::io(&source.path))?;
+        let origin = Origin::new(number, source.clone(), options, piece, false);
         let rows = Rows::open(source, file, &options.fields, piece.start, piece.end)?;
         Ok(Self::Rows(origin, Box::new(rows), again))
     }
@@ -177,14 +216,10 @@ impl Blocks {
                     return Ok(None);
                 };
                 let (offset, end) = (batch.row, batch.row + batch.ends.len() as u64);
-                // The file's bytes, spread over its rows.
-                let bytes_before = |row: u64| {
-                    let all = u128::from(rows.all_rows().max(1));
-                    (u128::from(origin.source.bytes) * u128::from(row) / all) as u64
-                };
-                let (origin, packed) = (origin.clone(), bytes_before(end) - bytes_before(offset));
+                let packed = rows.take_packed(&origin.source, offset, end);
+                let origin = origin.clone();
                 let content = Content::Rows(batch);
-                Ok(Some(Block { origin, line: 0, offset, end, packed, content }))
+                Ok(Some(Block { origin, line: 0, element: 0, offset, end, packed, content }))
             }
         }
     }
@@ -197,8 +232,11 @@ pub struct TextBlocks {
     /// The same file once more, to see whether it changed; none for standard input.
     file: Option<File>,
     max_record: usize,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     line: u64,
+    /// Of a JSON array, what finds its elements, and how many were found.
+    elements: Option<Elements>,
+    element: u64,
     offset: u64,
     /// Bytes read behind the last whole record.
     carry: Vec<u8>,
@@ -208,44 +246,177 @@ pub struct TextBlocks {
 
 impl TextBlocks {
     fn open(
-        origin: Arc<Origin>,
+        number: usize,
+        source: Arc<Source>,
         piece: Piece,
         options: &EncodeOptions,
-        stop: Arc<AtomicBool>,
+        stop: Stop,
     ) -> Result<Self> {
-        let source = &origin.source;
         let (stream, file) = if source.is_stdin() {
             (Stream::stdin(), None)
         } else {
-            let file = open_unchanged(source)?;
+            let file = open_unchanged(&source)?;
             let again = file.try_clone().map_err(Error::io(&source.path))?;
-            (Stream::new(source, file, piece)?, Some(again))
+            (Stream::new(&source, file, piece)?, Some(again))
         };
         let offset = if source.is_cuttable() { piece.start } else { 0 };
+        let is_whole = offset == 0 && (!source.is_cuttable() || piece.end == source.bytes);
         let mut blocks = Self {
             stream,
             file,
             max_record: usize::try_from(options.max_record_bytes).unwrap_or(usize::MAX),
             stop,
             line: 0,
+            elements: None,
+            element: 0,
             offset,
             carry: Vec::new(),
             at_end: false,
             broken: None,
-            origin,
+            origin: Origin::new(number, source.clone(), options, piece, false),
         };
-        // A byte-order mark at the start of a file is not part of its first record.
         if offset == 0 {
-            blocks.read_up_to(3)?;
-            if blocks.carry == "\u{FEFF}".as_bytes() {
-                blocks.carry.clear();
-                blocks.offset = 3;
+            blocks.check_magic();
+            blocks.skip_mark()?;
+            if is_whole && source.format == Format::Jsonl && blocks.begins_array()? {
+                blocks.elements = Some(Elements::default());
+                blocks.origin = Origin::new(number, source, options, piece, true);
             }
         }
         Ok(blocks)
     }
 
+    /// A file whose first bytes contradict its name is not read.
+    fn check_magic(&mut self) {
+        let mut start = [0; 8];
+        let Some(file) = &self.file else { return };
+        let read = file.read_at(&mut start, 0).unwrap_or(0);
+        self.broken = contradiction(self.origin.source.packing, &start[..read]);
+        self.at_end = self.broken.is_some();
+    }
+
+    /// A byte-order mark at the start of a file is not part of its first record.
+    fn skip_mark(&mut self) -> Result<()> {
+        self.read_up_to(3)?;
+        if self.carry.starts_with("\u{FEFF}".as_bytes()) {
+            self.carry.drain(..3);
+            self.offset = 3;
+        }
+        Ok(())
+    }
+
+    /// True if the first character that is no white space begins a JSON array.
+    fn begins_array(&mut self) -> Result<bool> {
+        loop {
+            if let Some(byte) = first_byte(&self.carry) {
+                return Ok(byte == b'[');
+            }
+            if self.at_end || self.carry.len() > self.max_record {
+                return Ok(false);
+            }
+            self.read_up_to((2 * self.carry.len()).max(64))?;
+        }
+    }
+
     fn next_block(&mut self) -> Result<Option<Block>> {
+        if self.elements.is_some() { self.next_elements() } else { self.next_records() }
+    }
+
+    /// The next elements of a JSON array.
+    fn next_elements(&mut self) -> Result<Option<Block>> {
+        let Some(mut elements) = self.elements.take() else { return Ok(None) };
+        let found = self.find_elements(&mut elements);
+        self.elements = Some(elements);
+        found
+    }
+
+    fn find_elements(&mut self, elements: &mut Elements) -> Result<Option<Block>> {
+        loop {
+            let most = self.max_record.saturating_add(1).max(BLOCK_BYTES);
+            self.read_up_to(self.carry.len().saturating_mul(2).max(BLOCK_BYTES).min(most))?;
+            let mut ranges = Vec::new();
+            let mut whole = 0;
+            while let Some(range) = elements.next(&self.carry) {
+                ranges.push(range);
+                whole = elements.at;
+            }
+            if !ranges.is_empty() {
+                let rest = self.carry.split_off(whole);
+                let bytes = std::mem::replace(&mut self.carry, rest);
+                elements.shift(whole);
+                let lines = memchr::memchr_iter(b'\n', &bytes).count() as u64;
+                let count = ranges.len() as u64;
+                let block = self.block(bytes.len() as u64, lines, Content::Elements(bytes, ranges));
+                self.element += count;
+                return Ok(Some(block));
+            }
+            if elements.has_ended() {
+                self.check_behind_array(elements.at)?;
+            } else if self.at_end && self.broken.is_none() && !self.carry.is_empty() {
+                self.broken = Some("the array does not end: a `]` is missing; is the file whole?".into());
+            }
+            if let Some(reason) = self.broken.take() {
+                self.carry.clear();
+                self.at_end = true;
+                return Ok(Some(self.block(0, 0, Content::Broken(reason))));
+            }
+            if self.at_end {
+                return self.finish();
+            }
+            if self.carry.len() > self.max_record {
+                let (bytes, lines) = self.pass_over_element(elements)?;
+                let block = self.block(bytes, lines, Content::TooLong(bytes));
+                self.element += 1;
+                return Ok(Some(block));
+            }
+        }
+    }
+
+    /// Behind the array nothing but white space may come.
+    fn check_behind_array(&mut self, at: usize) -> Result<()> {
+        self.carry.drain(..at);
+        loop {
+            if let Some(byte) = first_byte(&self.carry) {
+                let what = if byte == b'[' { "a second array" } else { "something else" };
+                self.broken = Some(format!(
+                    "behind the array comes {what}; a file holds one array, or a record a line"
+                ));
+                return Ok(());
+            }
+            self.carry.clear();
+            if self.at_end || self.broken.is_some() {
+                return Ok(());
+            }
+            self.read_up_to(BLOCK_BYTES)?;
+        }
+    }
+
+    /// Reads on to the end of the element in `carry` without keeping it; its bytes and lines.
+    fn pass_over_element(&mut self, elements: &mut Elements) -> Result<(u64, u64)> {
+        let (mut bytes, mut lines) = (0, 0);
+        loop {
+            let ends = elements.next(&self.carry).is_some();
+            let passed = elements.at;
+            lines += memchr::memchr_iter(b'\n', &self.carry[..passed]).count() as u64;
+            bytes += passed as u64;
+            self.carry.drain(..passed);
+            elements.shift(passed);
+            if ends || self.at_end {
+                return Ok((bytes, lines));
+            }
+            self.read_up_to(BLOCK_BYTES)?;
+        }
+    }
+
+    /// The end of the piece.
+    fn finish(&self) -> Result<Option<Block>> {
+        if let Some(file) = &self.file {
+            check_unchanged(&self.origin.source, file)?;
+        }
+        Ok(None)
+    }
+
+    fn next_records(&mut self) -> Result<Option<Block>> {
         loop {
             let most = self.max_record.saturating_add(1).max(BLOCK_BYTES);
             let wanted = self.carry.len().saturating_mul(2).max(BLOCK_BYTES).min(most);
@@ -269,10 +440,7 @@ impl TextBlocks {
                 return Ok(Some(self.block(0, 0, Content::Broken(reason))));
             }
             if self.at_end {
-                if let Some(file) = &self.file {
-                    check_unchanged(&self.origin.source, file)?;
-                }
-                return Ok(None);
+                return self.finish();
             }
             if self.carry.len() > self.max_record {
                 let (bytes, lines) = self.pass_over()?;
@@ -286,7 +454,8 @@ impl TextBlocks {
         self.line += lines;
         self.offset += bytes;
         let packed = self.stream.take_packed();
-        Block { origin: self.origin.clone(), line, offset, end: self.offset, packed, content }
+        let (origin, element, end) = (self.origin.clone(), self.element, self.offset);
+        Block { origin, line, element, offset, end, packed, content }
     }
 
     /// Reads on to the end of the record in `carry` without keeping it; its bytes and lines.
@@ -319,7 +488,7 @@ impl TextBlocks {
     fn read_up_to(&mut self, wanted: usize) -> Result<()> {
         self.carry.reserve(wanted.saturating_sub(self.carry.len()));
         while !self.at_end && self.carry.len() < wanted {
-            if self.stop.load(Ordering::Relaxed) {
+            if self.stop.is_set() {
                 return Err(Error::Stopped);
             }
             let missing = wanted - self.carry.len();

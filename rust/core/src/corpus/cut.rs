@@ -121,6 +121,30 @@ fn after_separator(path: &Path, separator: &[u8], from: u64, end: u64) -> Result
     }
 }
 
+/// True if the first character that is no white space, behind a byte-order mark, begins a JSON array.
+pub fn starts_array(path: &Path) -> Result<bool> {
+    let mut file = open_at(path, 0)?;
+    let mut first = true;
+    loop {
+        let buffer = file.fill_buf().map_err(Error::io(path))?;
+        if buffer.is_empty() {
+            return Ok(false);
+        }
+        let mark = usize::from(first && buffer.starts_with("\u{FEFF}".as_bytes())) * 3;
+        first = false;
+        if let Some(byte) = first_byte(&buffer[mark..]) {
+            return Ok(byte == b'[');
+        }
+        let used = buffer.len();
+        file.consume(used);
+    }
+}
+
+/// The first byte that is no white space of JSON.
+pub fn first_byte(bytes: &[u8]) -> Option<u8> {
+    bytes.iter().copied().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+}
+
 fn open_at(path: &Path, at: u64) -> Result<BufReader<File>> {
     let mut file = File::open(path).map_err(Error::io(path))?;
     file.seek(SeekFrom::Start(at)).map_err(Error::io(path))?;

@@ -1,5 +1,7 @@
 //! From a block to its documents: records found, text taken out, cleaned and judged.
 
+use std::ops::Range;
+
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -50,6 +52,8 @@ pub struct Reject {
     pub offset: u64,
     /// Lines of the piece before it.
     pub line: u64,
+    /// Of a JSON array, its number, from 1.
+    pub element: Option<u64>,
     /// Its bytes.
     pub bytes: u64,
     /// What is wrong and what mends it.
@@ -92,30 +96,29 @@ impl<'o> Reader<'o> {
                 found.text.reserve(bytes.len());
                 self.read_text(block, bytes, found);
             }
+            Content::Elements(bytes, ranges) => {
+                found.text.reserve(bytes.len());
+                self.read_elements(block, bytes, ranges, found);
+            }
             Content::Rows(batch) => {
                 let (mut start, mut row) = (0, batch.row);
-                for end in &batch.ends {
-                    let (Ok(stop) | Err(stop)) = *end;
-                    let record = &batch.bytes[start..stop];
-                    let null = || "a text column is null here".to_owned();
-                    let text = if end.is_ok() { Ok(record) } else { Err(null()) };
+                for (stop, wrong) in &batch.ends {
+                    let (record, stop) = (&batch.bytes[start..*stop], *stop);
+                    let text = wrong.as_ref().map_or(Ok(record), |wrong| Err(wrong.clone()));
                     self.judge(found, row, record, text);
                     (start, row) = (stop, row + 1);
                 }
             }
             Content::TooLong(bytes) => {
                 let reason = self.too_long(*bytes);
-                found.push_bad(Reject {
-                    offset: block.offset,
-                    line: block.line,
-                    bytes: *bytes,
-                    reason,
-                    head: String::new(),
-                });
+                let (offset, line, head) = (block.offset, block.line, String::new());
+                let element = Some(block.element + 1);
+                found.push_bad(Reject { offset, line, element, bytes: *bytes, reason, head });
             }
             Content::Broken(reason) => {
                 let (offset, line, reason) = (block.offset, block.line, reason.clone());
-                found.push_bad(Reject { offset, line, bytes: 0, reason, head: String::new() });
+                let element = Some(block.element + 1);
+                found.push_bad(Reject { offset, line, element, bytes: 0, reason, head: String::new() });
             }
         }
     }
@@ -130,12 +133,26 @@ impl<'o> Reader<'o> {
                 self.judge(found, offset, record, Ok(record));
             }
         });
-        let (mut line, mut counted) = (block.line, 0);
-        for reject in &mut found.rejects {
-            let start = (reject.offset - block.offset) as usize;
-            line += memchr::memchr_iter(b'\n', &bytes[counted..start]).count() as u64;
-            (reject.line, counted) = (line, start);
+        found.number_lines(block, bytes);
+    }
+
+    fn read_elements(&mut self, block: &Block, bytes: &[u8], ranges: &[Range<usize>], found: &mut Documents) {
+        for (number, range) in ranges.iter().enumerate() {
+            let record = bytes[range.clone()].trim_ascii();
+            let start =
+                range.start + bytes[range.clone()].iter().take_while(|b| b.is_ascii_whitespace()).count();
+            let offset = block.offset + start.min(range.end) as u64;
+            let bad = found.rejects.len();
+            if record.is_empty() {
+                self.judge(found, offset, record, Err("nothing stands here: a comma too many".into()));
+            } else {
+                self.judge_json(found, offset, record);
+            }
+            if let Some(reject) = found.rejects.get_mut(bad) {
+                reject.element = Some(block.element + number as u64 + 1);
+            }
         }
+        found.number_lines(block, bytes);
     }
 
     fn judge_json(&mut self, found: &mut Documents, offset: u64, record: &[u8]) {
@@ -179,8 +196,7 @@ impl<'o> Reader<'o> {
                 self.judge_in_place(found, offset, start);
             }
             Err(reason) => {
-                let head = String::from_utf8_lossy(&record[..record.len().min(200)]).into_owned();
-                found.push_bad(Reject { offset, line: 0, bytes: record.len() as u64, reason, head });
+                found.push_bad(Reject::new(offset, 0, None, record, reason));
             }
         }
     }
@@ -249,6 +265,14 @@ impl<'o> Reader<'o> {
     }
 }
 
+impl Reject {
+    /// A bad record with the bytes it has.
+    pub fn new(offset: u64, line: u64, element: Option<u64>, record: &[u8], reason: String) -> Self {
+        let head = String::from_utf8_lossy(&record[..record.len().min(200)]).into_owned();
+        Self { offset, line, element, bytes: record.len() as u64, reason, head }
+    }
+}
+
 impl Documents {
     /// Empties it and keeps its memory, but for what one very long document took.
     fn clear(&mut self) {
@@ -257,6 +281,16 @@ impl Documents {
         self.records.clear();
         self.rejects.clear();
         self.hashes.clear();
+    }
+
+    /// Says in which lines the bad records of a block start.
+    fn number_lines(&mut self, block: &Block, bytes: &[u8]) {
+        let (mut line, mut counted) = (block.line, 0);
+        for reject in &mut self.rejects {
+            let start = (reject.offset - block.offset) as usize;
+            line += memchr::memchr_iter(b'\n', &bytes[counted..start]).count() as u64;
+            (reject.line, counted) = (line, start);
+        }
     }
 
     fn push(&mut self, fate: Fate, offset: u64, characters: u32) {
@@ -273,7 +307,7 @@ impl Documents {
 ///
 /// Of a line one `\r` before the newline is dropped. Under [`Split::BlankLine`] a record has no newline at
 /// its end, and there are no empty ones; the other kinds may have empty ones.
-fn for_each_record(split: &Split, bytes: &[u8], mut each: impl FnMut(usize, &[u8])) {
+pub fn for_each_record(split: &Split, bytes: &[u8], mut each: impl FnMut(usize, &[u8])) {
     match split {
         Split::Line => {
             let mut start = 0;
@@ -321,11 +355,20 @@ fn for_each_record(split: &Split, bytes: &[u8], mut each: impl FnMut(usize, &[u8
     }
 }
 
-fn not_utf8(record: &[u8], error: std::str::Utf8Error) -> String {
+/// What is said of a record that is not UTF-8.
+pub fn not_utf8(record: &[u8], error: std::str::Utf8Error) -> String {
     if record.starts_with(&[0xFF, 0xFE]) || record.starts_with(&[0xFE, 0xFF]) {
         return "not UTF-8 but UTF-16, it seems; convert the file to UTF-8".into();
     }
-    format!("not UTF-8 (byte {} of the record); convert the file to UTF-8", error.valid_up_to())
+    let at = error.valid_up_to();
+    // Half of a UTF-16 pair, encoded by itself, as Java and MySQL's `utf8` write what lies beyond U+FFFF.
+    if let [0xED, 0xA0..=0xBF, ..] = record.get(at..).unwrap_or_default() {
+        return format!(
+            "not UTF-8 but CESU-8, in which surrogates stand by themselves (byte {at} of the record); export it as \
+             UTF-8 (utf8mb4)"
+        );
+    }
+    format!("not UTF-8 (byte {at} of the record); convert the file to UTF-8")
 }
 
 fn is_han_enough(text: &str, share: f64) -> bool {

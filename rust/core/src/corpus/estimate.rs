@@ -5,9 +5,10 @@ use std::sync::{Arc, atomic::AtomicBool};
 use serde::Serialize;
 
 use super::{
-    blocks::Blocks,
+    blocks::{Blocks, Stop},
     documents::Fate,
     input::list_sources,
+    kinds::LeftOut,
     options::Config,
     pipeline::{BlockEncoder, Clock},
     plan::Plan,
@@ -39,6 +40,10 @@ pub struct Estimate {
     pub disk_bytes: u64,
     /// Input bytes that the estimate was made from.
     pub sampled_bytes: u64,
+    /// What folders and patterns hold and is no document.
+    pub left_out: LeftOut,
+    /// Files and folders that cannot be looked at.
+    pub unreadable: u64,
 }
 
 /// One file of a plan.
@@ -58,7 +63,7 @@ pub struct EstimatedSource {
 /// As the run itself would have for the inputs.
 pub fn estimate(tokenizer: &Tokenizer, request: &Request, run: &RunOptions) -> Result<Estimate> {
     let config = Config::new(tokenizer, request.fingerprint.clone(), request.options.clone())?;
-    let listing = list_sources(&request.inputs, request.options.stdin, run.skip_bad)?;
+    let listing = list_sources(&request.inputs, request.rules(run.skip_bad))?;
     let plan = Plan::new(config, listing)?;
     let options = &plan.config.options;
     let mut encoder = BlockEncoder::new(tokenizer, options);
@@ -71,7 +76,7 @@ pub fn estimate(tokenizer: &Tokenizer, request: &Request, run: &RunOptions) -> R
         if source.is_stdin() {
             continue;
         }
-        let mut blocks = Blocks::open(piece.source, source, piece, options, stop.clone())?;
+        let mut blocks = Blocks::open(piece.source, source, piece, options, Stop::Flag(stop.clone()))?;
         // Two, since decompressors read ahead: that counts less beside more.
         for _ in 0..2 {
             let Some(block) = blocks.next_block()? else { break };
@@ -96,6 +101,8 @@ pub fn estimate(tokenizer: &Tokenizer, request: &Request, run: &RunOptions) -> R
         tokens: all_tokens,
         disk_bytes: all_tokens * width + all_documents * 20,
         sampled_bytes: unpacked,
+        left_out: plan.left_out.clone(),
+        unreadable: plan.unreadable.len() as u64,
         sources: plan
             .sources
             .iter()

@@ -1,15 +1,17 @@
 //! Which files, in which order: arguments as given; what a folder or pattern holds, by path bytes.
 
 use std::{
+    collections::{HashMap, HashSet},
     ffi::OsStr,
     fs,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
+use super::kinds::{self, Kind, LeftOut};
 use crate::{Error, Result};
 
 /// The argument that stands for standard input.
@@ -19,12 +21,21 @@ pub const STDIN: &str = "-";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// A JSON object a line, the text in a field.
+    /// A JSON record a line, or one JSON array of records; the first character says which.
     Jsonl,
     /// Plain text.
     Txt,
     /// A row a document, the text in a column.
     Parquet,
+    /// The same as Arrow IPC, stream or file.
+    Arrow,
+}
+
+impl Format {
+    /// True if the file holds rows, which have numbers and no lines.
+    pub fn has_rows(self) -> bool {
+        matches!(self, Self::Parquet | Self::Arrow)
+    }
 }
 
 /// How a file is compressed.
@@ -64,9 +75,9 @@ impl Source {
         self.path.as_os_str() == STDIN
     }
 
-    /// True if a part of the file can be read without what stands before it.
+    /// True if a part of the file can be read without what stands before it (unless it is one JSON array).
     pub fn is_cuttable(&self) -> bool {
-        !self.is_stdin() && self.packing == Packing::Plain
+        !self.is_stdin() && self.packing == Packing::Plain && self.format != Format::Arrow
     }
 
     /// Size and time of change as they are now, to be compared with those planned.
@@ -91,71 +102,157 @@ pub struct Listing {
     pub sources: Vec<Source>,
     /// What was passed over, if that is wanted.
     pub unreadable: Vec<Unreadable>,
+    /// What folders and patterns hold and is no document.
+    pub left_out: LeftOut,
+}
+
+/// How inputs are listed.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// The format of standard input.
+    pub stdin: Format,
+    /// What a folder or pattern holds and cannot be looked at (a broken link, a folder without permission, a name
+    /// that is not UTF-8) is passed over and listed; else it is an error.
+    pub skip: bool,
+    /// The output folder: nothing in it is an input.
+    pub out: Option<&'a Path>,
+    /// As the first version did: fewer kinds, hidden files read, files given twice read twice.
+    pub first_version: bool,
 }
 
 /// Lists the files that `inputs` (files, folders, patterns, `-`) stand for, in document order.
 ///
-/// With `skip`, what a folder or pattern holds and cannot be looked at (a broken link, a folder without
-/// permission) is passed over and listed; else it is an error. `stdin` is the format of `-`.
-///
 /// # Errors
 /// [`Error::Argument`] for a kind of file we do not read, or an input that stands for no file;
 /// [`Error::Io`] for one that cannot be looked at.
-pub fn list_sources(inputs: &[PathBuf], stdin: Format, skip: bool) -> Result<Listing> {
-    let mut listing = Listing::default();
+pub fn list_sources(inputs: &[PathBuf], rules: Rules<'_>) -> Result<Listing> {
+    let out = rules.out.and_then(|out| fs::canonicalize(out).ok());
+    let mut lister =
+        Lister { rules, out, listing: Listing::default(), seen: HashMap::new(), names: HashSet::new() };
     for input in inputs {
         if input.as_os_str() == STDIN {
             let (path, packing) = (input.clone(), Packing::Plain);
-            listing.sources.push(Source { path, format: stdin, packing, bytes: 0, mtime_ns: 0 });
+            let source = Source { path, format: rules.stdin, packing, bytes: 0, mtime_ns: 0 };
+            lister.listing.sources.push(source);
         } else if input.is_dir() {
-            let found: Vec<_> = found_in(walk(input), input, skip, &mut listing.unreadable)?;
-            let found: Vec<_> = found.into_iter().filter(|path| kind_of(path).is_some()).collect();
-            if found.is_empty() && listing.unreadable.is_empty() {
-                let folder = input.display();
-                return Err(Error::Argument(format!(
-                    "{folder}: no .jsonl or .txt or .parquet file in this folder"
-                )));
-            }
-            push_all(found, skip, &mut listing)?;
+            let found = lister.walk(input);
+            lister.push_found(input, found)?;
         } else if input.exists() {
-            push_all(vec![input.clone()], false, &mut listing)?;
+            match lister.kind_of(input) {
+                Kind::Read(format, packing) => lister.push(input.clone(), format, packing, true)?,
+                Kind::Other(_) => return Err(Error::Argument(kinds::refusal(input))),
+            }
         } else if is_pattern(input) {
-            let found = found_in(matches(input)?, input, skip, &mut listing.unreadable)?;
-            push_all(found, skip, &mut listing)?;
+            let found = lister.matches(input)?;
+            lister.push_found(input, found)?;
         } else {
             fs::metadata(input).map_err(Error::io(input))?;
         }
     }
+    let listing = lister.listing;
     let pipes = listing.sources.iter().filter(|source| source.is_stdin()).count();
     if pipes > 1 {
         return Err(Error::Argument("standard input (`-`) can be read once only; name it once".into()));
     }
     if listing.sources.is_empty() {
-        return Err(Error::Argument(
-            "no input files; name .jsonl, .txt or .parquet files, or folders of them".into(),
-        ));
+        return Err(Error::Argument(format!("no input files; name {}, or folders of them", kinds::READ)));
     }
     Ok(listing)
 }
 
-fn push_all(paths: Vec<PathBuf>, skip: bool, listing: &mut Listing) -> Result<()> {
-    for path in paths {
-        let (format, packing) = kind_of(&path).ok_or_else(|| {
-            Error::Argument(format!(
-                "{}: not a kind of file we read; .jsonl (a JSON object a line), .txt and .parquet are, the \
-                 first two also with .gz, .zst, .xz or .bz2 behind",
-                path.display()
-            ))
-        })?;
+type Found = std::result::Result<PathBuf, (PathBuf, std::io::Error)>;
+
+struct Lister<'a> {
+    rules: Rules<'a>,
+    out: Option<PathBuf>,
+    listing: Listing,
+    /// By device and inode, the first path under which a file was listed.
+    seen: HashMap<(u64, u64), PathBuf>,
+    /// Names beside each other that tell what a folder is: made by a tool, and no documents.
+    names: HashSet<PathBuf>,
+}
+
+impl Lister<'_> {
+    fn kind_of(&self, path: &Path) -> Kind {
+        let kind = kinds::kind_of(path);
+        if self.rules.first_version && !kinds::is_of_first_version(path) {
+            return Kind::Other(String::new());
+        }
+        kind
+    }
+
+    /// Takes what a folder or pattern holds, by path bytes, and counts what it leaves out.
+    fn push_found(&mut self, input: &Path, found: Vec<Found>) -> Result<()> {
+        let before = (self.listing.unreadable.len(), self.listing.left_out.clone());
+        let mut paths = Vec::new();
+        for entry in found {
+            match entry {
+                Ok(path) => paths.push(path),
+                Err((path, e)) if self.rules.skip => self.pass_over(path, e.to_string()),
+                Err((path, source)) => return Err(Error::Io { path, source }),
+            }
+        }
+        let by_bytes = |a: &Path, b: &Path| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes());
+        paths.sort_unstable_by(|a, b| by_bytes(a, b));
+        self.listing.unreadable[before.0..].sort_unstable_by(|a, b| by_bytes(&a.path, &b.path));
+        let mut any = self.listing.unreadable.len() > before.0;
+        self.names = paths.iter().filter(|path| kinds::is_telling(path)).cloned().collect();
+        let arrow_folders: HashSet<&Path> = paths
+            .iter()
+            .filter(|path| matches!(kinds::kind_of(path), Kind::Read(Format::Arrow, _)))
+            .filter_map(|path| path.parent())
+            .collect();
+        for path in &paths {
+            match self.kind_of(path) {
+                Kind::Other(label) => self.listing.left_out.add_kind(&label),
+                Kind::Read(..)
+                    if !self.rules.first_version
+                        && kinds::is_made_by_tools(path, &self.names, &arrow_folders) =>
+                {
+                    self.listing.left_out.records_of_tools += 1;
+                }
+                Kind::Read(format, packing) => {
+                    any = true;
+                    self.push(path.clone(), format, packing, false)?;
+                }
+            }
+        }
+        if any {
+            return Ok(());
+        }
+        let shown = input.display();
+        let held = self.listing.left_out.since(&before.1).describe();
+        let held = if held.is_empty() { String::new() } else { format!(" (it holds {})", held.join(", ")) };
+        Err(Error::Argument(if input.is_dir() {
+            format!("{shown}: no file of a kind we read in this folder{held}; {} are read", kinds::READ)
+        } else if held.is_empty() {
+            format!("pattern `{shown}` matches no file")
+        } else {
+            format!("pattern `{shown}` matches no file of a kind we read{held}; {} are read", kinds::READ)
+        }))
+    }
+
+    fn pass_over(&mut self, path: PathBuf, reason: String) {
+        // JSON cannot hold a name that is not UTF-8.
+        let path = if path.to_str().is_none() { path.to_string_lossy().into_owned().into() } else { path };
+        self.listing.unreadable.push(Unreadable { path, reason });
+    }
+
+    fn push(&mut self, path: PathBuf, format: Format, packing: Packing, named: bool) -> Result<()> {
+        let skip = self.rules.skip && !named;
         if path.to_str().is_none() {
-            let shown = path.display();
-            return Err(Error::Argument(format!("{shown}: the name is not UTF-8; rename the file")));
+            let reason = "the name is not UTF-8; rename the file";
+            if self.rules.skip {
+                self.pass_over(path, reason.into());
+                return Ok(());
+            }
+            return Err(Error::Argument(format!("{}: {reason}", path.display())));
         }
         let found = match fs::metadata(&path) {
             Ok(found) => found,
             Err(e) if skip => {
-                listing.unreadable.push(Unreadable { path, reason: e.to_string() });
-                continue;
+                self.pass_over(path, e.to_string());
+                return Ok(());
             }
             Err(e) => return Err(Error::io(path)(e)),
         };
@@ -165,80 +262,107 @@ fn push_all(paths: Vec<PathBuf>, skip: bool, listing: &mut Listing) -> Result<()
                 "{shown}: no regular file; a pipe is read through standard input, named `-`"
             )));
         }
+        if !self.rules.first_version && self.is_known(&path, &found) {
+            self.listing.left_out.repeated += 1;
+            return Ok(());
+        }
         let (bytes, mtime_ns) = Source::stamp(&found);
-        listing.sources.push(Source { path, format, packing, bytes, mtime_ns });
+        self.listing.sources.push(Source { path, format, packing, bytes, mtime_ns });
+        Ok(())
     }
-    Ok(())
-}
 
-/// Format and packing, by the endings of the name.
-fn kind_of(path: &Path) -> Option<(Format, Packing)> {
-    let ending = |path: &Path| path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
-    let packing = match ending(path)?.as_str() {
-        "gz" => Packing::Gz,
-        "zst" => Packing::Zst,
-        "xz" => Packing::Xz,
-        "bz2" => Packing::Bz2,
-        _ => Packing::Plain,
-    };
-    let stem = if packing == Packing::Plain { path.into() } else { path.with_extension("") };
-    match ending(&stem)?.as_str() {
-        "jsonl" => Some((Format::Jsonl, packing)),
-        "txt" => Some((Format::Txt, packing)),
-        "parquet" if packing == Packing::Plain => Some((Format::Parquet, packing)),
-        _ => None,
-    }
-}
-
-type Found = std::result::Result<PathBuf, (PathBuf, std::io::Error)>;
-
-/// The paths found, by their bytes; what could not be looked at is an error, or goes to `unreadable`.
-fn found_in(
-    found: Vec<Found>,
-    input: &Path,
-    skip: bool,
-    unreadable: &mut Vec<Unreadable>,
-) -> Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in found {
-        match entry {
-            Ok(path) => paths.push(path),
-            Err((path, e)) if skip => unreadable.push(Unreadable { path, reason: e.to_string() }),
-            Err((path, source)) => return Err(Error::Io { path, source }),
+    /// True if the file was listed before, by this or another path. Names of hard links are files of their own.
+    fn is_known(&mut self, path: &Path, found: &fs::Metadata) -> bool {
+        match self.seen.get(&(found.dev(), found.ino())) {
+            Some(first) => same_file(first, path),
+            None => {
+                self.seen.insert((found.dev(), found.ino()), path.into());
+                false
+            }
         }
     }
-    if paths.is_empty() && is_pattern(input) && !input.exists() && !skip {
-        return Err(Error::Argument(format!("pattern `{}` matches no file", input.display())));
+
+    fn walk(&mut self, folder: &Path) -> Vec<Found> {
+        let mut found = Vec::new();
+        let mut entries = WalkDir::new(folder).follow_links(true).into_iter();
+        while let Some(entry) = entries.next() {
+            match entry {
+                Ok(entry) if entry.depth() > 0 && self.is_hidden(entry.file_name()) => {
+                    // The output folder's own locks and records are nothing that was left out.
+                    self.listing.left_out.hidden += u64::from(!self.is_output(entry.path()));
+                    if entry.file_type().is_dir() {
+                        entries.skip_current_dir();
+                    }
+                }
+                Ok(entry) if entry.file_type().is_dir() => {
+                    if self.is_output(entry.path()) {
+                        entries.skip_current_dir();
+                    }
+                }
+                Ok(entry) if entry.file_type().is_file() => found.push(Ok(entry.into_path())),
+                Ok(_) => {}
+                Err(e) => {
+                    let path = e.path().unwrap_or(folder).to_path_buf();
+                    if self.is_hidden(path.file_name().unwrap_or_default()) {
+                        self.listing.left_out.hidden += 1;
+                        continue;
+                    }
+                    // A loop of links is the one failure that is not the system's.
+                    let text = e.to_string();
+                    found.push(Err((path, e.into_io_error().unwrap_or_else(|| std::io::Error::other(text)))));
+                }
+            }
+        }
+        found
     }
-    paths.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
-    unreadable.sort_unstable_by(|a, b| a.path.as_os_str().as_bytes().cmp(b.path.as_os_str().as_bytes()));
-    Ok(paths)
+
+    fn is_hidden(&self, name: &OsStr) -> bool {
+        !self.rules.first_version && kinds::is_hidden(name)
+    }
+
+    /// True for the output folder itself and what lies in it.
+    fn is_output(&self, path: &Path) -> bool {
+        let Some(out) = &self.out else { return false };
+        fs::canonicalize(path).is_ok_and(|path| path.starts_with(out))
+    }
+
+    fn matches(&mut self, pattern: &Path) -> Result<Vec<Found>> {
+        let text = pattern.to_string_lossy();
+        let paths = glob::glob(&text).map_err(|e| Error::Argument(format!("pattern `{text}`: {e}")))?;
+        // A dot that the pattern itself names is wanted.
+        let dotted: Vec<glob::Pattern> = pattern
+            .components()
+            .filter(|part| matches!(part, Component::Normal(name) if kinds::is_hidden(name)))
+            .filter_map(|part| glob::Pattern::new(&part.as_os_str().to_string_lossy()).ok())
+            .collect();
+        let mut found = Vec::new();
+        for path in paths {
+            let path = match path {
+                Ok(path) => path,
+                Err(e) => {
+                    found.push(Err((e.path().into(), e.into())));
+                    continue;
+                }
+            };
+            let hidden = path.components().any(|part| {
+                matches!(part, Component::Normal(name) if self.is_hidden(name)
+                    && !dotted.iter().any(|pattern| pattern.matches(&name.to_string_lossy())))
+            });
+            if hidden {
+                self.listing.left_out.hidden += 1;
+            } else if path.is_file() && !self.is_output(&path) {
+                found.push(Ok(path));
+            }
+        }
+        Ok(found)
+    }
 }
 
-fn walk(folder: &Path) -> Vec<Found> {
-    let entries = WalkDir::new(folder).follow_links(true).into_iter();
-    let found = entries.filter_map(|entry| match entry {
-        Ok(entry) => entry.file_type().is_file().then(|| Ok(entry.into_path())),
-        Err(e) => {
-            let path = e.path().unwrap_or(folder).to_path_buf();
-            // A loop of links is the one failure that is not the system's.
-            let text = e.to_string();
-            Some(Err((path, e.into_io_error().unwrap_or_else(|| std::io::Error::other(text)))))
-        }
-    });
-    found.collect()
+/// True if two paths lead to one file.
+pub fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 fn is_pattern(path: &Path) -> bool {
     path.as_os_str().as_bytes().iter().any(|b| b"*?[".contains(b))
-}
-
-fn matches(pattern: &Path) -> Result<Vec<Found>> {
-    let text = pattern.to_string_lossy();
-    let paths = glob::glob(&text).map_err(|e| Error::Argument(format!("pattern `{text}`: {e}")))?;
-    let found = paths.filter_map(|path| match path {
-        Ok(path) => path.is_file().then_some(Ok(path)),
-        Err(e) => Some(Err((e.path().into(), e.into()))),
-    });
-    Ok(found.collect())
 }

@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    blocks::{Block, Blocks, Content},
+    blocks::{Block, Blocks, Content, Stop},
+    cut::starts_array,
     documents::{Documents, Fate, Reader},
     folder::{hashes_path, task_of},
     input::Format,
@@ -24,9 +25,9 @@ use crate::{Error, Result};
 pub struct Location {
     /// The file.
     pub path: PathBuf,
-    /// Bytes of the unpacked file before its record, or rows of a parquet file.
+    /// Bytes of the unpacked file before its record, or rows of a parquet or Arrow file.
     pub offset: u64,
-    /// The line, from 1, in which its record starts; none in a parquet file.
+    /// The line, from 1, in which its record starts; none where it is a row.
     pub line: Option<u64>,
 }
 
@@ -66,10 +67,14 @@ pub fn locate(out: &Path, number: u64, mut progress: impl FnMut(u64) -> bool) ->
     let mut left = wanted.in_range;
     let pieces = plan.tasks[wanted.task].pieces.iter().filter(|piece| piece.source == wanted.range.source);
     for &(mut piece) in pieces {
-        if source.is_cuttable() && source.format != Format::Parquet {
+        let is_array = piece.start == 0
+            && piece.end == source.bytes
+            && source.format == Format::Jsonl
+            && starts_array(&source.path)?;
+        if source.is_cuttable() && source.format != Format::Parquet && !is_array {
             piece.start = piece.start.max(wanted.range.start);
         }
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Stop::Flag(Arc::new(AtomicBool::new(false)));
         let mut blocks = Blocks::open(piece.source, source.clone(), piece, options, stop)?;
         let first = piece.start;
         while let Some(block) = blocks.next_block()? {
@@ -129,8 +134,8 @@ fn kept_hash(out: &Path, wanted: &Wanted<'_>) -> Result<u128> {
 
 fn location(block: &Block, offset: u64) -> Location {
     let line = match &block.content {
-        _ if block.origin.source.format == Format::Parquet => None,
-        Content::Text(bytes) => {
+        _ if block.origin.source.format.has_rows() => None,
+        Content::Text(bytes) | Content::Elements(bytes, _) => {
             let before = &bytes[..(offset - block.offset) as usize];
             Some(block.origin.line(block.line + memchr::memchr_iter(b'\n', before).count() as u64))
         }

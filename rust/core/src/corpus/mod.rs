@@ -9,6 +9,7 @@
 //! [`disk`] holds every operation that could leave something half done, [`lock`] keeps runs apart. [`verify`] and [`merge`] read
 //! shards back through [`index`]; [`locate`] finds where a document came from.
 
+mod arrow;
 mod blocks;
 mod clean;
 mod commit;
@@ -20,6 +21,7 @@ mod folder;
 mod index;
 mod input;
 mod json;
+mod kinds;
 mod locate;
 mod lock;
 mod manifest;
@@ -28,6 +30,8 @@ mod options;
 mod parquet;
 mod pipeline;
 mod plan;
+mod read;
+mod rows;
 mod run;
 mod shard;
 mod stream;
@@ -36,14 +40,17 @@ mod tests;
 mod verify;
 mod write;
 
+pub use blocks::Stop;
 pub use estimate::{Estimate, EstimatedSource, estimate};
 pub use folder::{MANIFEST_FILE, PLAN_FILE, REJECTS_FILE, RUN_FILE};
 pub use input::{Format, Packing, Source, Unreadable};
+pub use kinds::LeftOut;
 pub use locate::{Location, locate};
 pub use manifest::{Counts, InputRange, Manifest, ShardEntry, SourceEntry};
 pub use merge::merge_shards;
 pub use options::{EncodeOptions, Split, TokenizerEntry};
 pub use pipeline::Progress;
+pub use read::{InputReader, ReadCounts, Records};
 pub use run::{Outcome, Report, Request, RunOptions, encode_corpus, encode_tasks};
 pub use shard::TokenWidth;
 pub use verify::verify;

@@ -1,4 +1,4 @@
-//! Rows of parquet files: text columns by name, batch by batch.
+//! Columns of text at the top level of parquet files, batch by batch, without a detour through Arrow.
 
 use std::{fs::File, sync::Arc};
 
@@ -13,27 +13,34 @@ use parquet::{
     },
 };
 
-use super::input::Source;
+use super::{arrow::split_path, input::Source, rows::Batch};
 use crate::{Error, Result};
 
 /// Rows asked for at a time.
 const BATCH_ROWS: usize = 256;
 
-/// Unpacked bytes of the text columns of each row group.
+/// Unpacked bytes of the text columns of each row group; of all columns without `columns`.
 pub fn row_groups(source: &Source, columns: &[String]) -> Result<Vec<u64>> {
     let file = File::open(&source.path).map_err(Error::io(&source.path))?;
     let reader = open(source, file)?;
-    let columns = find_columns(source, &reader, columns)?;
+    let root = reader.metadata().file_metadata().schema();
+    let roots: Vec<&str> = root.get_fields().iter().map(|field| field.name()).collect();
+    let wanted: Vec<usize> =
+        columns.iter().filter_map(|path| split_path(roots.iter().copied(), path)).map(|(at, _)| at).collect();
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let is_wanted = |leaf: usize| columns.is_empty() || wanted.contains(&schema.get_column_root_idx(leaf));
+    let leaves: Vec<usize> = (0..schema.num_columns()).filter(|&leaf| is_wanted(leaf)).collect();
     let groups = reader.metadata().row_groups();
-    let bytes = |c: &usize, group: usize| groups[group].column(*c).uncompressed_size().max(0) as u64;
-    Ok((0..groups.len()).map(|group| columns.iter().map(|c| bytes(c, group)).sum()).collect())
+    let bytes = |leaf: &usize, group: usize| groups[group].column(*leaf).uncompressed_size().max(0) as u64;
+    Ok((0..groups.len()).map(|group| leaves.iter().map(|leaf| bytes(leaf, group)).sum()).collect())
 }
 
 /// Reads rows of some row groups.
-pub struct Rows {
+pub struct FlatRows {
     source: Arc<Source>,
     reader: SerializedFileReader<File>,
-    columns: Vec<usize>,
+    /// Numbers and names.
+    columns: Vec<(usize, String)>,
     /// The row group being read, and the one to end before.
     group: usize,
     end: usize,
@@ -44,41 +51,31 @@ pub struct Rows {
     row: u64,
 }
 
-/// A batch of rows: all texts in one buffer.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Number of the first row, from 0.
-    pub row: u64,
-    /// The texts, one behind the other.
-    pub bytes: Vec<u8>,
-    /// Where each row ends in `bytes`, or none if one of its columns is null.
-    pub ends: Vec<std::result::Result<usize, usize>>,
-}
-
 struct Column {
+    name: String,
     reader: parquet::column::reader::ColumnReaderImpl<parquet::data_type::ByteArrayType>,
     nullable: bool,
     values: Vec<ByteArray>,
     levels: Vec<i16>,
 }
 
-impl Rows {
-    /// Opens row groups `start..end` of the file.
-    pub fn open(source: Arc<Source>, file: File, columns: &[String], start: u64, end: u64) -> Result<Self> {
+impl FlatRows {
+    /// Opens row groups `start..end` of the file; gives the file back if not all columns are such.
+    pub fn open(
+        source: Arc<Source>,
+        file: File,
+        columns: &[String],
+        start: u64,
+        end: u64,
+    ) -> Result<std::result::Result<Self, File>> {
+        let again = file.try_clone().map_err(Error::io(&source.path))?;
         let reader = open(&source, file)?;
-        let columns = find_columns(&source, &reader, columns)?;
+        let Some(numbers) = find_columns(&reader, columns) else { return Ok(Err(again)) };
+        let columns = numbers.into_iter().zip(columns.iter().cloned()).collect();
         let rows = |group: usize| reader.metadata().row_group(group).num_rows().max(0) as u64;
         let row = (0..start as usize).map(rows).sum();
-        Ok(Self {
-            source,
-            columns,
-            reader,
-            group: start as usize,
-            end: end as usize,
-            open: vec![],
-            left: 0,
-            row,
-        })
+        let (group, end) = (start as usize, end as usize);
+        Ok(Ok(Self { source, columns, reader, group, end, open: vec![], left: 0, row }))
     }
 
     /// Rows of the whole file.
@@ -112,21 +109,20 @@ impl Rows {
         let mut batch = Batch { row: self.row, ..Batch::default() };
         let mut next: Vec<usize> = vec![0; self.open.len()];
         for row in 0..wanted {
-            let mut whole = true;
+            let mut null = None;
             for (number, column) in self.open.iter().enumerate() {
                 if number > 0 {
                     batch.bytes.push(b'\n');
                 }
                 if column.nullable && column.levels[row] == 0 {
-                    whole = false;
+                    null = null.or_else(|| Some(format!("the column `{}` is null here", column.name)));
                     continue;
                 }
                 let value = column.values.get(next[number]).map_or(&[][..], |v| v.data());
                 batch.bytes.extend_from_slice(value);
                 next[number] += 1;
             }
-            let end = batch.bytes.len();
-            batch.ends.push(if whole { Ok(end) } else { Err(end) });
+            batch.ends.push((batch.bytes.len(), null));
         }
         self.left -= wanted;
         self.row += wanted as u64;
@@ -136,11 +132,12 @@ impl Rows {
     fn open_group(&mut self) -> Result<()> {
         let group = self.reader.get_row_group(self.group).map_err(|e| damaged(&self.source, &e))?;
         self.open.clear();
-        for &number in &self.columns {
+        for (number, name) in &self.columns {
+            let (number, name) = (*number, name.clone());
             let column = group.get_column_reader(number).map_err(|e| damaged(&self.source, &e))?;
             let nullable = group.metadata().column(number).column_descr().max_def_level() > 0;
             if let ColumnReader::ByteArrayColumnReader(reader) = column {
-                self.open.push(Column { reader, nullable, values: vec![], levels: vec![] });
+                self.open.push(Column { name, reader, nullable, values: vec![], levels: vec![] });
             }
         }
         self.left = group.metadata().num_rows().max(0) as usize;
@@ -153,35 +150,23 @@ fn open(source: &Source, file: File) -> Result<SerializedFileReader<File>> {
     SerializedFileReader::new_with_options(file, options).map_err(|e| damaged(source, &e))
 }
 
-/// Numbers of the columns that hold the text.
-fn find_columns(source: &Source, reader: &impl FileReader, names: &[String]) -> Result<Vec<usize>> {
+/// Numbers of the columns that hold the text, if all of them are plain ones of text or bytes.
+fn find_columns(reader: &impl FileReader, names: &[String]) -> Option<Vec<usize>> {
     let schema = reader.metadata().file_metadata().schema_descr();
     let find = |name: &String| {
         let all = schema.columns();
-        let number = all.iter().position(|c| c.path().string() == *name).ok_or_else(|| {
-            let known: Vec<_> = all.iter().map(|c| c.path().string()).collect();
-            Error::Argument(format!(
-                "{}: no column `{name}`; name one of {} with --field",
-                source.path.display(),
-                known.join(", ")
-            ))
-        })?;
+        let number = all.iter().position(|c| matches!(c.path().parts(), [only] if only == name))?;
         let column = &all[number];
-        if column.physical_type() != Type::BYTE_ARRAY
-            || column.max_rep_level() > 0
-            || column.max_def_level() > 1
-        {
-            return Err(Error::Argument(format!(
-                "{}: the column `{name}` holds no text; name another with --field",
-                source.path.display()
-            )));
-        }
-        Ok(number)
+        let plain = column.physical_type() == Type::BYTE_ARRAY
+            && column.max_rep_level() == 0
+            && column.max_def_level() <= 1;
+        plain.then_some(number)
     };
-    names.iter().map(find).collect()
+    if names.is_empty() { None } else { names.iter().map(find).collect() }
 }
 
-fn damaged(source: &Source, error: &ParquetError) -> Error {
+/// The error for a file that the library cannot read.
+pub fn damaged(source: &Source, error: &ParquetError) -> Error {
     Error::Damaged {
         path: source.path.clone(),
         reason: format!("damaged, truncated or no parquet file ({error}); copy it again"),

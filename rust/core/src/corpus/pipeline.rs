@@ -15,7 +15,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded, unbounded};
 
 use super::{
-    blocks::{BLOCK_BYTES, Block, Blocks},
+    blocks::{BLOCK_BYTES, Block, Blocks, Stop},
     commit::{Commit, WrittenTask},
     documents::{Documents, Fate, Reader},
     options::EncodeOptions,
@@ -195,7 +195,8 @@ fn read_all(
             for &piece in &work.plan.tasks[task].pieces {
                 let source = Arc::new(work.plan.sources[piece.source].clone());
                 let options = &work.plan.config.options;
-                let mut blocks = Blocks::open(piece.source, source, piece, options, stop.clone())?;
+                let mut blocks =
+                    Blocks::open(piece.source, source, piece, options, Stop::Flag(stop.clone()))?;
                 loop {
                     let since = Instant::now();
                     let block = blocks.next_block()?;

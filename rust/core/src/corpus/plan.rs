@@ -3,7 +3,11 @@
 //! Tasks depend on the inputs and the options alone, never on how many threads or machines do them: that is
 //! why the shards do not, either.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +15,7 @@ use super::{
     cut, disk,
     folder::{PLAN_FILE, temporary},
     input::{Format, Listing, Packing, Source, Unreadable},
+    kinds::LeftOut,
     options::{Config, EncodeOptions, hash_json},
     parquet::row_groups,
 };
@@ -18,6 +23,10 @@ use crate::{Error, Result};
 
 /// What a compressed byte is taken to unpack to where tasks are cut; only their evenness hangs on it.
 const UNPACKED: u64 = 4;
+
+/// Version of the layout of a plan. In the first, hidden files were inputs, `.json`, `.ndjson`, `.zstd` and
+/// `.arrow` were none, and a file given twice was read twice.
+const FORMAT: u32 = 2;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +39,9 @@ pub struct Plan {
     pub sources: Vec<Source>,
     /// What was passed over.
     pub unreadable: Vec<Unreadable>,
+    /// What folders and patterns hold and is no document.
+    #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
+    pub left_out: LeftOut,
     /// How often files were added to a finished corpus.
     pub appended: u32,
     /// The tasks, in document order; each makes its own shards.
@@ -59,21 +71,31 @@ impl Plan {
     /// Plans the whole.
     pub fn new(config: Config, listing: Listing) -> Result<Self> {
         let tasks = cut_tasks(&listing.sources, 0, &config.options)?;
-        let Listing { sources, unreadable } = listing;
-        Ok(Self { format: 1, config, sources, unreadable, appended: 0, tasks })
+        let Listing { sources, unreadable, left_out } = listing;
+        Ok(Self { format: FORMAT, config, sources, unreadable, left_out, appended: 0, tasks })
     }
 
     /// Adds the files of `listing` that the plan does not know yet, behind all others.
     pub fn append(&mut self, listing: Listing) -> Result<()> {
-        let known: Vec<_> = self.sources.iter().map(|s| s.path.clone()).collect();
+        let known: HashSet<_> = self.sources.iter().map(|s| s.path.clone()).collect();
+        let places: HashSet<_> = known.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+        let is_known = |s: &Source| {
+            known.contains(&s.path) || fs::canonicalize(&s.path).is_ok_and(|place| places.contains(&place))
+        };
         let first = self.sources.len();
-        self.sources.extend(listing.sources.into_iter().filter(|s| !known.contains(&s.path)));
+        self.sources.extend(listing.sources.into_iter().filter(|s| !is_known(s)));
         self.unreadable.extend(listing.unreadable);
+        self.left_out = listing.left_out;
         if self.sources.len() > first {
             self.appended += 1;
             self.tasks.extend(cut_tasks(&self.sources, first, &self.config.options)?);
         }
         Ok(())
+    }
+
+    /// True if the inputs were listed as the first version did.
+    pub fn is_of_first_version(&self) -> bool {
+        self.format < FORMAT
     }
 
     /// Reads the plan of a folder, if it has one.
@@ -124,7 +146,7 @@ impl Plan {
                 Some(_) => {}
             }
         }
-        let is: std::collections::HashSet<_> = listing.sources.iter().map(|s| &s.path).collect();
+        let is: HashSet<_> = listing.sources.iter().map(|s| &s.path).collect();
         for source in self.sources.iter().filter(|s| !is.contains(&s.path)) {
             found.push(format!("the input {}, which is missing now", source.path.display()));
         }
@@ -188,8 +210,9 @@ fn cut_tasks(sources: &[Source], first: usize, options: &EncodeOptions) -> Resul
                     close(&mut pieces, &mut filled);
                 }
             }
-        } else if file.packing != Packing::Plain {
-            let bytes = file.bytes.saturating_mul(UNPACKED);
+        } else if !file.is_cuttable() {
+            let packed = file.packing != Packing::Plain;
+            let bytes = file.bytes.saturating_mul(if packed { UNPACKED } else { 1 });
             if bytes >= want {
                 close(&mut pieces, &mut filled);
             }
@@ -204,7 +227,12 @@ fn cut_tasks(sources: &[Source], first: usize, options: &EncodeOptions) -> Resul
             let mut start = 0;
             while start < file.bytes {
                 let aim = start.saturating_add(want - filled).min(file.bytes);
-                let end = cut_at(file, options, aim)?;
+                // A JSON array is read from its beginning, so it is one piece.
+                let is_array = start == 0
+                    && aim < file.bytes
+                    && file.format == Format::Jsonl
+                    && cut::starts_array(&file.path)?;
+                let end = if is_array { file.bytes } else { cut_at(file, options, aim)? };
                 pieces.push(piece(start, end));
                 filled += end - start;
                 start = end;

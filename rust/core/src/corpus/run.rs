@@ -19,7 +19,8 @@ use super::{
         self, COMMITS_FOLDER, LOCK_FILE, MANIFEST_FILE, PLAN_FILE, PLAN_LOCK_FILE, REJECTS_FILE, RUN_FILE,
         temporary,
     },
-    input::{Listing, list_sources},
+    input::{Listing, Rules, list_sources},
+    kinds::LeftOut,
     lock::Lock,
     manifest::{Counts, Manifest},
     options::{Config, EncodeOptions},
@@ -40,6 +41,13 @@ pub struct Request {
     pub fingerprint: String,
     /// What decides the bytes.
     pub options: EncodeOptions,
+}
+
+impl Request {
+    /// How its inputs are listed.
+    pub fn rules(&self, skip: bool) -> Rules<'_> {
+        Rules { stdin: self.options.stdin, skip, out: Some(&self.out), first_version: false }
+    }
 }
 
 /// How to run; nothing of it changes a byte of shards or manifest.
@@ -91,6 +99,10 @@ pub struct Report {
     pub read_bytes: u64,
     /// Bytes of text that this run itself encoded.
     pub encoded_bytes: u64,
+    /// Input files.
+    pub files: usize,
+    /// What folders and patterns hold and is no document.
+    pub left_out: LeftOut,
 }
 
 /// Encodes a corpus, or goes on with it.
@@ -109,7 +121,7 @@ pub fn encode_corpus(
     mut progress: impl FnMut(Progress, u64) -> bool,
 ) -> Result<Report> {
     let config = Config::new(tokenizer, request.fingerprint.clone(), request.options.clone())?;
-    let listing = list_sources(&request.inputs, request.options.stdin, run.skip_bad)?;
+    let listing = list_sources(&request.inputs, request.rules(run.skip_bad))?;
     check_request(request, run, &listing)?;
     let existed = request.out.exists();
     disk::create_folder(&request.out)?;
@@ -272,12 +284,15 @@ impl Session<'_> {
         let out = self.request.out.as_path();
         let (overwrite, append) = (self.run.overwrite, self.run.append);
         if let Some(mut plan) = Plan::load(out).or_else(|e| if overwrite { Ok(None) } else { Err(e) })? {
+            // For the first version the same inputs stood for other files; what was begun then is ended so.
+            let rules = Rules { first_version: true, ..self.request.rules(self.run.skip_bad) };
+            let then = (plan.is_of_first_version() && !append)
+                .then(|| list_sources(&self.request.inputs, rules).ok())
+                .flatten();
+            let now = then.as_ref().unwrap_or(&listing);
             let sealed = out.join(MANIFEST_FILE).exists();
-            let differences = if append {
-                plan.append_differences(&config, &listing)
-            } else {
-                plan.differences(&config, &listing)
-            };
+            let differences =
+                if append { plan.append_differences(&config, now) } else { plan.differences(&config, now) };
             let of_stdin = plan.sources.iter().any(super::input::Source::is_stdin);
             let shown = out.display();
             if append && differences.is_empty() {
@@ -466,8 +481,18 @@ impl Report {
         let mut counts = total(commits);
         counts.bad_records += plan.unreadable.len() as u64;
         let shards = commits.values().map(|commit| commit.shards.len()).sum();
-        let tasks = plan.tasks.len();
-        Self { outcome, counts, shards, tasks, resumed, missing, read_bytes: 0, encoded_bytes: 0 }
+        Self {
+            outcome,
+            counts,
+            shards,
+            tasks: plan.tasks.len(),
+            resumed,
+            missing,
+            read_bytes: 0,
+            encoded_bytes: 0,
+            files: plan.sources.len(),
+            left_out: plan.left_out.clone(),
+        }
     }
 }
 
@@ -496,7 +521,10 @@ pub fn encode_tasks(
     if let Some(task) = tasks.iter().find(|task| **task >= plan.tasks.len()) {
         return refuse(format!("task {task} of {}", plan.tasks.len()));
     }
-    check_side_by_side(&plan.config.options, &Listing { sources: plan.sources.clone(), unreadable: vec![] })?;
+    check_side_by_side(
+        &plan.config.options,
+        &Listing { sources: plan.sources.clone(), ..Listing::default() },
+    )?;
     // Names of temporary files that no other process has, on whatever machine.
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String = host.trim().chars().filter(char::is_ascii_alphanumeric).collect();

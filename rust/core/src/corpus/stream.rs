@@ -22,6 +22,9 @@ use crate::{Error, Result};
 /// Bytes of a compressed file read at a time.
 const PACKED_BYTES: usize = 1 << 18;
 
+/// The largest window of zstd that is unpacked: 2 GiB.
+const MAX_WINDOW_LOG: u32 = 31;
+
 /// An open piece.
 pub struct Stream {
     reader: Reader,
@@ -48,7 +51,7 @@ impl Stream {
                 Reader::Plain(file.take(piece.end - piece.start))
             }
             Packing::Zst => Reader::Zst(Box::new(Frames::new(counted(file)))),
-            Packing::Gz => Reader::Other(Box::new(flate2::bufread::MultiGzDecoder::new(counted(file)))),
+            Packing::Gz => Reader::Other(Box::new(Members::new(counted(file)))),
             Packing::Xz => {
                 Reader::Other(Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(counted(file))))
             }
@@ -135,7 +138,11 @@ struct Frames {
 
 impl Frames {
     fn new(file: BufReader<Counted>) -> Self {
-        Self { file, context: zstd_safe::DCtx::create(), in_frame: false }
+        let mut context = zstd_safe::DCtx::create();
+        // As `zstd --long=31` packs. Memory is taken as it is filled. A library that knows no such window keeps
+        // its own bound, and says so where a frame goes beyond it.
+        let _ = context.set_parameter(zstd_safe::DParameter::WindowLogMax(MAX_WINDOW_LOG));
+        Self { file, context, in_frame: false }
     }
 
     fn read(&mut self, most: usize, out: &mut Vec<u8>) -> io::Result<usize> {
@@ -149,6 +156,14 @@ impl Frames {
             let at_end = packed.is_empty();
             if at_end && !self.in_frame {
                 break;
+            }
+            let too_large = if self.in_frame { None } else { window_beyond(packed) };
+            if let Some(window) = too_large {
+                return Err(io::Error::other(format!(
+                    "a window of {window} bytes, more than the {} we unpack with; pack it anew, with --long=31 \
+                     at most",
+                    1_u64 << MAX_WINDOW_LOG
+                )));
             }
             let mut input = zstd_safe::InBuffer::around(packed);
             let before = out.len();
@@ -167,6 +182,115 @@ impl Frames {
         }
         Ok(out.len() - start)
     }
+}
+
+/// The window that the frame beginning here asks for, if that is more than we unpack with.
+///
+/// Source: RFC 8878, 3.1.1.1. A frame that is one segment has no window of its own: its content is the window.
+fn window_beyond(frame: &[u8]) -> Option<u64> {
+    let most = 1_u64 << MAX_WINDOW_LOG;
+    let &[0x28, 0xB5, 0x2F, 0xFD, descriptor, ref rest @ ..] = frame else { return None };
+    let window = if descriptor & 0x20 == 0 {
+        let (exponent, mantissa) = (rest.first()? >> 3, u64::from(rest.first()? & 7));
+        let base = 1_u64 << (10 + u32::from(exponent));
+        base + base / 8 * mantissa
+    } else {
+        let skip = [0, 1, 2, 4][usize::from(descriptor & 3)];
+        let size: &[u8] = match descriptor >> 6 {
+            0..=1 => return None,
+            2 => rest.get(skip..skip + 4)?,
+            _ => rest.get(skip..skip + 8)?,
+        };
+        size.iter().rev().fold(0, |size, &byte| size << 8 | u64::from(byte))
+    };
+    (window > most).then_some(window)
+}
+
+/// Members of gzip, one behind the other. Zeros behind a member are padding, as tapes and blocks leave it.
+struct Members {
+    member: Option<flate2::bufread::GzDecoder<BufReader<Counted>>>,
+}
+
+impl Members {
+    fn new(file: BufReader<Counted>) -> Self {
+        Self { member: Some(flate2::bufread::GzDecoder::new(file)) }
+    }
+}
+
+impl Read for Members {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let Some(mut file) = self.member.take().map(flate2::bufread::GzDecoder::into_inner) else {
+                break;
+            };
+            loop {
+                let packed = file.fill_buf()?;
+                let Some(other) = packed.iter().position(|&byte| byte != 0) else {
+                    if packed.is_empty() {
+                        return Ok(0);
+                    }
+                    let zeros = packed.len();
+                    file.consume(zeros);
+                    continue;
+                };
+                if packed[other] != 0x1F {
+                    return Err(io::Error::other("behind a gzip member comes something else"));
+                }
+                file.consume(other);
+                break;
+            }
+            self.member = Some(flate2::bufread::GzDecoder::new(file));
+        }
+        Ok(0)
+    }
+}
+
+/// What a file is, by its first bytes, if it is no text.
+pub fn magic(start: &[u8]) -> Option<(&'static str, Option<Packing>)> {
+    match start {
+        [0x1F, 0x8B, ..] => Some(("gzip", Some(Packing::Gz))),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] | [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..] => {
+            Some(("zstd", Some(Packing::Zst)))
+        }
+        [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => Some(("xz", Some(Packing::Xz))),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(("bzip2", Some(Packing::Bz2))),
+        [b'P', b'K', 3, 4, ..] => Some(("zip", None)),
+        [b'P', b'A', b'R', b'1', ..] => Some(("parquet", None)),
+        [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Some(("arrow", None)),
+        _ => None,
+    }
+}
+
+/// What is wrong if the first bytes of a file contradict its name; `None` if they do not.
+pub fn contradiction(packing: Packing, start: &[u8]) -> Option<String> {
+    let found = magic(start);
+    let named = match packing {
+        Packing::Plain => {
+            let (what, _) = found?;
+            return Some(format!(
+                "{what} data under a name without {what}'s ending; rename the file to say what it is"
+            ));
+        }
+        Packing::Gz => "gzip",
+        Packing::Zst => "zstd",
+        Packing::Xz => "xz",
+        Packing::Bz2 => "bzip2",
+    };
+    if start.is_empty() || found.is_some_and(|(_, found)| found == Some(packing)) {
+        return None;
+    }
+    let is = match found {
+        Some((what, _)) => format!("{what} data"),
+        None if std::str::from_utf8(start).map_or_else(|e| e.error_len().is_none(), |_| true) => {
+            "plain text".into()
+        }
+        None => "damaged or something else".into(),
+    };
+    Some(format!("not {named} data, as its name says, but {is}; rename the file or copy it again"))
 }
 
 /// A vector that may be filled up to `end`, which is within its capacity.

@@ -11,7 +11,6 @@ use super::{
     disk::NewFile,
     documents::{Fate, Reject},
     folder::{hashes_path, shard_name},
-    input::Format,
     manifest::{Counts, InputRange},
     plan::Plan,
     shard::ShardWriter,
@@ -236,7 +235,7 @@ impl<'a> TaskWriter<'a> {
 
     fn reject(&mut self, origin: &Origin, reject: &Reject) -> Result<()> {
         if !self.skip_bad {
-            return Err(origin.bad_record(reject.offset, reject.line, &reject.reason));
+            return Err(origin.bad_record(reject));
         }
         self.counts.bad_records += 1;
         let file = match &mut self.rejects {
@@ -245,7 +244,7 @@ impl<'a> TaskWriter<'a> {
                 none.insert(NewFile::create(commit::temporary(self.out, self.tag, self.task, "rejects"))?)
             }
         };
-        let rows = origin.source.format == Format::Parquet;
+        let rows = origin.source.format.has_rows();
         let mut line = json!({
             "path": origin.source.path.display().to_string(),
             "offset": reject.offset,
@@ -253,8 +252,11 @@ impl<'a> TaskWriter<'a> {
             "bytes": reject.bytes,
             "reason": reject.reason,
             "head": reject.head,
-        })
-        .to_string();
+        });
+        if origin.is_array {
+            line["element"] = json!(reject.element);
+        }
+        let mut line = line.to_string();
         line.push('\n');
         file.write(line.as_bytes())
     }

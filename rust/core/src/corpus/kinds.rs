@@ -1,0 +1,241 @@
+//! Kinds of files by their names: which are read and how, which are left out of folders, and what mends a refusal.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::input::{Format, Packing};
+
+/// The kinds that are read.
+pub const READ: &str =
+    ".jsonl, .ndjson, .json and .txt (each also with .gz, .zst, .xz or .bz2), .parquet and .arrow";
+
+/// Kinds counted one by one; what is more counts as other ones.
+const MOST_KINDS: usize = 20;
+
+/// What a file is, by the endings of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It is read so.
+    Read(Format, Packing),
+    /// It is not read; the endings, such as `.tar.gz`.
+    Other(String),
+}
+
+/// What folders and patterns hold and was not taken for documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeftOut {
+    /// Files of kinds that are not read, by the endings of their names.
+    pub other_kinds: BTreeMap<String, u64>,
+    /// Hidden files and folders: names that begin with a dot, `__MACOSX`.
+    pub hidden: u64,
+    /// Files given twice, by whatever path; each is read once.
+    pub repeated: u64,
+    /// Files that say what a folder of datasets or of Zhuzi holds.
+    pub records_of_tools: u64,
+}
+
+impl LeftOut {
+    /// True if nothing was left out.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Counts a file of a kind that is not read.
+    pub fn add_kind(&mut self, label: &str) {
+        let room = self.other_kinds.len() < MOST_KINDS || self.other_kinds.contains_key(label);
+        *self.other_kinds.entry(if room { label } else { "others" }.into()).or_default() += 1;
+    }
+
+    /// What came to it since it was `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        let mut other_kinds = self.other_kinds.clone();
+        for (label, count) in &before.other_kinds {
+            *other_kinds.entry(label.clone()).or_default() -= count;
+        }
+        other_kinds.retain(|_, count| *count > 0);
+        Self {
+            other_kinds,
+            hidden: self.hidden - before.hidden,
+            repeated: self.repeated - before.repeated,
+            records_of_tools: self.records_of_tools - before.records_of_tools,
+        }
+    }
+
+    /// What was left out, one phrase each: `3 .csv`, `1 hidden`.
+    pub fn describe(&self) -> Vec<String> {
+        let mut kinds: Vec<_> = self.other_kinds.iter().collect();
+        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let mut found: Vec<_> = kinds.iter().map(|(label, count)| format!("{count} {label}")).collect();
+        if self.hidden > 0 {
+            found.push(format!("{} hidden", self.hidden));
+        }
+        if self.records_of_tools > 0 {
+            found.push(format!("{} that describe datasets or corpora", self.records_of_tools));
+        }
+        found
+    }
+}
+
+/// Format and packing, by the endings of the name, in any letter case.
+pub fn kind_of(path: &Path) -> Kind {
+    let packing = match ending(path).as_deref() {
+        Some("gz") => Packing::Gz,
+        Some("zst" | "zstd") => Packing::Zst,
+        Some("xz") => Packing::Xz,
+        Some("bz2") => Packing::Bz2,
+        _ => Packing::Plain,
+    };
+    let stem = if packing == Packing::Plain { path.into() } else { path.with_extension("") };
+    match ending(&stem).as_deref() {
+        Some("jsonl" | "ndjson" | "json") => Kind::Read(Format::Jsonl, packing),
+        Some("txt") => Kind::Read(Format::Txt, packing),
+        Some("parquet") if packing == Packing::Plain => Kind::Read(Format::Parquet, packing),
+        Some("arrow") if packing == Packing::Plain => Kind::Read(Format::Arrow, packing),
+        _ => Kind::Other(label_of(path, packing)),
+    }
+}
+
+/// True for the kinds that the first version read.
+pub fn is_of_first_version(path: &Path) -> bool {
+    let packed = match ending(path).as_deref() {
+        Some("gz" | "zst" | "xz" | "bz2") => path.with_extension(""),
+        _ => path.into(),
+    };
+    let known = ["jsonl", "txt", "parquet"];
+    matches!(kind_of(path), Kind::Read(..)) && ending(&packed).is_some_and(|e| known.contains(&e.as_str()))
+}
+
+fn ending(path: &Path) -> Option<String> {
+    path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase)
+}
+
+fn label_of(path: &Path, packing: Packing) -> String {
+    let Some(last) = ending(path) else { return "without an ending".into() };
+    let before = ending(&path.with_extension(""));
+    match before {
+        Some(before) if packing != Packing::Plain && before.len() <= 8 => format!(".{before}.{last}"),
+        _ => format!(".{last}"),
+    }
+}
+
+/// What is said of a file that was named and is not of a kind that is read: what it is and what mends it.
+pub fn refusal(path: &Path) -> String {
+    let shown = path.display();
+    let Kind::Other(label) = kind_of(path) else { return format!("{shown}: not read") };
+    let parts: Vec<&str> = label.split('.').filter(|part| !part.is_empty()).collect();
+    let has = |wanted: &[&str]| parts.iter().any(|part| wanted.contains(part));
+    let packed = parts.last().is_some_and(|last| ["gz", "zst", "zstd", "xz", "bz2"].contains(last));
+    let what = if has(&["tar", "tgz", "tbz2", "txz", "tzst"]) {
+        format!("a tar archive; unpack it into a folder (tar -xf {shown} -C FOLDER) and name the folder")
+    } else if has(&["zip"]) {
+        format!("a zip archive; unpack it into a folder (unzip {shown} -d FOLDER) and name the folder")
+    } else if has(&["7z", "rar"]) {
+        "an archive; unpack it into a folder and name the folder".into()
+    } else if has(&["csv", "tsv"]) {
+        let tab = if has(&["tsv"]) { r#",delimiter="\t""# } else { "" };
+        format!(
+            "a table of text; make JSON lines of it: python3 -c 'import csv,json,sys;csv.field_size_limit(1<<30);\
+             [print(json.dumps(r)) for r in csv.DictReader(sys.stdin{tab})]' < {shown} > {}",
+            path.with_extension("jsonl").display()
+        )
+    } else if has(&["parquet", "arrow"]) {
+        "packed once more; unpack it (these files are compressed inside)".into()
+    } else if has(&["pdf", "html", "htm", "doc", "docx", "epub", "xml"]) {
+        "a document with markup; take its text out into .txt or .jsonl".into()
+    } else if packed {
+        format!("packed, but its name does not say what is in it; name it like {}", example(path))
+    } else if label.starts_with('.') {
+        format!("named {label}; {READ} are read: rename or convert it")
+    } else {
+        format!("without an ending that says what it holds; rename it to {shown}.jsonl or {shown}.txt")
+    };
+    format!("{shown}: not a kind of file we read: {what}")
+}
+
+fn example(path: &Path) -> String {
+    let last = ending(path).unwrap_or_default();
+    format!("{}.jsonl.{last}", path.with_extension("").display())
+}
+
+/// True for names that editors, notebooks and systems hide: of folders and patterns they are no part.
+pub fn is_hidden(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".") || name.as_bytes() == b"__MACOSX"
+}
+
+/// True for names that say what a folder is.
+pub fn is_telling(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    ["manifest.json", "plan.json", "state.json", "dataset_info.json", "zhuzi.json"].contains(&name)
+}
+
+/// True for what describes a dataset (of `datasets.save_to_disk`) or a folder of ours, and for datasets' caches.
+///
+/// `telling` are the names found that say what a folder is, `arrow_folders` the folders with an Arrow file.
+pub fn is_made_by_tools(path: &Path, telling: &HashSet<PathBuf>, arrow_folders: &HashSet<&Path>) -> bool {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
+        return false;
+    };
+    let beside = |name: &str| telling.contains(&folder.join(name));
+    match name {
+        "dataset_info.json" | "state.json" => arrow_folders.contains(folder),
+        "dataset_dict.json" => arrow_folders.iter().any(|arrow| arrow.parent() == Some(folder)),
+        "manifest.json" | "plan.json" | "run.json" | "rejects.jsonl" => {
+            beside("manifest.json") && beside("plan.json")
+        }
+        "zhuzi.json" => true,
+        _ => name.starts_with("cache-") && name.ends_with(".arrow") && beside("state.json"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds() {
+        use Format::{Arrow, Jsonl, Parquet, Txt};
+        use Packing::{Bz2, Gz, Plain, Xz, Zst};
+        for (name, kind) in [
+            ("a.jsonl", (Jsonl, Plain)),
+            ("A.NDJSON", (Jsonl, Plain)),
+            ("c4-zh.tfrecord-00000-of-01024.json.gz", (Jsonl, Gz)),
+            ("a.jsonl.ZSTD", (Jsonl, Zst)),
+            ("a.txt.xz", (Txt, Xz)),
+            ("a.b.txt.bz2", (Txt, Bz2)),
+            ("a.parquet", (Parquet, Plain)),
+            ("data-00000-of-00001.arrow", (Arrow, Plain)),
+        ] {
+            assert_eq!(kind_of(Path::new(name)), Kind::Read(kind.0, kind.1), "{name}");
+        }
+        for (name, label, mend) in [
+            ("a.tar", ".tar", "tar -xf"),
+            ("a.jsonl.tar.gz", ".tar.gz", "tar -xf"),
+            ("a.TGZ", ".tgz", "tar -xf"),
+            ("a.zip", ".zip", "unzip"),
+            ("a.csv", ".csv", "csv.DictReader(sys.stdin)"),
+            ("a.tsv.gz", ".tsv.gz", "delimiter"),
+            ("a.gz", ".gz", "a.jsonl.gz"),
+            ("a.parquet.gz", ".parquet.gz", "unpack"),
+            ("a.pdf", ".pdf", "take its text out"),
+            ("a.docs", ".docs", "rename or convert"),
+            ("a", "without an ending", "rename it to a.jsonl"),
+        ] {
+            assert_eq!(kind_of(Path::new(name)), Kind::Other(label.into()), "{name}");
+            let said = refusal(Path::new(name));
+            assert!(said.contains(mend) && said.contains("not a kind of file we read"), "{said}");
+        }
+        for name in ["a.json", "a.ndjson", "a.arrow", "a.jsonl.zstd", "a.csv"] {
+            assert!(!is_of_first_version(Path::new(name)), "{name}");
+        }
+        for name in ["a.jsonl", "a.TXT.gz", "a.parquet"] {
+            assert!(is_of_first_version(Path::new(name)), "{name}");
+        }
+    }
+}
