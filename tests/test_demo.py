@@ -5,70 +5,105 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch", reason="the demo needs the extra `demo`")
 pytest.importorskip("mistral_common", reason="the demo needs the extra `demo`")
 
-from zhuzi.demo import road, run_demo, sample
-from zhuzi.errors import InputError, OutputExistsError
+from zhuzi.demo import run_demo, sample, settings
+from zhuzi.demo.road import DemoResult
+from zhuzi.errors import OutputExistsError
 
-STAGES = ["base model", "extended", "stage 1", "stage 2, merged", "tuned, merged"]
+MODELS = ["base model", "extended", "stage 1", "stage 2, merged", "tuned, merged"]
+
+SHORT = """
+from zhuzi.demo import sample, settings
+sample.MEASURED_BYTES = 1500
+settings.SEQUENCE_LENGTH = 128
+settings.BASE["steps"] = 3
+for stage in settings.STAGES.values():
+    stage |= {"steps": 3, "save_every": 1}
+"""
+
+Inputs = dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def short() -> Iterator[None]:
+    """Three steps where the demo has a hundred, as in the processes that a test starts with `SHORT`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample, "MEASURED_BYTES", sample.MEASURED_BYTES)  # both put back at the end
+        patch.setattr(settings, "SEQUENCE_LENGTH", settings.SEQUENCE_LENGTH)
+        for values in (settings.BASE, *settings.STAGES.values()):
+            for key in values:
+                patch.setitem(values, key, values[key])
+        exec(SHORT, {})
+        yield
+
+
+@pytest.fixture(scope="module")
+def inputs(mistral: Path, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """Files of a user's own."""
+    folder = tmp_path_factory.mktemp("own")
+    zh = [json.loads(line)["text"] for line in _built_in("zh.jsonl").splitlines()]
+    records = [{"instruction": f"问题{i}", "input": "", "output": f"答案{i}"} for i in range(12)]
+    return {
+        "corpus": sample.write_jsonl(folder / "mine.jsonl", zh[:40]),
+        "instructions": sample.write_records(folder / "mine.json", records),
+        "base_tokenizer": mistral / "mistral_instruct_tokenizer_240216.model.v2",
+    }
+
+
+@pytest.fixture(scope="module")
+def made(short: None, inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    """A demo that nothing interrupted."""
+    lines: list[str] = []
+    result = run_demo(tmp_path_factory.mktemp("demo") / "out", **inputs, say=lines.append)
+    assert [line[:3] for line in lines if line[:1].isdigit()] == [f"{i}/9" for i in range(1, 10)]
+    assert len(lines) >= 9 + len(MODELS)
+    return result
+
+
+def _built_in(name: str) -> str:
+    return (Path(sample.__file__).parent / "data" / name).read_text("utf-8")
 
 
 def test_the_sample() -> None:
-    zh, en = sample.chinese(None), sample.english()
-    _, learnt, held = sample.instructions(None)
-    for split in (zh, en):
+    whole = sample.Sample.read(None, None, None)
+    for split in (whole.zh, whole.en):
         texts = split.train + split.held_out
         assert sum(len(t.encode()) for t in texts) >= 60_000
         assert len(set(texts)) == len(texts)
         assert len(split.held_out) == len(texts) // 10
+    learnt, held = whole.records, whole.held_records
     assert len(learnt) + len(held) >= 100
     assert len(held) == (len(learnt) + len(held)) // 10
     assert not {r["instruction"] + r["input"] for r in held} & {r["instruction"] + r["input"] for r in learnt}
 
 
-def test_too_few_documents(tmp_path: Path) -> None:
-    (tmp_path / "one.txt").write_text("只有一行\n\n")
-    with pytest.raises(InputError, match="needs two"):
-        run_demo(tmp_path / "out", corpus=tmp_path / "one.txt")
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_road_on_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistral: Path) -> None:
+def test_the_road_on_own_files(made: DemoResult, inputs: Inputs) -> None:
     """Every step runs on the user's files; the report shows what happened and needs nothing beside it."""
-    monkeypatch.setattr(sample, "MEASURED_BYTES", 1500)
-    monkeypatch.setitem(road._BASE, "steps", 3)
-    for stage in road._STAGES.values():
-        monkeypatch.setitem(stage, "steps", 2)
-    zh = sample.chinese(None)
-    corpus = sample.write_jsonl(tmp_path / "mine.jsonl", zh.train[:40])
-    records = [{"instruction": f"问题{i}", "input": "", "output": f"答案{i}"} for i in range(12)]
-    (tmp_path / "mine.json").write_text(json.dumps(records))
-    lines: list[str] = []
-    made = run_demo(
-        tmp_path / "out",
-        corpus=corpus,
-        instructions=tmp_path / "mine.json",
-        base_tokenizer=mistral / "mistral_instruct_tokenizer_240216.model.v2",
-        say=lines.append,
-    )
-    assert [entry["name"] for entry in made.facts["measured"]] == STAGES
-    assert all(merge["difference"] <= 1e-4 for merge in made.facts["merges"].values())
-    assert all(stage["frozen_checked"] > 30 for stage in made.facts["stages"].values())
-    assert made.facts["stages"]["stage1"]["trainable"] == made.facts["vocabulary"]["vocab_size"] * 128
-    assert len(lines) >= 9 + len(STAGES)
+    facts = made.facts
+    assert [entry["name"] for entry in facts["measured"]] == MODELS
+    assert all(merge["difference"] <= 1e-4 for merge in facts["merges"].values())
+    assert all(stage["frozen_checked"] > 30 for stage in facts["stages"].values())
+    assert facts["stages"]["stage1"]["trainable"] == facts["vocabulary"]["vocab_size"] * 128
     html = made.report.read_text("utf-8")
     assert html.count("<svg") == 5
     assert not re.search(r"""(src|href)=["'](?!#)""", html), "nothing is loaded from elsewhere"
-    assert str(corpus) in html
-    for stage in STAGES:
-        assert stage in html
+    assert str(inputs["corpus"]) in html
+    for model in MODELS:
+        assert model in html
+        assert model in made._repr_html_()
+    assert re.search(r"report\.html', Chinese \d\.\d+ to \d\.\d+ bits a byte", repr(made))
 
     question = subprocess.run(
         [
@@ -81,8 +116,134 @@ def test_the_road_on_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
     )
     assert question.returncode == 0, question.stderr
-    with pytest.raises(OutputExistsError):
-        run_demo(tmp_path / "out")
+
+
+def test_a_demo_stopped_anywhere_goes_on(made: DemoResult, inputs: Inputs, tmp_path: Path) -> None:
+    """Stopped at every line it prints, killed while it trains: the same figures, and nothing done twice."""
+    out, lines = tmp_path / "out", list[str]()
+
+    def go_on_until(last: str) -> None:
+        while not (lines and lines[-1].startswith(last)):
+            with pytest.raises(KeyboardInterrupt):
+                run_demo(out, **inputs, say=_stop_at_new(lines))
+
+    go_on_until("7/9")
+    command = [sys.executable, "-c", SHORT + "from zhuzi.cli import main; main()", "demo", "--out", str(out)]
+    for option, path in inputs.items():
+        command += [f"--{option.replace('_', '-')}", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        while not any((out / "stage2" / "checkpoints").glob("checkpoint-*")):
+            assert running.poll() is None, "it ended before its first checkpoint"
+            time.sleep(0.02)
+        running.send_signal(signal.SIGSTOP)
+        with pytest.raises(OutputExistsError, match="another process"):
+            run_demo(out, **inputs)
+        running.send_signal(signal.SIGKILL)
+    go_on_until("9/9")
+    again = run_demo(out, **inputs)
+    assert _figures(again) == _figures(made)
+    assert len([line for line in lines if line[:1].isdigit()]) == 9, "each step begins once"
+    assert not list(out.glob(".*partial")), "nothing is left of what was killed"
+
+    before = (out / "demo.json").read_bytes()
+    told: list[str] = []
+    assert _figures(run_demo(out, **inputs, say=told.append)) == _figures(made)
+    assert "finished" in told[-1]
+    assert (out / "demo.json").read_bytes() == before
+
+
+def _stop_at_new(lines: list[str]) -> Callable[[str], None]:
+    """Takes the lines of a demo; the first step or outcome not seen before interrupts it."""
+
+    def say(line: str) -> None:
+        if re.match(r"\d/9| {5}", line) and line not in lines:
+            lines.append(line)
+            raise KeyboardInterrupt
+
+    return say
+
+
+def _figures(result: DemoResult) -> Any:
+    """All figures but the seconds, wherever the folder lies."""
+
+    def without_seconds(value: Any) -> Any:
+        if isinstance(value, list):
+            return [without_seconds(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        return {key: without_seconds(item) for key, item in value.items() if key not in ("seconds", "steps")}
+
+    stored = json.loads((result.report.parent / "demo.json").read_text("utf-8"))
+    assert stored == json.loads(json.dumps(result.facts))
+    assert all(stage["recipe"]["steps"] == 3 for stage in stored["stages"].values())
+    text = json.dumps(without_seconds(stored), ensure_ascii=False)
+    return json.loads(text.replace(str(result.report.parent), "OUT"))
+
+
+def test_a_demo_of_other_settings_is_refused(short: None, inputs: Inputs, tmp_path: Path) -> None:
+    """The first setting that differs is named; inputs are told apart by what they hold, not by name."""
+    own = {name: tmp_path / path.name for name, path in inputs.items()}
+    for name, path in own.items():
+        path.write_bytes(inputs[name].read_bytes())
+    out = tmp_path / "out"
+    begun: list[str] = []
+
+    def begin(files: Inputs, **more: Any) -> None:
+        begun.clear()
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(out, **files, **more, say=_stop_at_new(begun))
+
+    begin(own)
+    begin(inputs)
+    with pytest.raises(OutputExistsError, match=r"seed differs \(42 there, 7 now\).*--overwrite"):
+        run_demo(out, **own, seed=7)
+    with pytest.raises(OutputExistsError, match="base tokenizer differs"):
+        run_demo(out, corpus=own["corpus"], instructions=own["instructions"])
+    with own["corpus"].open("a") as file:
+        file.write('{"text": "又一篇"}\n')
+    with pytest.raises(OutputExistsError, match="corpus differs"):
+        run_demo(out, **own)
+    begin(inputs)
+    begin(own, overwrite=True)
+    begin(own)
+    (out / "demo.json").write_text("{")
+    with pytest.raises(OutputExistsError, match=r"demo\.json: damaged"):
+        run_demo(out, **own)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--out", "taken"], "already holds something"),
+        (["--corpus", "no.jsonl"], "no.jsonl"),
+        (["--corpus", "one.txt"], "one.txt: 1 documents; the demo needs two"),
+        (["--instructions", "one.json"], "one.json: 1 instructions; the demo needs two"),
+        (["--instructions", "one.txt"], "one.txt"),
+        (["--base-tokenizer", "one.txt"], "one.txt"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(options: list[str], reason: str, tmp_path: Path) -> None:
+    """Before torch is imported, and with nothing written."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "precious").touch()
+    (tmp_path / "one.txt").write_text("只有一行\n\n")
+    (tmp_path / "one.json").write_text('[{"instruction": "问", "output": "答"}]')
+    before = sorted(tmp_path.rglob("*"))
+    code = (
+        "import atexit, sys; from zhuzi.cli import main; "
+        "atexit.register(lambda: print([m for m in ('torch', 'transformers') if m in sys.modules])); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "demo", "--out", "out", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stdout.endswith("[]\n"), done.stdout
+    assert reason in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -36,7 +37,8 @@ def demo(
 ) -> None:
     """Teach a small English LLaMA Chinese, from vocabulary to chat, in a few minutes on a CPU.
 
-    Every step is the real one on small data; OUT/report.html shows what each did.
+    Every step is the real one on small data; OUT/report.html shows what each did. After an interruption the
+    same command goes on where it stopped.
     """
     # Where cores are shared, threads that wait by spinning make small models several times slower. Read when
     # torch is loaded.
@@ -44,17 +46,27 @@ def demo(
     from zhuzi.demo import run_demo
 
     logging.getLogger("zhuzi.train").setLevel(logging.WARNING)  # the report shows each step's loss
-    made = run_demo(
-        out,
-        corpus=corpus,
-        instructions=instructions,
-        base_tokenizer=base_tokenizer,
-        seed=seed,
-        overwrite=overwrite,
-        say=click.echo,
-    )
+    try:
+        made = run_demo(
+            out,
+            corpus=corpus,
+            instructions=instructions,
+            base_tokenizer=base_tokenizer,
+            seed=seed,
+            overwrite=overwrite,
+            say=_say_now,
+        )
+    except KeyboardInterrupt:
+        click.echo(f"{out}: the same command goes on where this one stopped", err=True)
+        raise
     say(
         "{report}: the whole story; talk with the model: zhuzi chat --model {model}",
         report=made.report,
         model=made.model,
     )
+
+
+def _say_now(line: str) -> None:
+    """One line of progress, in a log file at once, too."""
+    click.echo(line)
+    sys.stdout.flush()

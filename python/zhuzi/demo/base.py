@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,20 +10,22 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from zhuzi._output import new_folder
+from zhuzi.demo import settings
 from zhuzi.model.folder import quiet
 from zhuzi.tokenizer import Tokenizer
 
-SEQUENCE_LENGTH = 256  # tokens
 _BATCH = 4  # sequences a step
 
 
 def make_base(
     tokenizer: Tokenizer, texts: Sequence[str], out: Path, *, steps: int, learning_rate: float, seed: int
-) -> list[tuple[int, float]]:
+) -> tuple[list[tuple[int, float]], float]:
     """Train a LLaMA of 4 layers from nothing on `texts` and save it in fp16 with its tokenizer.
 
-    Returns (step, loss). Every parameter trains here, which no step of the recipe does; hence the loop.
+    Returns (step, loss) and the seconds it took. Every parameter trains here, which no step of the recipe
+    does; hence the loop.
     """
+    started = time.monotonic()
     set_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -38,10 +41,11 @@ def make_base(
         )
     )
     ids = torch.tensor([i for text in texts for i in tokenizer.encode(text, add_eos=True)])
-    blocks = ids[: len(ids) // SEQUENCE_LENGTH * SEQUENCE_LENGTH].view(-1, SEQUENCE_LENGTH)
+    length = settings.SEQUENCE_LENGTH
+    blocks = ids[: len(ids) // length * length].view(-1, length)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    losses = []
+    losses: list[tuple[int, float]] = []
     for step in range(1, steps + 1):
         batch = blocks[torch.randint(len(blocks), (_BATCH,))]
         loss = model(input_ids=batch, labels=batch).loss
@@ -53,4 +57,4 @@ def make_base(
     with new_folder(out) as folder, quiet():
         model.to(torch.float16).save_pretrained(folder)
         tokenizer.save(folder)
-    return losses
+    return losses, time.monotonic() - started
