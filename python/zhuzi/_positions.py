@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def positions_of(model: Any) -> int | None:
+    """The positions of a model of transformers; none if it does not say."""
+    config = getattr(model, "config", None)
+    return None if config is None else positions(config.to_dict())
+
+
 def positions(config: Mapping[str, Any]) -> int | None:
     """The positions of a model by its config.json; none if it does not say.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhuzi._positions import positions
+from zhuzi._positions import positions_of
 from zhuzi.errors import InputError
 from zhuzi.prompt import format_prompt
 from zhuzi.tokenizer import Tokenizer
@@ -212,8 +212,7 @@ def cache_keyword(model: Any) -> str:
 
 def _room(model: Any, prompt: list[int]) -> int | None:
     """Tokens that the model's positions leave for an answer; none if it does not say how many it has."""
-    config = getattr(model, "config", None)
-    most = positions(config.to_dict()) if config is not None else None
+    most = positions_of(model)
     if most is None:
         return None
     if len(prompt) >= most:

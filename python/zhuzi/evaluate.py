@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from zhuzi._positions import positions
+from zhuzi._positions import positions_of
 from zhuzi.errors import InputError
 from zhuzi.tokenizer import Tokenizer
 
@@ -59,7 +59,7 @@ def bits_per_byte(
     texts = [text for text in texts if text]
     if not texts:
         raise InputError("no text to measure: all documents are empty")
-    most = positions(model.config.to_dict())
+    most = positions_of(model)
     if most is not None and context > most:
         raise ValueError(f"context: {context} is beyond the model's {most} positions; want {most} or less")
     device = next(model.parameters()).device
