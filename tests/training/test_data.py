@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -81,23 +83,24 @@ GOOD = json.dumps({"instruction": "a", "output": "b"})
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{GOOD}\n{{oops\n", "line 2: no JSON"),
+        (f"{GOOD}\n{{oops\n", "line 2 .*no JSON object"),
         (f'{GOOD}\n\n{{"instruction": "a"}}\n', "line 3: has no 'output'"),
         (f'[{GOOD}, {{"output": "b"}}]', "record 2: has no 'instruction'"),
         (f"[{GOOD}, 3]", "record 2: a number; want an object"),
         ('[{"instruction": 1, "output": "b"}]', "record 1: 'instruction' is no text"),
-        ("[", "no JSON"),
+        ("[", "the array does not end"),
         ('[{"instruction": null, "output": "b"}]', "record 1: 'instruction' is no text"),
         ('{"instruction": "a", "output": null}', "line 1: 'output' is no text"),
         ('{"instruction": "a", "output": 0}', "line 1: 'output' is no text"),
         ('[{"instruction": "a", "input": 0, "output": "b"}]', "record 1: 'input' is no text"),
         (f'{GOOD}\n{{"instruction": "a\\ud83d", "output": "b"}}', "line 2: .* lone surrogate at character 1"),
-        ("[" * 100_000, "nested too deeply"),
-        (f"{GOOD}\n" + '{"a":' * 100_000, "line 2: JSON nested too deeply"),
+        ("[" * 100_000, "the array does not end"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply|no JSON object|a list; want"),
+        (f"{GOOD}\n" + '{"a":' * 100_000, "line 2 .*no JSON object"),
         ("", "holds no records"),
         (" \n\n", "holds no records"),
         ("[]", "holds no records"),
-        (json.dumps(json.loads(GOOD), indent=2), "want a JSON list of records, or a record on each line"),
+        (json.dumps(json.loads(GOOD), indent=2), "is a record spread over lines"),
     ],
 )
 def test_bad_records_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -142,6 +145,35 @@ def test_other_shapes_are_named(tmp_path: Path, record: dict[str, Any], message:
         list(read_records(path))
 
 
+def test_packed_files_folders_and_patterns(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = json.loads(GOOD)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(f"{GOOD}\n{GOOD}\n".encode()))
+    (folder / "b.json.xz").write_bytes(lzma.compress(f"[{GOOD}]".encode()))
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.Table.from_pylist([{**record, "history": []}] * 3)
+    parquet.write_table(table, folder / "c.parquet")
+    (folder / "d.csv").write_text("instruction,output\n")
+    assert [len(list(read_records(folder / name))) for name in ("a.jsonl.gz", "b.json.xz", "c.parquet")] == [
+        2, 1, 3,
+    ]  # fmt: skip
+    assert list(read_records(folder / "a*")) == [record] * 2
+    records = Records([folder, folder / "b.json.xz"], Tokenizer.from_dir(model), 512)
+    assert len(records) == 6 and [file.name for file in records.files] == [
+        "a.jsonl.gz",
+        "b.json.xz",
+        "c.parquet",
+    ]
+    assert "1 .csv" in caplog.text and "read once: 1 file" in caplog.text
+    with pytest.raises(InputError, match="plain text holds no records"):
+        (tmp_path / "a.txt").write_text(GOOD)
+        list(read_records(tmp_path / "a.txt"))
+
+
 def test_what_is_left_out_is_counted(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "records.json"
     good = {"instruction": "天", "output": "地"}
@@ -163,7 +195,7 @@ def test_what_is_left_out_is_counted(model: Path, tmp_path: Path, caplog: pytest
 def test_bad_bytes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(GOOD.encode() + b"\n\xff")
-    with pytest.raises(InputError, match="not UTF-8 at byte"):
+    with pytest.raises(InputError, match=r"line 2 .*not UTF-8"):
         list(read_records(path))
     with pytest.raises(InputError, match="no such file"):
         list(read_records(tmp_path / "absent.json"))

@@ -198,7 +198,7 @@ def test_a_start_says_what_it_does(stage1: Recipes, model: Path, caplog: pytest.
     caplog.set_level("INFO")
     pretrain(stage1(steps=1))
     assert (
-        f"pretrain: embed_tokens of {model} (410 rows) on {stage1().corpus} (" in caplog.text
+        f"pretrain: embed_tokens of {model} (410 rows) on {stage1().corpus}, " in caplog.text
         and "1 step of 4 sequences of 16 tokens" in caplog.text
     )
     assert "step 1 of 1: loss" in caplog.text
@@ -340,11 +340,11 @@ def test_two_processes_that_begin_at_once(
 
         def write(*args: Any) -> None:
             monkeypatch.undo()
-            held.enter_context(Run.open(recipe, folder, lambda: "data", overwrite=False))
+            held.enter_context(Run.open(recipe, folder, {}, "data", overwrite=False))
             (recipe.output / "first").touch()
 
         monkeypatch.setattr("zhuzi.train.run.write_json", write)
-        second = Run.open(recipe, folder, lambda: "data", overwrite=overwrite)
+        second = Run.open(recipe, folder, {}, "data", overwrite=overwrite)
         # Overwriting, it was asked to replace what stood there, which was nothing.
         with pytest.raises(OutputExistsError, match="another process put something there"), second:
             pass
@@ -356,13 +356,13 @@ def test_of_torchruns_processes_the_first_alone_locks(
     stage1: Recipes, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, folder = stage1(), ModelFolder.open(model)
-    with Run.open(recipe, folder, lambda: "data", overwrite=False):
+    with Run.open(recipe, folder, {}, "data", overwrite=False):
         monkeypatch.setenv("RANK", "1")
-        with Run.open(recipe, folder, lambda: "data", overwrite=True) as second:
+        with Run.open(recipe, folder, {}, "data", overwrite=True) as second:
             assert second.finished(overwrite=True) is None
         assert (recipe.output / "run.json").is_file()
         monkeypatch.delenv("RANK")
-    with Run.open(recipe, folder, lambda: "data", overwrite=False), pytest.raises(MismatchError):
+    with Run.open(recipe, folder, {}, "data", overwrite=False), pytest.raises(MismatchError):
         raise MismatchError("the lock is free again, and a run that goes on is left where it is")
     assert (recipe.output / "run.json").is_file()
 

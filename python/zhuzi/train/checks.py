@@ -89,12 +89,13 @@ def module_of(name: str) -> str:
     return name.removesuffix(".weight").removesuffix(".modules_to_save.default").rpartition(".")[2]
 
 
-def in_words(recipe: PretrainRecipe | SftRecipe, folder: ModelFolder, data: str) -> str:
-    """One line that says what a run does, on `data`."""
+def in_words(recipe: PretrainRecipe | SftRecipe, folder: ModelFolder) -> str:
+    """One line that says what a run does."""
     whole = trained_whole(recipe, tied=folder.tied)
     parts = [*(["LoRA"] if recipe.lora is not None else []), *whole]
     return (
-        f"{recipe.task}: {' + '.join(parts)} of {folder.path} ({folder.rows:,} rows) on {data}, "
+        f"{recipe.task}: {' + '.join(parts)} of {folder.path} ({folder.rows:,} rows) on "
+        f"{', '.join(map(str, recipe.data))}, "
         f"{_count(recipe.steps, 'step')} of {_count(recipe.batch_size, 'sequence')} of "
         f"{recipe.sequence_length:,} tokens, to {recipe.output}"
     )

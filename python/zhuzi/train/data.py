@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zhuzi.corpus.read import RecordReader
+from zhuzi.corpus.read import read_records as corpus_records
 from zhuzi.errors import InputError, MismatchError, TrainingError
 from zhuzi.prompt import format_prompt
 from zhuzi.shards import Corpus
@@ -17,8 +18,6 @@ from zhuzi.train.alpaca import check, unread_keys
 from zhuzi.train.progress import tell, warn
 
 IGNORED = -100  # the label transformers' loss leaves out
-
-_WANTED = "want a JSON list of records, or a record on each line"
 
 # torch is imported where a tensor is made: reading and refusing need none, and it takes seconds to load.
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class Records:
         TrainingError: no record is left.
     """
 
-    def __init__(self, files: Sequence[Path], tokenizer: Tokenizer, length: int) -> None:
+    def __init__(self, inputs: Sequence[Path], tokenizer: Tokenizer, length: int) -> None:
         if tokenizer.bos_id is None or tokenizer.eos_id is None:
             raise MismatchError("the tokenizer has no BOS or no EOS id; tuning needs both, use LLaMA's")
         self.items: list[tuple[list[int], int]] = []  # ids, and how many of them are prompt
@@ -93,14 +92,15 @@ class Records:
         self.empty_outputs = 0
         self.cut = 0  # their output in part
         self.unread_keys: Counter[str] = Counter()  # records that have it, by key
-        for file in files:
-            for record in read_records(file):
-                self._add(record, tokenizer, length)
-        for line in self.notes(length):
+        reader = open_records(inputs)
+        self.files = [Path(file) for file, _ in reader.files]
+        for record in _checked(reader):
+            self._add(record, tokenizer, length)
+        for line in [*reader.notes(), *self.notes(length)]:
             warn(line)
         if not self.items:
             raise TrainingError(
-                f"{', '.join(map(str, files))}: no record with an output, and room for it in {length} "
+                f"{', '.join(map(str, self.files))}: no record with an output, and room for it in {length} "
                 "tokens; give more records, or raise sequence_length"
             )
 
@@ -166,45 +166,37 @@ class PadRecords:
         }
 
 
-def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file: a JSON list, or JSON Lines (a record a line; empty lines are passed over).
+def read_records(inputs: Path | Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """The Alpaca records of files, folders and patterns, in order.
+
+    Read are JSON Lines and JSON arrays (`.jsonl`, `.ndjson`, `.json`, each also packed), Parquet and Arrow.
 
     Raises:
-        InputError: naming the file and the line (JSON Lines) or the record's number (from 1), or a file
-            without records.
+        InputError: an input that is not there, of a kind that holds no records, or without any; a record that
+            is none of Alpaca's (file and place named).
     """
-    empty = True
-    for record, place in _parsed(path):
-        empty = False
-        yield check(record, f"{path}, {place}")
-    if empty:
-        raise InputError(f"{path}: holds no records; {_WANTED}")
+    yield from _checked(open_records(inputs))
 
 
-def _parsed(path: Path) -> Iterator[tuple[Any, str]]:
-    """What a file holds, each with its place in it."""
+def open_records(inputs: Path | Sequence[Path]) -> RecordReader:
+    """The reader of `inputs`; raises `InputError` for one that cannot be read."""
+    inputs = [inputs] if isinstance(inputs, Path) else inputs
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; name a json or jsonl file of Alpaca records") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; convert it first") from error
-    if text.lstrip().startswith("["):
-        for number, record in enumerate(_json(text, f"{path}"), 1):
-            yield record, f"record {number}"
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield _json(line, f"{path}, line {number}"), f"line {number}"
-
-
-def _json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
+        return corpus_records(inputs)
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file; name a file or folder of Alpaca records") from None
     except ValueError as error:
-        raise InputError(f"{place}: no JSON ({error}); {_WANTED}") from error
-    except RecursionError:
-        raise InputError(f"{place}: JSON nested too deeply; {_WANTED}") from None
+        raise InputError(str(error)) from error
+
+
+def _checked(reader: RecordReader) -> Iterator[dict[str, Any]]:
+    empty = True
+    for record, place in reader:
+        empty = False
+        yield check(record, place)
+    if empty:
+        files = ", ".join(str(file) for file, _ in reader.files)
+        raise InputError(f"{files}: holds no records; want a JSON list of them, or one on each line")
 
 
 def digest_files(files: Sequence[Path]) -> str:

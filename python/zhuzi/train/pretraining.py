@@ -53,9 +53,9 @@ def pretrain(
             f"{corpus.path}: encoded by another tokenizer ({corpus.vocab_size} ids) than {folder.path}'s "
             f"({folder.tokenizer.vocab_size} ids); encode it with --tokenizer {folder.path}"
         )
+    facts = Run.prepare(recipe, folder, overwrite=overwrite, source=source)
     blocks = Blocks(corpus, recipe.sequence_length, folder.rows)
-    said = f"{corpus.path} ({corpus.tokens:,} tokens)"
-    with Run.open(recipe, folder, corpus.fingerprint, overwrite=overwrite, source=source, said=said) as run:
+    with Run.open(recipe, folder, facts, corpus.fingerprint(), overwrite=overwrite) as run:
         done = run.finished(overwrite)
         if done is not None:
             return done

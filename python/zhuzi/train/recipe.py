@@ -127,7 +127,7 @@ class SftRecipe(Recipe):
     """Instruction tuning on Alpaca records."""
 
     task: Literal["sft"]
-    instructions: tuple[_Path, ...] = Field(min_length=1)  # json or jsonl files
+    instructions: tuple[_Path, ...] = Field(min_length=1)  # files, folders, patterns
 
     @property
     def data(self) -> tuple[Path, ...]:

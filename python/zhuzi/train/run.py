@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -78,32 +78,21 @@ class Run:
         return self.path / "checkpoints"
 
     @classmethod
-    @contextmanager
-    def open(
+    def prepare(
         cls,
         recipe: PretrainRecipe | SftRecipe,
         folder: ModelFolder,
-        data: Callable[[], str],
         *,
         overwrite: bool,
         source: Path | None = None,
-        said: str = "its data",
-    ) -> Iterator[Run]:
-        """Hold `recipe.output`, new or to go on with, for the block; `source` is the recipe's own file,
-        `said` what the line that tells of the start calls the data.
+    ) -> dict[str, Any]:
+        """Check of `open` what is quick to check, and say what the run does unless it is finished.
 
-        Weights and data are read whole, for their fingerprints (`data` gives its own), after all that is
-        quick to check.
-
-        Raises:
-            OutputExistsError: it holds something else, or a run of another recipe, model or data (the first
-                key that differs is named), or another process trains there.
+        Returns what run.json says of the run, without the fingerprints of weights and data. Raises as `open`.
         """
-        run = cls(recipe.output, recipe)
         if not is_main():  # the first process claims it for all
-            yield run
-            return
-        known = run.path / "run.json"
+            return {}
+        run, known = cls(recipe.output, recipe), recipe.output / "run.json"
         inputs = (folder.path, *recipe.data, *([source] if source else []))
         require_free(run.path, overwrite=overwrite or known.is_file(), inputs=inputs)
         facts: dict[str, Any] = {
@@ -113,10 +102,35 @@ class Run:
         }
         if known.is_file() and not overwrite:
             run._require_same(_read(known), facts)
-        if not (run.path / "report.json").is_file() or overwrite:
+        if overwrite or not (run.path / "report.json").is_file():
             require_room(recipe, folder)
-            tell(in_words(recipe, folder, said))
-        facts |= {"model": folder.fingerprint, "data": data()}
+            tell(in_words(recipe, folder))
+        return facts
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        recipe: PretrainRecipe | SftRecipe,
+        folder: ModelFolder,
+        facts: Mapping[str, Any],
+        data: str,
+        *,
+        overwrite: bool,
+    ) -> Iterator[Run]:
+        """Hold `recipe.output`, new or to go on with, for the block.
+
+        `facts` are those of `prepare`, `data` is the data's fingerprint. Weights are read whole, for theirs.
+
+        Raises:
+            OutputExistsError: it holds something else, or a run of another recipe, model or data (the first
+                key that differs is named), or another process trains there.
+        """
+        run, known = cls(recipe.output, recipe), recipe.output / "run.json"
+        if not is_main():
+            yield run
+            return
+        facts = {**facts, "model": folder.fingerprint, "data": data}
         # Decided before the lock: what comes there later is another process's, and not to be moved.
         there, is_run = run.path.exists() and any(run.path.iterdir()), known.is_file()
         with naming_full_disk(run.path), ExitStack() as held:

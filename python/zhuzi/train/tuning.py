@@ -37,13 +37,10 @@ def sft(
     folder = ModelFolder.open(recipe.model)
     folder.require_rows()
     require_possible(recipe, folder)
+    facts = Run.prepare(recipe, folder, overwrite=overwrite, source=source)
     records = Records(recipe.instructions, folder.tokenizer, recipe.sequence_length)
-    said = f"{len(records):,} records"
-
-    def digest() -> str:
-        return digest_files(recipe.instructions)
-
-    with Run.open(recipe, folder, digest, overwrite=overwrite, source=source, said=said) as run:
+    data = digest_files(records.files)
+    with Run.open(recipe, folder, facts, data, overwrite=overwrite) as run:
         done = run.finished(overwrite)
         if done is not None:
             return done
