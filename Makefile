@@ -1,9 +1,9 @@
 # Everything a newcomer needs: `make demo`, `make test`. `make help` lists the rest.
 #
 # PYTHON       the interpreter to build the environment from (3.11 or newer)
-# TORCH_INDEX  another package index to take torch from (a CPU build is ten times smaller than the default)
+# TORCH_INDEX  another package index to take torch from (a CPU build needs a fraction of the default's 6 GB)
 # SYSTEM_TORCH set to 1 to use a torch that is already installed for PYTHON
-# DEMO_ARGS    arguments for `zhuzi demo`, in place of `--out demo-run --overwrite`
+# DEMO_ARGS    arguments for `zhuzi demo`, such as --overwrite to start anew
 # BENCH        arguments of benches/bench_encode.py
 
 PYTHON ?= python3
@@ -14,31 +14,46 @@ DEMO_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 RUST := $(shell find rust -type f \( -name '*.rs' -o -name '*.proto' -o -name Cargo.toml \)) Cargo.toml Cargo.lock
+# uv does not see a torch that lies outside the environment.
+INSTALL := tools/install.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(if $(SYSTEM_TORCH),--pip)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-rust test-python lint format bench instructions fuzz wheel clean
+.PHONY: help setup demo test test-slow test-rust test-python test-oldest test-newest lint format bench instructions fuzz wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.built ## Make the environment and build the extension (the first time some minutes)
 
+# An environment of its own, with pip. Done again, it leaves what is there as it is: whatever was interrupted
+# goes on, since the stamps are written last.
+define new_environment
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'
+@echo "$(@D): fetching the packages$(if $(SYSTEM_TORCH), but torch,$(if $(TORCH_INDEX),\
+	and torch from $(TORCH_INDEX),: 3.3 GB and 6.3 GB on the disk, most of it for torch's CUDA build\
+	(make TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the far smaller CPU build)))"
+$(PYTHON) -m venv $(if $(SYSTEM_TORCH),--system-site-packages) $(@D)
+$(@D)/bin/python -m pip install --quiet --upgrade pip
+endef
+
 # The dependencies, once; again only when pyproject.toml changes.
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'
-	$(PYTHON) -m venv $(if $(SYSTEM_TORCH),--system-site-packages) $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) torch)
-	$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/requirements.py train demo dev)
-	touch $@
+	$(new_environment)
+	$(BIN)/python $(INSTALL) train demo dev
+	@touch $@
 
 # The extension, when Rust has changed.
 $(VENV)/.built: $(VENV)/.installed $(RUST)
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@
+	@echo "$(@D): building the extension from Rust, some minutes the first time"
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@
 
+# Goes on where an interrupted one stopped, or says that it is done; anew when the sources have changed since.
 demo: setup ## Run the main job on the built-in sample; writes demo-run/report.html
-	$(BIN)/zhuzi demo $(or $(DEMO_ARGS),--out demo-run --overwrite)
+	@anew=; if [ -z "$(DEMO_ARGS)" ] && [ -e demo-run ] && [ -n "$$(find python rust/core rust/py Cargo.lock \
+		\( -name '*.py' -o -name '*.rs' -o -name '*.j2' -o -name '*.json*' -o -name Cargo.lock \) \
+		-newer demo-run/.lock 2>&1)" ]; then echo "demo-run: the sources have changed since; starting anew"; anew=--overwrite; fi; \
+	set -x; $(BIN)/zhuzi demo $(or $(DEMO_ARGS),--out demo-run) $$anew
 
 test: test-rust test-python ## Run every fast test
 
@@ -49,8 +64,29 @@ test-python: setup ## Run the tests of the package
 	$(BIN)/pytest -q
 
 test-slow: setup ## Run the tests that take minutes, too
-	$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/requirements.py ray)
+	$(BIN)/python $(INSTALL) ray
 	$(BIN)/pytest -q -m 'not gpu and not bench'
+
+# The package as it was built for $(VENV); torch and all else in environments of their own, 6 GB each.
+test-oldest: setup .venv-oldest/.installed ## Run the training tests with the lowest versions of the dependencies that are allowed
+	$(call borrow,.venv-oldest)
+	.venv-oldest/bin/python -m pytest -q tests/training
+
+test-newest: setup .venv-newest/.installed ## Run the training tests with the newest versions of the dependencies that are allowed
+	.venv-newest/bin/python $(INSTALL) --upgrade train demo dev
+	$(call borrow,.venv-newest)
+	.venv-newest/bin/python -m pytest -q tests/training
+
+.venv-oldest/.installed: pyproject.toml
+	$(new_environment)
+	.venv-oldest/bin/python $(INSTALL) --oldest train demo export
+	@touch $@
+
+.venv-newest/.installed:
+	$(new_environment)
+	@touch $@
+
+borrow = cp -r $(VENV)/lib/python*/site-packages/zhuzi* $(1)/lib/python*/site-packages/
 
 lint: setup ## Check format, types and style
 	cargo fmt --check
@@ -79,4 +115,4 @@ wheel: setup ## Build the wheel into dist/
 	$(BIN)/maturin build --release --out dist
 
 clean: ## Remove what was built, the environment included
-	rm -rf $(VENV) target dist demo-run
+	rm -rf $(VENV) .venv-oldest .venv-newest target dist demo-run

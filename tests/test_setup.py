@@ -1,0 +1,52 @@
+"""What `make setup` installs, and when it leaves the work to pip."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def install() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("install", ROOT / "tools" / "install.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_requirements(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    wanted = install.requirements(["train", "demo"])
+    assert any(each.startswith("torch>=") for each in wanted)
+    assert any(each.startswith("mistral-common") for each in wanted)
+    assert not any(each.startswith("zhuzi") for each in wanted)
+    for each in install.lowest(wanted):
+        name, _, version = each.partition("==")
+        assert name and version[0].isdigit() and "," not in version, "every dependency has a lowest version"
+
+
+def test_uv_does_as_pip_is_told(install: ModuleType) -> None:
+    listed = """
+:env:.cert='/etc/own.pem'
+:env:.index-url='https://mine.example/simple'
+global.cert='/etc/other.pem'
+global.disable-pip-version-check='1'
+install.find-links='\\n/wheels\\n/more'
+"""
+    assert install.counterparts(listed) == {
+        "SSL_CERT_FILE": "/etc/own.pem",
+        "UV_DEFAULT_INDEX": "https://mine.example/simple",
+        "UV_FIND_LINKS": "/wheels,/more",
+    }
+    assert install.counterparts("") == {}
+
+
+@pytest.mark.parametrize("key", ["extra-index-url", "trusted-host", "no-index", "constraint", "proxy"])
+def test_what_uv_has_no_counterpart_for_is_left_to_pip(install: ModuleType, key: str) -> None:
+    assert install.counterparts(f"global.{key}='x'\n") is None
