@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -39,6 +40,30 @@ def test_training(kind: str, suffix: str, chinese_texts: list[str], tmp_path: Pa
     ]  # fmt: skip
     with pytest.raises(OutputExistsError):
         zhuzi.train_vocab([text], tmp_path / "m.model", vocab_size=3000, field="content")
+
+
+def test_training_reads_what_encoding_reads(chinese_texts: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    records = [{"meta": {"zh": text}} for text in chinese_texts]
+    third = len(records) // 3
+    with gzip.open(folder / "a.jsonl.gz", "wt") as file:
+        file.write("".join(json.dumps(record) + "\n" for record in records[:third]))
+    (folder / "b.json").write_text(json.dumps(records[third:]))
+    (folder / "c.ndjson").write_text('{"meta": null}\n{"meta": {"zh": ""}}\n')
+    (folder / "d.csv").write_text("1,2\n")
+    made = zhuzi.train_vocab(
+        folder, tmp_path / "m.model", vocab_size=3000, field="meta.zh", on_error="skip"
+    )  # fmt: skip
+    assert (made.documents, made.bad_records, made.empty_documents) == (len(records), 1, 1)
+    assert len(made.notes) == 3 and any("csv" in note for note in made.notes)
+    command = [sys.executable, "-m", "zhuzi", "vocab", "train", "-", "--stdin", "txt", "--vocab-size", "3000"]
+    done = subprocess.run(
+        [*command, "--out", tmp_path / "n.model"],
+        input="\n".join(chinese_texts).encode(),
+        capture_output=True,
+    )
+    assert done.returncode == 0 and done.stdout.startswith(str(tmp_path / "n.model: 3,000 pieces").encode())
 
 
 def test_training_that_cannot_be(chinese_file: Path, tmp_path: Path) -> None:

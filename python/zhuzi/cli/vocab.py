@@ -132,8 +132,8 @@ def _shown(pieces: int) -> Iterator[Callable[[TrainingProgress], None]]:
                 bar.total = state.total or None
                 bar.update(state.done - bar.n)
             else:
-                bar.bar_format = "training {postfix}"
-                bar.set_postfix_str(f"{pieces:,} pieces since {state.seconds:.0f} s")
+                bar.bar_format = f"training {pieces:,} pieces since {state.seconds:.0f} s"
+                bar.refresh()
         elif time.monotonic() - last >= LOG_SECONDS:
             last = time.monotonic()
             of = f" of {_megabytes(state.total)}" if state.total else ""

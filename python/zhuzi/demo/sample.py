@@ -10,9 +10,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TypeVar
 
+from zhuzi.corpus.read import read_texts
 from zhuzi.errors import InputError
 from zhuzi.tokenizer import Tokenizer
-from zhuzi.vocab import read_documents
 
 #: The example sentence of arXiv 2304.08177: 35 tokens with LLaMA's tokenizer, 16 with the merged one.
 EXAMPLE = "人工智能是计算机科学、心理学、哲学等学科融合的交叉学科。"
@@ -111,7 +111,7 @@ def write_records(path: Path, records: Sequence[dict[str, str]]) -> Path:
 
 def _documents(path: Path | None, built_in: str) -> Split:
     with as_file(files(__package__) / "data" / built_in) as sample:
-        texts = [text for text in read_documents([path or sample]) if text.strip()]
+        texts = [text for text in read_texts([path or sample]) if text.strip()]
     return Split(str(path or BUILT_IN), *_hold_out(texts, path or Path(built_in), "documents"))
 
 

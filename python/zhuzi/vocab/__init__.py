@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from zhuzi.vocab._texts import read_documents
 from zhuzi.vocab.merge import MergedVocab, merge_vocab
 from zhuzi.vocab.sample import SAMPLE_BYTES
 from zhuzi.vocab.train import (
@@ -21,6 +20,5 @@ __all__ = [
     "TrainingProgress",
     "merge_vocab",
     "one_or_more",
-    "read_documents",
     "train_vocab",
 ]

@@ -22,7 +22,6 @@ from zhuzi._show import Report, count
 from zhuzi.errors import InputError, VocabSizeError, ZhuziError
 from zhuzi.tokenizer import available_cores
 from zhuzi.vocab import _trainer
-from zhuzi.vocab._texts import read_texts
 from zhuzi.vocab.sample import LINE_BYTES, SAMPLE_BYTES, SAMPLE_RANGE, Sample
 
 #: Pieces of the published Chinese donor (arXiv 2304.08177).
@@ -89,10 +88,10 @@ def train_vocab(
     vocab_size: int = PAPER_VOCAB_SIZE,
     model_type: ModelType = "unigram",
     field: str | Sequence[str] = "text",
-    split: str = "line",
+    split: Literal["line", "blank-line", "separator", "file"] = "line",
     separator: str | None = None,
-    stdin_format: str = "jsonl",
-    on_error: str = "stop",
+    stdin_format: Literal["jsonl", "txt"] = "jsonl",
+    on_error: Literal["stop", "skip"] = "stop",
     sample_bytes: int = SAMPLE_BYTES,
     seed: int = 42,
     character_coverage: float = 0.9995,
@@ -120,6 +119,8 @@ def train_vocab(
         OutputExistsError: `out` may not be written.
         ZhuziError: SentencePiece gave up, with what mends it.
     """
+    from zhuzi.corpus.read import read_texts  # which takes `one_or_more` from here
+
     out = Path(out)
     inputs = one_or_more(inputs)
     _check(inputs, model_type, vocab_size, character_coverage, sample_bytes)
@@ -135,9 +136,11 @@ def train_vocab(
         on_error=on_error,
     )
     sample = Sample(sample_bytes, seed)
+    total = texts.total_bytes
     for text in texts:
         sample.add(text)
-        clock.show("reading", texts.bytes_read, texts.total_bytes)
+        if clock.is_due("reading"):
+            clock.show(texts.bytes_read, total)
     sample.close()
     if sample.blank:
         raise InputError(_NO_TEXT)
@@ -204,20 +207,25 @@ class _Clock:
 
     def __init__(self, progress: Callable[[TrainingProgress], None] | None) -> None:
         self._progress = progress
-        self._phase = ""
+        self._phase: Literal["reading", "training"] | None = None
         self._began = self._shown = time.monotonic()
 
-    def show(self, phase: Literal["reading", "training"], done: int, total: int) -> None:
-        """Tell it if it is time to, or if a phase begins."""
+    def is_due(self, phase: Literal["reading", "training"]) -> bool:
+        """Whether it is time to tell how far `phase` is: when it begins, and then a few times a second."""
         if self._progress is None:
-            return
+            return False
         now = time.monotonic()
         if phase != self._phase:
             self._phase, self._began = phase, now
         elif now - self._shown < self.every:
-            return
+            return False
         self._shown = now
-        self._progress(TrainingProgress(phase, done, total, now - self._began))
+        return True
+
+    def show(self, done: int = 0, total: int = 0) -> None:
+        """Tell it."""
+        if self._progress is not None and self._phase is not None:
+            self._progress(TrainingProgress(self._phase, done, total, self._shown - self._began))
 
 
 def _train(sample: Sample, vocab_size: int, options: Mapping[str, object], clock: _Clock) -> bytes:
@@ -237,7 +245,8 @@ def _train(sample: Sample, vocab_size: int, options: Mapping[str, object], clock
             with suppress(BrokenPipeError):  # it ended early and says why
                 _feed(stdin, sample, clock)
             while process.poll() is None:
-                clock.show("training", 0, 0)
+                if clock.is_due("training"):
+                    clock.show()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_Clock.every)
         finally:
@@ -256,7 +265,8 @@ def _feed(stdin: IO[bytes], sample: Sample, clock: _Clock) -> None:
     for part in sample.take():
         stdin.write(struct.pack("<I", len(part)))
         stdin.write(part)
-        clock.show("training", 0, 0)
+        if clock.is_due("training"):
+            clock.show()
     stdin.write(struct.pack("<I", 0))
     stdin.flush()
 
