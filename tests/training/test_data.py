@@ -186,7 +186,7 @@ def test_what_is_left_out_is_counted(model: Path, tmp_path: Path, caplog: pytest
     path.write_text(json.dumps([good, *({**good, **record} for record in rest)]))
     records = Records([path], Tokenizer.from_dir(model), 512)
     assert len(records) == 3 and records.empty_outputs == 2 and records.unread_keys == {"id": 2}
-    assert "2 records left out: their output is empty" in caplog.text
+    assert "2 records left out: the output is empty" in caplog.text
     assert "keys that tuning does not read, with their records: id (2)" in caplog.text
     whole = max(len(records[i][0]) for i in range(3))
     assert Records([path], Tokenizer.from_dir(model), whole - 1).cut == 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zhuzi._process import is_main
+from zhuzi._show import count
 from zhuzi.cli import options
 from zhuzi.cli.options import PATH, say
 
@@ -39,10 +40,10 @@ def _say(report: TrainReport) -> None:
     if not is_main():
         return
     say(
-        "{result}: {steps} steps, loss {first:.3f} to {last:.3f}, {trainable} of {parameters} parameters "
+        "{result}: {steps}, loss {first:.3f} to {last:.3f}, {trainable} of {parameters} parameters "
         "trained ({share:.2%})",
         result=report.result,
-        steps=report.steps,
+        steps=count(report.steps, "step"),
         first=report.losses[0][1],
         last=report.losses[-1][1],
         trainable=report.trainable,

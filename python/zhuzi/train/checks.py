@@ -6,6 +6,7 @@ import os
 
 from zhuzi._disk import require_space
 from zhuzi._positions import positions
+from zhuzi._show import count
 from zhuzi.errors import RecipeError
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
@@ -96,10 +97,6 @@ def in_words(recipe: PretrainRecipe | SftRecipe, folder: ModelFolder) -> str:
     return (
         f"{recipe.task}: {' + '.join(parts)} of {folder.path} ({folder.rows:,} rows) on "
         f"{', '.join(map(str, recipe.data))}, "
-        f"{_count(recipe.steps, 'step')} of {_count(recipe.batch_size, 'sequence')} of "
+        f"{count(recipe.steps, 'step')} of {count(recipe.batch_size, 'sequence')} of "
         f"{recipe.sequence_length:,} tokens, to {recipe.output}"
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

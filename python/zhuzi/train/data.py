@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zhuzi._show import count
 from zhuzi.corpus.read import RecordReader
 from zhuzi.corpus.read import read_records as corpus_records
 from zhuzi.errors import InputError, MismatchError, TrainingError
@@ -123,13 +124,13 @@ class Records:
         """What of the records is not trained on, a line each."""
         notes = []
         if self.left_out:
-            notes.append(f"{self.left_out:,} records left out: their prompts fill the {length:,} tokens")
+            notes.append(f"{count(self.left_out, 'record')} left out: the prompt fills the {length:,} tokens")
         if self.empty_outputs:
-            notes.append(f"{self.empty_outputs:,} records left out: their output is empty")
+            notes.append(f"{count(self.empty_outputs, 'record')} left out: the output is empty")
         if self.cut:
-            notes.append(f"{self.cut:,} records cut: their outputs end beyond the {length:,} tokens")
+            notes.append(f"{count(self.cut, 'record')} cut: the output ends beyond the {length:,} tokens")
         if self.unread_keys:
-            keys = ", ".join(f"{key} ({count:,})" for key, count in self.unread_keys.most_common(8))
+            keys = ", ".join(f"{key} ({records:,})" for key, records in self.unread_keys.most_common(8))
             notes.append(f"keys that tuning does not read, with their records: {keys}")
         return notes
 
