@@ -193,6 +193,101 @@ def test_several_fields(merged: Path, tmp_path: Path) -> None:
     assert [r["line"] for r in rejects_of(made.folder)] == [2]
 
 
+@pytest.mark.parametrize(
+    ("field", "wanted"),
+    [
+        ("content.text", ["一", "二"]),
+        ("parts.t", ["三\n四", ""]),
+        ("words", ["五\n六", "七"]),
+        (["content.text", "words"], ["一\n五\n六", "二\n七"]),
+    ],
+)
+def test_fields_are_paths(field: str | list[str], wanted: list[str], merged: Path, tmp_path: Path) -> None:
+    """The same from lines, an array, parquet and Arrow, through objects and lists."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    records = [
+        {"content": {"text": "一", "n": 1}, "parts": [{"t": "三"}, {"t": "四"}], "words": ["五", "六"]},
+        {"content": {"text": "二", "n": 2}, "parts": [], "words": ["七"]},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(json.dumps(records).encode()))
+    table = pa.Table.from_pylist(records)
+    pq.write_table(table, tmp_path / "c.parquet", row_group_size=1)
+    with pa.OSFile(str(tmp_path / "d.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+        out.write_table(table)
+    files = sorted(tmp_path.iterdir())
+    made = zhuzi.encode_corpus(files, merged, tmp_path / "out", field=field, shard_bytes=20)
+    assert texts_of(made.folder, merged) == [text for text in wanted if text] * 4
+    assert made.files == 4 and made.tasks > 4
+    for path in files:
+        with pytest.raises((InputError, ValueError), match=r"`content` holds .* no text; .*`content\.text`"):
+            zhuzi.encode_corpus([path], merged, tmp_path / "no", field="content")
+        with pytest.raises((InputError, ValueError), match=r"no (field|column) `x\.y`"):
+            zhuzi.encode_corpus([path], merged, tmp_path / "no", field="x.y")
+
+
+def test_a_plan_of_the_first_version_goes_on(merged: Path, tmp_path: Path) -> None:
+    """Then a folder's .json and .ndjson were left out, hidden files read, files given twice read twice."""
+    write_lines(tmp_path / "in" / ".a.jsonl", ["甲"])
+    write_lines(tmp_path / "in" / "b.jsonl", ["乙"])
+    inputs = [tmp_path / "in" / ".a.jsonl", tmp_path / "in" / "b.jsonl"]
+    made = zhuzi.encode_corpus(inputs, merged, tmp_path / "out")
+    plan = json.loads((made.folder / "plan.json").read_text())
+    assert plan["format"] == 2
+    (made.folder / "plan.json").write_text(json.dumps(plan | {"format": 1}))
+    write_lines(tmp_path / "in" / "c.json", ["丙"])
+    again = zhuzi.encode_corpus([tmp_path / "in"], merged, tmp_path / "out")
+    assert (again.outcome, again.documents) == ("already", 2)
+
+
+def test_the_output_is_no_input(merged: Path, tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", ["好"])
+    write_lines(tmp_path / "b.csv", ["x"])
+    made = zhuzi.encode_corpus([tmp_path], merged, tmp_path / "out")
+    assert (made.documents, made.other_kinds, made.hidden) == (1, {".csv": 1}, 0)
+    again = zhuzi.encode_corpus([tmp_path], merged, tmp_path / "out")
+    assert (again.outcome, again.other_kinds) == ("already", {".csv": 1})
+    other = zhuzi.encode_corpus([tmp_path], merged, tmp_path / "other")
+    assert other.documents == 1 and other.records_of_tools == 3, "what another corpus wrote is no text"
+    plan = zhuzi.corpus.plan_corpus([tmp_path], merged, out=tmp_path / "out")
+    assert "1 .csv" in plan.text()
+
+
+def test_names_that_are_not_utf8(merged: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write_lines(folder / "a.jsonl", ["好"])
+    name = os.fsencode(folder) + b"/\xb4\xba.txt"
+    Path(os.fsdecode(name)).write_text("春")
+    with pytest.raises(ValueError, match="the name is not UTF-8; rename the file"):
+        zhuzi.encode_corpus([folder], merged, tmp_path / "out")
+    made = zhuzi.encode_corpus([folder], merged, tmp_path / "out", on_error="skip")
+    assert (made.documents, made.bad_records) == (1, 1)
+    (reject,) = rejects_of(made.folder)
+    assert reject["reason"] == "the name is not UTF-8; rename the file"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_broken_arrow_files(damage: str, merged: Path, tmp_path: Path) -> None:
+    """Whatever is in it, an error names the file."""
+    pa = pytest.importorskip("pyarrow")
+    path = tmp_path / "a.arrow"
+    table = pa.table({"text": ["好"] * 100})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+        out.write_table(table)
+    whole = path.read_bytes()
+    for at in range(0, len(whole) - 8, 13):
+        flipped = whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]
+        path.write_bytes(whole[:at] if damage == "cut" else flipped)
+        try:
+            made = zhuzi.encode_corpus([path], merged, tmp_path / f"out{at}")
+        except (InputError, ValueError) as error:
+            assert "a.arrow" in str(error) or "no document" in str(error)
+        else:
+            assert made.documents <= 100
+
+
 def encode_pipe(data: bytes, merged: Path, out: Path, *more: str) -> subprocess.CompletedProcess[bytes]:
     line = [sys.executable, "-c", "from zhuzi.cli import main; main()", "corpus", "encode", "-"]
     line += ["--tokenizer", str(merged), "--out", str(out), *more]

@@ -79,7 +79,8 @@ fields = click.option(
     multiple=True,
     default=["text"],
     show_default=True,
-    help="The field or column that holds the text; several are joined by a newline.",
+    help="The field or column that holds the text, or a path to it (content.text); several are joined by a "
+    "newline.",
 )
 split = click.option(
     "--split",

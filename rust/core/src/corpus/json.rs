@@ -88,7 +88,8 @@ impl Fault {
             return "the record begins with a byte-order mark (U+FEFF), as files joined to one leave it; remove it"
                 .into();
         }
-        format!("no JSON object: {what} (byte {at} of the record)")
+        let prefix = if what.contains("surrogate") { "" } else { "no JSON object: " };
+        format!("{prefix}{what} (byte {at} of the record)")
     }
 }
 
