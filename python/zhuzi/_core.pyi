@@ -69,8 +69,8 @@ class InputReader:
     def left_out(self) -> str: ...
 
 def merge_vocab(
-    base: bytes, base_origin: str, donor: bytes, donor_origin: str, policy: str
-) -> tuple[bytes, int, int, int]: ...
+    base: bytes, base_origin: str, donor: bytes, donor_origin: str, policy: str, beside: Sequence[str]
+) -> tuple[bytes, int, int, list[str], list[str], list[str]]: ...
 def encode_corpus(
     inputs: Sequence[str | PathLike[str]],
     tokenizer: Tokenizer,

@@ -14,10 +14,11 @@ import click
 from zhuzi._show import count
 from zhuzi.cli import options
 from zhuzi.cli.options import OUT_FILE, PATH, say
+from zhuzi.vocab.merge import some
 from zhuzi.vocab.sample import LINE_BYTES, RESERVED, SAMPLE_BYTES, SAMPLE_RANGE
 
 if TYPE_CHECKING:
-    from zhuzi.vocab import TrainedVocab, TrainingProgress
+    from zhuzi.vocab import MergedVocab, TrainedVocab, TrainingProgress
 
 #: Seconds between two lines of a log.
 LOG_SECONDS = 10.0
@@ -147,8 +148,10 @@ def _shown(pieces: int) -> Iterator[Callable[[TrainingProgress], None]]:
 
 
 @vocab.command("merge")
-@click.option("--base", type=PATH, required=True, help="SentencePiece model of the base (BPE).")
-@click.option("--donor", type=PATH, required=True, help="SentencePiece model whose pieces are added.")
+@click.option("--base", type=PATH, required=True, help="The base: its folder, or its tokenizer.model (BPE).")
+@click.option(
+    "--donor", type=PATH, required=True, help="SentencePiece model (or folder) whose pieces are added."
+)
 @click.option("--policy", default="paper", show_default=True, type=click.Choice(["paper"]))
 @click.option(
     "--add-token",
@@ -163,21 +166,41 @@ def merge(
 ) -> None:
     """Append the donor's pieces to the base's vocabulary and write a tokenizer folder.
 
-    The base's ids keep their meaning. Policy paper: every piece the base lacks, in the donor's order, with
-    score 0 (LLaMA and the published donor give 49,953 ids; 49,954 with [PAD]).
+    The ids of the base's pieces keep their meaning. Policy paper: every piece the base lacks, in the donor's
+    order, with score 0 (LLaMA and the published donor give 49,953 ids; 49,954 with [PAD]). Tokens that a base
+    folder has beside its model come behind, before those of --add-token; model extend moves their rows.
     """
     from zhuzi.vocab import merge_vocab
 
     made = merge_vocab(base, donor, out, policy=policy, add_tokens=add_tokens, overwrite=overwrite)
-    say(
-        "{folder}: {vocab_size} ids = {base_size} of the base + {appended} appended + {added} added tokens "
-        "({shared} pieces of the donor were in the base)",
-        folder=made.folder,
-        vocab_size=made.vocab_size,
-        base_size=made.base_size,
-        appended=made.appended,
-        added=len(add_tokens),
-        shared=made.shared,
-    )
-    if made.left_out:
-        say("{n} control, unknown or byte pieces of the donor stand for no text: left out", n=made.left_out)
+    for line in _merge_report(made):
+        say("{line}", line=line)
+
+
+def _merge_report(made: MergedVocab) -> list[str]:
+    """What was made, and what became of that which was neither base piece nor new piece."""
+    added = made.vocab_size - made.base_size - made.appended
+    lines = [
+        f"{made.folder}: {made.vocab_size:,} ids = {made.base_size:,} of the base + {made.appended:,} "
+        f"appended + {count(added, 'added token')} "
+        f"({made.shared:,} of the donor's pieces were in the base)"
+    ]
+    if made.moved:
+        moves = [f"{token} {before} to {after}" for token, (before, after) in made.moved.items()]
+        lines.append(
+            f"tokens beside the base's model moved: {some(moves)} (model extend moves their rows; zhuzi.json "
+            "has the table)"
+        )
+    if made.already:
+        lines.append(
+            "in the base already, not added again: "
+            + some([f"{token} (id {id})" for token, id in made.already.items()])
+        )
+    for names, what in [
+        (made.left_out, "of the donor that stand for no text (control, unknown, byte) left out"),
+        (made.user_defined, "of the donor user-defined, and stay so"),
+        (made.overruled, "user-defined in the donor, but of another kind in the base, which stays"),
+    ]:
+        if names:
+            lines.append(f"{count(len(names), 'piece')} {what}: {some(names)}")
+    return [*lines, *made.notes]

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zhuzi import _core
-from zhuzi._output import PathLike, new_folder
+from zhuzi._output import PathLike, mark_folder, new_folder
+from zhuzi._show import Report
+from zhuzi.added_tokens import MODEL_FILE, read_added_tokens
+from zhuzi.errors import ModelFileError
 from zhuzi.tokenizer import Tokenizer, read_model
 
 
-@dataclass(frozen=True)
-class MergedVocab:
+@dataclass(frozen=True, repr=False)
+class MergedVocab(Report):
     """What `merge_vocab` made."""
 
     folder: Path
     base_size: int
+    """Pieces of the base's model."""
     appended: int
     """Pieces of the donor that the base lacked."""
     shared: int
     """Pieces of the donor that the base already had."""
-    left_out: int
-    """Control, unknown and byte pieces of the donor that the base lacks."""
+    left_out: tuple[str, ...]
+    """Control, unknown and byte pieces of the donor that the base lacks: they stand for no text."""
+    user_defined: tuple[str, ...]
+    """Pieces of the donor that were appended as user-defined, which they are there."""
+    overruled: tuple[str, ...]
+    """User-defined pieces of the donor that the base has, as another kind: they stay what they are there."""
+    moved: Mapping[str, tuple[int, int]]
+    """Tokens beside the base's model: id there and id here. `model extend` moves their rows."""
+    already: Mapping[str, int]
+    """Tokens of `add_tokens` that the base had, with their ids: not added again."""
     vocab_size: int
     """Ids in all, added tokens included."""
+    notes: tuple[str, ...] = ()
+    """Added tokens that the named folders or files leave out, a line each."""
+
+    def _headline(self) -> str:
+        return f"{self.folder}: {self.vocab_size:,} ids, {self.appended:,} appended"
 
 
 def merge_vocab(
@@ -39,31 +55,143 @@ def merge_vocab(
 ) -> MergedVocab:
     """Append to the model `base` the pieces of `donor` that it lacks, and write a tokenizer folder.
 
-    Policy "paper" is the published one: every lacking piece, in the donor's order, with score 0. The base's
-    ids keep their meaning. `add_tokens` get the next ids beside the model, which stays the same to the byte;
-    text never makes them. LLaMA (32,000) with the published donor gives 49,953 ids, 49,954 with "[PAD]".
+    Both are SentencePiece models or folders that hold a `tokenizer.model`. Policy "paper" is the published
+    one: every lacking piece, in the donor's order, with score 0. User-defined and unused pieces stay so. The
+    ids of the base's pieces keep their meaning.
 
-    Raises `ModelFileError` for a damaged model, a base that is not BPE or a donor that adds nothing, and
-    `OutputExistsError` if `out` holds something.
+    Behind the pieces come the tokens that a base folder has beside its model (`<pad>`, ChatML's), then
+    `add_tokens` that the base lacks; text never makes them. Where the former had ids, the donor's pieces are
+    now: the record `zhuzi.json` says under `moved_tokens` from where to where they moved, and `extend_model`
+    moves their rows. LLaMA (32,000) with the published donor gives 49,953 ids, 49,954 with "[PAD]".
+
+    Raises:
+        ModelFileError: a damaged model, a base that is not BPE, a donor that adds nothing.
+        ValueError: a token to add that is empty, given twice, or a piece.
+        OutputExistsError: `out` may not be written.
     """
     base, donor, out = Path(base), Path(donor), Path(out)
     if isinstance(add_tokens, str):
         raise TypeError("add_tokens wants a list of tokens; for one token write [token]")
     with new_folder(out, overwrite=overwrite, inputs=[base, donor]) as folder:
-        merged, appended, shared, left_out = _core.merge_vocab(
-            read_model(base), str(base), read_model(donor), str(donor), policy
+        beside = Tokenizer.from_dir(base).added_tokens if base.is_dir() else ()
+        notes = [] if base.is_dir() else _beside_file(base)
+        if donor.is_dir():
+            notes += _beside_donor(donor)
+        base_file, donor_file = _model_file(base), _model_file(donor)
+        model = read_model(base_file)
+        merged, appended, shared, left_out, user_defined, overruled = _core.merge_vocab(
+            model, str(base_file), read_model(donor_file), str(donor_file), policy, beside
         )
-        tokenizer = Tokenizer(merged, added_tokens=add_tokens, origin=str(base))
+        plain = Tokenizer(merged, origin=str(base_file))
+        base_size = plain.vocab_size - appended
+        known = _already(add_tokens, plain, base_size, beside, base_file, donor_file)
+        added = [*beside, *(token for token in add_tokens if token not in known)]
+        tokenizer = Tokenizer(merged, added_tokens=added, origin=str(base_file))
+        moved = {token: (base_size + i, plain.vocab_size + i) for i, token in enumerate(beside)}
+        already = {token: id for token in known if (id := tokenizer.token_to_id(token)) is not None}
         tokenizer.save(folder)
-        record = {
-            "format": 1,
-            "kind": "tokenizer",
-            "zhuzi": _core.__version__,
-            "base": str(base),
-            "donor": str(donor),
-            "policy": policy,
-            "fingerprint": tokenizer.fingerprint,
-        }
-        (folder / "zhuzi.json").write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", "utf-8")
-    base_size = tokenizer.vocab_size - len(add_tokens) - appended
-    return MergedVocab(out, base_size, appended, shared, left_out, tokenizer.vocab_size)
+        table = {token: {"from": before, "to": after} for token, (before, after) in moved.items()}
+        mark_folder(
+            folder,
+            "tokenizer",
+            base=str(base),
+            donor=str(donor),
+            policy=policy,
+            fingerprint=tokenizer.fingerprint,
+            **({"moved_tokens": table} if table else {}),
+        )
+    return MergedVocab(
+        folder=out,
+        base_size=base_size,
+        appended=appended,
+        shared=shared,
+        left_out=tuple(left_out),
+        user_defined=tuple(user_defined),
+        overruled=tuple(overruled),
+        moved=moved,
+        already=already,
+        vocab_size=tokenizer.vocab_size,
+        notes=tuple(notes),
+    )
+
+
+def _model_file(path: Path) -> Path:
+    """The SentencePiece model that a file or folder stands for."""
+    if path.suffix == ".json" and path.is_file():
+        raise ModelFileError(
+            f"{path}: is no SentencePiece model; give {path.with_name(MODEL_FILE)}"
+            if path.with_name(MODEL_FILE).exists()
+            else f"{path}: is no SentencePiece model, and there is no {MODEL_FILE} beside it; LLaMA 3 and "
+            "Qwen have none, take a base that comes with one"
+        )
+    if not path.is_dir():
+        return path
+    if not (path / MODEL_FILE).exists():
+        raise ModelFileError(f"{path}: holds no {MODEL_FILE}; name a SentencePiece model file")
+    return path / MODEL_FILE
+
+
+def _already(
+    add_tokens: Sequence[str],
+    merged: Tokenizer,
+    base_size: int,
+    beside: Sequence[str],
+    base: Path,
+    donor: Path,
+) -> list[str]:
+    """Those of `add_tokens` that the base has as tokens that text never makes.
+
+    Raises `ValueError` for a token that cannot be added.
+    """
+    already = []
+    kinds = [piece.kind for piece in merged.pieces()]
+    for position, token in enumerate(add_tokens):
+        if token == "":
+            raise ValueError("an added token is empty; give it a name, such as [PAD]")
+        if token in add_tokens[:position]:
+            raise ValueError(f"added token `{token}` is given twice; give it once")
+        id = merged.token_to_id(token)
+        if token in beside or (id is not None and kinds[id] == "CONTROL"):
+            already.append(token)
+        elif id is not None:
+            kind = {"NORMAL": "a", "USER_DEFINED": "a user-defined"}.get(kinds[id], f"a {kinds[id].lower()}")
+            owner = f"the base {base}, its id {id}" if id < base_size else f"the donor {donor}, id {id} here"
+            raise ValueError(
+                f"added token `{token}` is {kind} piece of {owner}: text can become it; choose another name"
+            )
+    return already
+
+
+def _beside_file(base: Path) -> list[str]:
+    """What to say of a base named by its file, where the folder gives it tokens that the file has not."""
+    if base.name != MODEL_FILE:
+        return []
+    try:
+        plain = Tokenizer.from_sentencepiece(base)
+        tokens = read_added_tokens(base.parent, plain.vocab_size, plain.id_to_token)
+    except (ModelFileError, OSError, ValueError):
+        return []  # what is wrong with the model is said where it is read; the folder was not asked for
+    if not tokens:
+        return []
+    return [
+        f"{base.parent} has tokens beside this model that are left out ({some(tokens)}); to keep them and "
+        f"their rows, give --base {base.parent}"
+    ]
+
+
+def _beside_donor(donor: Path) -> list[str]:
+    """What to say of tokens beside a donor's model: they are no pieces."""
+    import sentencepiece
+
+    try:
+        model = sentencepiece.SentencePieceProcessor(model_file=str(donor / MODEL_FILE))
+        tokens = read_added_tokens(donor, model.get_piece_size(), model.id_to_piece)
+    except (ModelFileError, OSError, RuntimeError, ValueError):
+        return []
+    return [f"tokens beside the donor's model are no pieces: {some(tokens)} left out"] if tokens else []
+
+
+def some(names: Sequence[str]) -> str:
+    """Names as one reads them in a line: the first few and how many more."""
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4:,} more"

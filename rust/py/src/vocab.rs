@@ -5,8 +5,11 @@ use zhuzi_core::{SpmModel, vocab};
 
 use crate::errors::to_py;
 
-/// Merges two models given as bytes; returns the merged bytes and how many pieces were appended, were in
-/// both, and were left out.
+/// The merged model's bytes; pieces appended and in both; names of donor pieces left out, appended as
+/// user-defined, and overruled by the base.
+type Merged<'py> = (Bound<'py, PyBytes>, usize, usize, Vec<String>, Vec<String>, Vec<String>);
+
+/// Merges two models given as bytes; `beside` are the tokens beside the base's model.
 #[pyfunction]
 pub fn merge_vocab<'py>(
     py: Python<'py>,
@@ -15,13 +18,15 @@ pub fn merge_vocab<'py>(
     donor: &[u8],
     donor_origin: &str,
     policy: &str,
-) -> PyResult<(Bound<'py, PyBytes>, usize, usize, usize)> {
+    beside: Vec<String>,
+) -> PyResult<Merged<'py>> {
     let work = || {
         let base = SpmModel::from_bytes(base, base_origin)?;
         let donor = SpmModel::from_bytes(donor, donor_origin)?;
-        let merged = vocab::merge(&base, &donor, policy.parse()?)?;
+        let merged = vocab::merge(&base, &donor, policy.parse()?, &beside)?;
         Ok((merged.model.to_bytes(), merged))
     };
     let (bytes, merged) = py.detach(work).map_err(to_py)?;
-    Ok((PyBytes::new(py, &bytes), merged.appended, merged.shared, merged.left_out))
+    let vocab::Merged { appended, shared, left_out, user_defined, overruled, .. } = merged;
+    Ok((PyBytes::new(py, &bytes), appended, shared, left_out, user_defined, overruled))
 }

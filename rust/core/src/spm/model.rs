@@ -157,9 +157,16 @@ impl SpmModel {
         self.proto.encode_to_vec()
     }
 
-    /// Appends a NORMAL piece, written as the published merge script writes it: text and score, no type.
-    pub(crate) fn append(&mut self, text: &str, score: f32) {
-        let proto = SentencePiece { piece: Some(text.into()), score: Some(score), ..Default::default() };
+    /// Appends a piece of a kind that text may become. A NORMAL one is written as the published merge script
+    /// writes it: text and score, no type.
+    pub(crate) fn append(&mut self, text: &str, score: f32, kind: PieceKind) {
+        let r#type = match kind {
+            PieceKind::UserDefined => Some(Type::USER_DEFINED),
+            PieceKind::Unused => Some(Type::UNUSED),
+            _ => None,
+        };
+        let proto =
+            SentencePiece { piece: Some(text.into()), score: Some(score), r#type, ..Default::default() };
         self.pieces.push(piece_from_proto(&proto));
         self.proto.pieces.push(proto);
     }

@@ -1,6 +1,6 @@
 use std::str::FromStr;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 
 use crate::{
     Error, Result,
@@ -11,7 +11,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MergePolicy {
     /// As published (arXiv 2304.08177, `merge_tokenizers.py`): every piece that the base lacks, in the
-    /// donor's order, as a NORMAL piece with score 0.
+    /// donor's order, with score 0.
     Paper,
 }
 
@@ -36,15 +36,23 @@ pub struct Merged {
     /// Pieces of the donor that the base already had.
     pub shared: usize,
     /// Pieces of the donor that stand for no text (control, unknown, byte) and that the base lacks: left out.
-    pub left_out: usize,
+    pub left_out: Vec<String>,
+    /// User-defined pieces of the donor that were appended as such.
+    pub user_defined: Vec<String>,
+    /// User-defined pieces of the donor that the base has already, and not as user-defined: they stay what
+    /// they are in the base.
+    pub overruled: Vec<String>,
 }
 
-/// Appends the pieces of `donor` that `base` lacks.
+/// Appends the pieces of `donor` that `base` lacks; tokens beside the base's model (`beside`) count as its own.
+///
+/// User-defined and unused pieces keep their kind: the first are found in text before anything is merged, the
+/// others never stay in an encoding.
 ///
 /// # Errors
 /// [`Error::Model`] if the base is not BPE (its scores would mean something else), or if the donor adds
 /// nothing.
-pub fn merge(base: &SpmModel, donor: &SpmModel, policy: MergePolicy) -> Result<Merged> {
+pub fn merge(base: &SpmModel, donor: &SpmModel, policy: MergePolicy, beside: &[String]) -> Result<Merged> {
     let MergePolicy::Paper = policy;
     if base.kind() != ModelKind::Bpe {
         return Err(Error::model(
@@ -55,24 +63,44 @@ pub fn merge(base: &SpmModel, donor: &SpmModel, policy: MergePolicy) -> Result<M
             ),
         ));
     }
-    let mut known: FxHashSet<&str> = base.pieces().iter().map(|p| p.text.as_str()).collect();
-    let mut model = base.clone();
-    let (mut shared, mut left_out) = (0, 0);
+    let mut known: FxHashMap<&str, PieceKind> =
+        beside.iter().map(|token| (token.as_str(), PieceKind::Control)).collect();
+    known.extend(base.pieces().iter().map(|piece| (piece.text.as_str(), piece.kind)));
+    let mut merged = Merged {
+        model: base.clone(),
+        appended: 0,
+        shared: 0,
+        left_out: Vec::new(),
+        user_defined: Vec::new(),
+        overruled: Vec::new(),
+    };
     for piece in donor.pieces() {
-        if !known.insert(&piece.text) {
-            shared += 1;
-        } else if matches!(piece.kind, PieceKind::Control | PieceKind::Unknown | PieceKind::Byte) {
-            left_out += 1;
-        } else {
-            model.append(&piece.text, 0.0);
+        if let Some(&kind) = known.get(piece.text.as_str()) {
+            merged.shared += 1;
+            if piece.kind == PieceKind::UserDefined && kind != PieceKind::UserDefined {
+                merged.overruled.push(piece.text.clone());
+            }
+            continue;
+        }
+        known.insert(&piece.text, piece.kind);
+        match piece.kind {
+            PieceKind::Control | PieceKind::Unknown | PieceKind::Byte => {
+                merged.left_out.push(piece.text.clone());
+            }
+            PieceKind::Normal | PieceKind::UserDefined | PieceKind::Unused => {
+                merged.model.append(&piece.text, 0.0, piece.kind);
+                merged.appended += 1;
+                if piece.kind == PieceKind::UserDefined {
+                    merged.user_defined.push(piece.text.clone());
+                }
+            }
         }
     }
-    let appended = model.pieces().len() - base.pieces().len();
-    if appended == 0 {
+    if merged.appended == 0 {
         return Err(Error::model(
             donor.origin(),
             format!("the base {} already has every piece of this donor; give another donor", base.origin()),
         ));
     }
-    Ok(Merged { model, appended, shared, left_out })
+    Ok(merged)
 }
