@@ -286,32 +286,6 @@ def test_added_tokens_are_found_wherever_a_folder_names_them(merged: Path, tmp_p
         Tokenizer.from_dir(tmp_path)
 
 
-def test_arrow_arrays_are_read_in_place(merged: Path, chinese_texts: list[str]) -> None:
-    pa = pytest.importorskip("pyarrow")
-    tokenizer = Tokenizer.from_dir(merged)
-    texts: list[str | None] = [*chinese_texts[:20], None, "", *HARD_TEXTS]
-    wanted = [tokenizer.encode(text or "") for text in texts]
-    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()):
-        array = pa.array(texts, type=pa.string()).cast(kind)
-        assert tokenizer.encode_batch(array).tolist() == wanted, kind
-        assert tokenizer.encode_batch(array[3:25]).tolist() == wanted[3:25], kind
-        chunked = pa.chunked_array([array[:7], array[7:7], array[7:]])
-        assert tokenizer.encode_batch(chunked, num_threads=2).tolist() == wanted, kind
-    assert tokenizer.encode_batch(pa.nulls(3)).tolist() == [[], [], []]
-    assert tokenizer.encode_batch(pa.chunked_array([], pa.string())).tolist() == []
-    for wrong in (pa.array([1, 2]), pa.table({"text": ["a"]}), pa.array(["a"]).dictionary_encode()):
-        with pytest.raises(TypeError, match="an Arrow array of strings or bytes is wanted"):
-            tokenizer.encode_batch(wrong)
-
-
-def test_decoding_batches(merged: Path, chinese_texts: list[str]) -> None:
-    tokenizer = Tokenizer.from_dir(merged)
-    batch = tokenizer.encode_batch(chinese_texts)
-    assert tokenizer.decode_batch(batch) == chinese_texts
-    assert tokenizer.decode_batch(batch.tolist()) == chinese_texts
-    assert tokenizer.decode_batch([]) == []
-
-
 def test_pieces_are_sentencepieces(mistral: Path) -> None:
     path = mistral / "mistral_instruct_tokenizer_240323.model.v3"
     peer = sentencepiece.SentencePieceProcessor(model_file=str(path))

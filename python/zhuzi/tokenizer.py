@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from zhuzi import _core
+from zhuzi._ids import many_sequences, one_sequence, why_refused
 from zhuzi.added_tokens import (
     ADDED_TOKENS_FILE,
     CONFIG_FILE,
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 #: Bytes of each thread's cache of segments, unless others are asked for. More gain little on real text.
 CACHE_BYTES = _core.CACHE_BYTES
 TOKENIZER_FILES = (MODEL_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, FAST_FILE)
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 # The `tokenizers` library turns scores into unique ranks, which gives other ids wherever scores tie (88 % of
 # documents on the merged vocabulary). It reads this file first and refuses it with the version's text, so
@@ -216,12 +214,14 @@ class Tokenizer:
         return Encoding(*self._core.encode_with_offsets(text))
 
     def encode_batch(
-        self, docs: Sequence[str | bytes] | ArrowArray, num_threads: int | None = None
+        self, docs: Iterable[str | bytes] | ArrowArray, num_threads: int | None = None
     ) -> EncodedBatch:
         """Ids of many texts, encoded on `num_threads` threads (every core by default) without the GIL.
 
-        `docs` is a list of `str` or `bytes`, or an Arrow array of strings (a pyarrow or polars column), which
-        is read in place; a null is an empty text.
+        `docs` is a list of `str` or `bytes` (or anything that gives them one by one), or an Arrow array of
+        strings, dictionaries of strings included (a column of pyarrow, pandas or polars), read in place.
+
+        Raises `TypeError` for what is no text, with its index: None, NaN and null alike.
         """
         if isinstance(docs, str | bytes):
             raise TypeError("encode_batch wants a list of texts; for one text there is encode")
@@ -234,26 +234,31 @@ class Tokenizer:
         """Ids of a piece's own text, taken as already normalised: `▁` is a space, no dummy one in front."""
         return self._core.encode_piece(piece)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, as SentencePiece decodes it; control and added tokens are invisible.
 
-        Raises `IndexError` for an id outside the vocabulary.
+        `ids` is a list, or anything of one dimension: an array, a tensor on any device, a column.
+
+        Raises `IndexError` for an id outside the vocabulary (-100 of labels, for one) and `TypeError` for
+        what is no sequence of integers; both say which.
         """
-        return self._checked(self._core.decode, ids)
-
-    def decode_batch(self, batch: Sequence[Sequence[int]] | EncodedBatch) -> list[str]:
-        """Texts of many sequences of ids; `IndexError` for an id outside the vocabulary."""
-        return self._checked(
-            self._core.decode_batch, batch.tolist() if isinstance(batch, EncodedBatch) else batch
-        )
-
-    def _checked(self, decode: Callable[[_T], _R], ids: _T) -> _R:
+        plain = one_sequence(ids)
         try:
-            return decode(ids)
-        except OverflowError:
-            raise IndexError(f"an id is outside the vocabulary of {self.vocab_size} ids") from None
-        except ValueError as error:
-            raise IndexError(str(error)) from None
+            return self._core.decode(plain)
+        except (OverflowError, TypeError, ValueError) as error:
+            raise why_refused(plain, self.vocab_size) or error from None
+
+    def decode_batch(self, batch: Iterable[Iterable[int]] | EncodedBatch) -> list[str]:
+        """Texts of many sequences of ids: lists of lists, of arrays or of tensors, or a matrix.
+
+        Raises as `decode` does; the message says in which text.
+        """
+        plain = batch.tolist() if isinstance(batch, EncodedBatch) else many_sequences(batch)
+        try:
+            return self._core.decode_batch(plain)
+        except (OverflowError, TypeError, ValueError) as error:
+            refusals = (why_refused(ids, self.vocab_size, f"text {at}: ") for at, ids in enumerate(plain))
+            raise next(filter(None, refusals), error) from None
 
     def pieces(self) -> list[Piece]:
         """Every piece in the order of ids; added tokens come last."""

@@ -12,19 +12,29 @@ use arrow_array::{
 };
 use arrow_schema::DataType;
 use pyo3::{
-    exceptions::{PyTypeError, PyValueError},
+    exceptions::{PyException, PyTypeError, PyValueError},
     prelude::*,
     types::PyCapsule,
 };
+
+use crate::convert::missing;
 
 /// The chunks of an array of strings or bytes.
 pub struct ArrowTexts(Vec<ArrayRef>);
 
 impl ArrowTexts {
     /// Takes the array that `object` offers; `None` if it offers none.
+    ///
+    /// Raises `TypeError` for an array of something else than texts, and for a null, with its index.
     pub fn from_py(object: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
         let chunks = if object.hasattr("__arrow_c_stream__")? {
-            let capsule = object.call_method0("__arrow_c_stream__")?;
+            let capsule = match object.call_method0("__arrow_c_stream__") {
+                Ok(capsule) => capsule,
+                // A pandas series of mixed objects is no Arrow array, nor is any without pyarrow: its objects
+                // are looked at one by one, and the one that is no text is named.
+                Err(e) if e.is_instance_of::<PyException>(object.py()) && is_flat(object) => return Ok(None),
+                Err(e) => return Err(e),
+            };
             read_stream(capsule.cast::<PyCapsule>()?)?
         } else if object.hasattr("__arrow_c_array__")? {
             let (schema, array): (Bound<'_, PyCapsule>, Bound<'_, PyCapsule>) =
@@ -39,51 +49,81 @@ impl ArrowTexts {
         } else {
             return Ok(None);
         };
+        let mut before = 0;
         for chunk in &chunks {
-            if !is_text(chunk.data_type()) {
-                return Err(PyTypeError::new_err(format!(
-                    "an Arrow array of strings or bytes is wanted, not of {}; of a table, give one column",
-                    chunk.data_type()
-                )));
-            }
+            check(chunk, before)?;
+            before += chunk.len();
         }
         Ok(Some(Self(chunks)))
     }
 
-    /// The texts, borrowed from Arrow's buffers; null is empty.
+    /// The texts, borrowed from Arrow's buffers.
     pub fn texts(&self) -> Vec<&[u8]> {
         let mut texts = Vec::with_capacity(self.0.iter().map(|chunk| chunk.len()).sum());
         for chunk in &self.0 {
-            match chunk.data_type() {
-                DataType::Utf8 => {
-                    texts.extend(chunk.as_string::<i32>().iter().map(|t| t.unwrap_or("").as_bytes()));
+            match chunk.as_any_dictionary_opt() {
+                Some(dictionary) if !dictionary.values().is_empty() => {
+                    let mut values = Vec::with_capacity(dictionary.values().len());
+                    push_texts(dictionary.values(), &mut values);
+                    texts.extend(dictionary.normalized_keys().into_iter().map(|key| values[key]));
                 }
-                DataType::LargeUtf8 => {
-                    texts.extend(chunk.as_string::<i64>().iter().map(|t| t.unwrap_or("").as_bytes()));
-                }
-                DataType::Utf8View => {
-                    texts.extend(chunk.as_string_view().iter().map(|t| t.unwrap_or("").as_bytes()));
-                }
-                DataType::Binary => {
-                    texts.extend(chunk.as_binary::<i32>().iter().map(Option::unwrap_or_default))
-                }
-                DataType::LargeBinary => {
-                    texts.extend(chunk.as_binary::<i64>().iter().map(Option::unwrap_or_default));
-                }
-                DataType::BinaryView => {
-                    texts.extend(chunk.as_binary_view().iter().map(Option::unwrap_or_default))
-                }
-                // A column without any value.
-                _ => texts.extend(std::iter::repeat_n(b"".as_slice(), chunk.len())),
+                Some(_) => {} // without values there are no rows, for none may be null
+                None => push_texts(chunk, &mut texts),
             }
         }
         texts
     }
 }
 
+/// Appends the texts of an array that is no dictionary; null is empty.
+fn push_texts<'a>(array: &'a ArrayRef, texts: &mut Vec<&'a [u8]>) {
+    match array.data_type() {
+        DataType::Utf8 => texts.extend(array.as_string::<i32>().iter().map(|t| t.unwrap_or("").as_bytes())),
+        DataType::LargeUtf8 => {
+            texts.extend(array.as_string::<i64>().iter().map(|t| t.unwrap_or("").as_bytes()));
+        }
+        DataType::Utf8View => {
+            texts.extend(array.as_string_view().iter().map(|t| t.unwrap_or("").as_bytes()));
+        }
+        DataType::Binary => texts.extend(array.as_binary::<i32>().iter().map(Option::unwrap_or_default)),
+        DataType::LargeBinary => texts.extend(array.as_binary::<i64>().iter().map(Option::unwrap_or_default)),
+        DataType::BinaryView => texts.extend(array.as_binary_view().iter().map(Option::unwrap_or_default)),
+        // A column without any value.
+        _ => texts.extend(std::iter::repeat_n(b"".as_slice(), array.len())),
+    }
+}
+
+/// Raises `TypeError` unless the chunk, with so many rows before it, holds texts, and each row one.
+fn check(chunk: &ArrayRef, before: usize) -> PyResult<()> {
+    let mend = match chunk.data_type() {
+        kind if is_text(kind) => None,
+        DataType::Dictionary(_, values) if is_text(values) => None,
+        DataType::Struct(_) => Some("of a table, give one column"),
+        DataType::List(_) | DataType::LargeList(_) => Some("flatten it first"),
+        _ => Some("cast it to strings first"),
+    };
+    if let Some(mend) = mend {
+        let kind = chunk.data_type();
+        return Err(PyTypeError::new_err(format!(
+            "want an Arrow array of strings or bytes, not of {kind}; {mend}"
+        )));
+    }
+    let nulls = chunk.logical_nulls().filter(|nulls| nulls.null_count() > 0);
+    match nulls.and_then(|nulls| (0..nulls.len()).find(|&at| nulls.is_null(at))) {
+        Some(at) => Err(missing(before + at, "null")),
+        None => Ok(()),
+    }
+}
+
 fn is_text(kind: &DataType) -> bool {
     use DataType::{Binary, BinaryView, LargeBinary, LargeUtf8, Null, Utf8, Utf8View};
     matches!(kind, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | Null)
+}
+
+/// True unless the object says that it has several dimensions, as a table has: iterating gives its columns.
+fn is_flat(object: &Bound<'_, PyAny>) -> bool {
+    let dimensions = object.getattr("ndim").and_then(|number| number.extract::<usize>());
+    dimensions.is_ok_and(|number| number == 1)
 }
 
 /// The address in a capsule of the wanted name.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::{
     exceptions::PyTypeError,
     prelude::*,
-    types::{PyBytes, PyString, PyTuple},
+    types::{PyBytes, PyFloat, PyMapping, PyString, PyTuple, PyType},
 };
 use zhuzi_core::{
     Text as CoreText,
@@ -36,13 +36,30 @@ const AHEAD: usize = 16;
 impl Texts {
     /// The one text that `object` is.
     pub fn one(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Self::new(PyTuple::new(object.py(), [object])?)
+        let text = Text::new(object.as_borrowed())?.ok_or_else(|| {
+            let kind = object.get_type();
+            PyTypeError::new_err(format!("a text must be str or bytes, not {}", name(&kind)))
+        })?;
+        Ok(Self { kept: PyTuple::new(object.py(), [object])?.unbind(), texts: vec![text] })
     }
 
-    /// The texts in any iterable.
+    /// The texts in any iterable. Raises `TypeError` for what is no text, with its index.
     pub fn many(objects: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let kind = objects.get_type();
+        if objects.cast::<PyMapping>().is_ok() {
+            let kind = name(&kind);
+            return Err(PyTypeError::new_err(format!(
+                "want a list of texts, not a {kind}; give one of its values"
+            )));
+        }
         let tuple = objects.py().get_type::<PyTuple>();
-        Self::new(tuple.call1((objects,))?.cast_into()?)
+        let tuple = tuple.call1((objects,)).map_err(|e| {
+            if objects.try_iter().is_ok() {
+                return e; // raised while iterating
+            }
+            PyTypeError::new_err(format!("want a list of texts, not {}", name(&kind)))
+        })?;
+        Self::new(tuple.cast_into()?)
     }
 
     fn new(kept: Bound<'_, PyTuple>) -> PyResult<Self> {
@@ -50,7 +67,10 @@ impl Texts {
         let mut ahead = kept.iter_borrowed().skip(AHEAD);
         for object in kept.iter_borrowed() {
             ahead.next().into_iter().for_each(strings::expect);
-            texts.push(Text::new(object)?);
+            match Text::new(object)? {
+                Some(text) => texts.push(text),
+                None => return Err(no_text(texts.len(), object)),
+            }
         }
         Ok(Self { kept: kept.unbind(), texts })
     }
@@ -69,8 +89,28 @@ impl Texts {
     }
 }
 
+/// Says that text `at` is missing, and is `shown` where it comes from.
+pub fn missing(at: usize, shown: &str) -> PyErr {
+    PyTypeError::new_err(format!("text {at} is missing ({shown}); leave it out, or put '' in its place"))
+}
+
+/// Why `object` is no text: missing (None, NaN, pandas' NA), or of another kind.
+fn no_text(at: usize, object: Borrowed<'_, '_, PyAny>) -> PyErr {
+    let kind = name(&object.get_type());
+    let is_nan = object.cast::<PyFloat>().is_ok_and(|number| number.value().is_nan());
+    if is_nan || matches!(kind.as_str(), "NoneType" | "NAType" | "NaTType") {
+        return missing(at, &object.to_string());
+    }
+    PyTypeError::new_err(format!("text {at} must be str or bytes, not {kind}"))
+}
+
+fn name(kind: &Bound<'_, PyType>) -> String {
+    kind.name().map_or_else(|_| "that".into(), |name| name.to_string())
+}
+
 impl Text {
-    fn new(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+    /// The text that an object is; `None` if it is none.
+    fn new(object: Borrowed<'_, '_, PyAny>) -> PyResult<Option<Self>> {
         // SAFETY: strings and bytes never change, and the tuple beside the text keeps the object alive.
         let lend = |content: Content<'_>| unsafe { std::mem::transmute::<_, Content<'static>>(content) };
         let content = if let Ok(string) = object.cast::<PyString>() {
@@ -82,10 +122,9 @@ impl Text {
         } else if let Ok(bytes) = object.cast::<PyBytes>() {
             lend(Content::Bytes(bytes.as_bytes()))
         } else {
-            let kind = object.get_type().name()?;
-            return Err(PyTypeError::new_err(format!("a text must be str or bytes, not {kind}")));
+            return Ok(None);
         };
-        Ok(Self { content, invalid: AtomicBool::new(false) })
+        Ok(Some(Self { content, invalid: AtomicBool::new(false) }))
     }
 }
 
