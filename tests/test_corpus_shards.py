@@ -177,7 +177,8 @@ def test_stats(corpus: Path, texts: list[str], merged: Path, base_model_file: Pa
         map(len, documents)
     )
     assert sum(n for _, n in stats.histogram) == len(documents)
-    assert stats.byte_tokens == sum(3 <= id < 259 for id in ids)
+    assert stats.byte_tokens == sum(3 <= id < 259 for id in ids) - ids.count(3 + 0x0A)
+    assert stats.newline_tokens == ids.count(3 + 0x0A) > 0
     assert stats.new_tokens == sum(id >= 32000 for id in ids)
     assert stats.new_pieces is not None
     assert len(stats.unused_new) == stats.new_pieces - len({id for id in ids if id >= 32000})
@@ -187,7 +188,7 @@ def test_stats(corpus: Path, texts: list[str], merged: Path, base_model_file: Pa
     shown = CliRunner().invoke(cli, [*line, "--html", str(tmp_path / "stats.html")])
     assert shown.exit_code == 0 and "most frequent: " + stats.frequent_new[0][0] in shown.output
     page = (tmp_path / "stats.html").read_text()
-    assert page.count("<svg") == 2 and "http" not in page and "src=" not in page
+    assert page.count("<svg") == 3 and "http" not in page and "src=" not in page
     with pytest.raises(MismatchError, match="another tokenizer"):
         corpus_stats(corpus, zhuzi.Tokenizer.from_sentencepiece(base_model_file))
 

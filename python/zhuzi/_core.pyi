@@ -14,6 +14,7 @@ __all__ = [
     "Tokenizer",
     "ZhuziError",
     "__version__",
+    "count_occurrences",
     "encode_corpus",
     "encode_tasks",
     "estimate_corpus",
@@ -110,7 +111,13 @@ def locate_document(
 def merge_shards(
     folder: str | PathLike[str],
     prefix: str | PathLike[str],
-    overwrite: bool,
     progress: Callable[[int], object] | None,
 ) -> tuple[int, int]: ...
+def count_occurrences(
+    folder: str | PathLike[str],
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    threads: int,
+    progress: Callable[[int], object] | None,
+) -> list[int]: ...
 def verify_corpus(out: str | PathLike[str], progress: Callable[[int], object] | None) -> list[str]: ...

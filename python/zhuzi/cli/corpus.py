@@ -152,11 +152,14 @@ def verify(folder: Path) -> None:
 
     Finds flipped bits, cut and missing files, foreign shards, ids outside the vocabulary.
     """
+    from zhuzi.cli.progress import reporter, shard_bytes
     from zhuzi.corpus import verify_corpus
     from zhuzi.errors import InputError
 
+    total = shard_bytes(folder)
     try:
-        verify_corpus(folder)
+        with reporter() as progress:
+            verify_corpus(folder, progress=lambda done: progress.update(done, total))
     except InputError as error:
         lines = str(error).splitlines()
         for line in lines:
@@ -171,9 +174,13 @@ def verify(folder: Path) -> None:
 @options.overwrite
 def merge(folder: Path, out: Path, overwrite: bool) -> None:
     """Join the shards of CORPUS into one pair of Megatron files."""
+    from zhuzi.cli.progress import reporter, shard_bytes
     from zhuzi.corpus import merge_shards
 
-    made = merge_shards(folder, out, overwrite=overwrite)
+    total = shard_bytes(folder)
+    with reporter() as progress:
+        told = progress.update
+        made = merge_shards(folder, out, overwrite=overwrite, progress=lambda done: told(done, total))
     say(
         "{out}.bin, .idx: {documents}, {tokens}",
         out=out,
@@ -223,9 +230,11 @@ def export(folder: Path, out: Path, kind: str, block: int | None, overwrite: boo
 def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None, overwrite: bool) -> None:
     """Show what CORPUS is made of: lengths, pieces, sources.
 
-    With --base also how the new pieces are used.
+    Names the characters without a piece. With --base also how the new pieces are used, and why some never
+    are: their text is not in the corpus, or other pieces are merged there first.
     """
     from zhuzi._output import require_free_file
+    from zhuzi.cli.progress import reporter
     from zhuzi.corpus import corpus_stats
     from zhuzi.tokenizer import Tokenizer
 
@@ -237,7 +246,8 @@ def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None, ov
         path = Path(base)
         load = Tokenizer.from_dir if path.is_dir() else Tokenizer.from_sentencepiece
         size = int(base) if base.isdecimal() else load(path).vocab_size
-    counted = corpus_stats(folder, tokenizer, base=size)
+    with reporter() as progress:
+        counted = corpus_stats(folder, tokenizer, base=size, progress=progress.update)
     say("{figures}", figures=counted.text())
     if page is not None:
         counted.write_html(page, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""How far an encoding is: a bar on a terminal, lines in a log, JSON lines for a machine."""
+"""How far the work is: a bar on a terminal, lines in a log, JSON lines for a machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -35,8 +36,8 @@ class Reporter:
         """Seconds since the start."""
         return max(time.monotonic() - self._started, 1e-9)
 
-    def update(self, done: int, total: int, documents: int, tokens: int) -> None:
-        """Show the state: bytes done, bytes in all, documents and tokens so far."""
+    def update(self, done: int, total: int, documents: int = 0, tokens: int = 0) -> None:
+        """Show the state: bytes done, bytes in all, documents and tokens so far where they are counted."""
         if self._first is None:
             # What an earlier run had done says nothing about the speed of this one.
             self._first = done
@@ -70,8 +71,8 @@ class Bar(Reporter):
     def show(self, done: int, total: int, documents: int, tokens: int) -> None:
         if self._bar is None:
             self._bar = tqdm(total=total or None, initial=done, unit="B", unit_scale=True, unit_divisor=1000)
-        shown = f"{count(documents, 'document')}, {count(tokens, 'token')}"
-        self._bar.set_postfix_str(shown, refresh=False)
+        self._bar.total = total or None  # what is read twice has a larger total the second time
+        self._bar.set_postfix_str(_counted(documents, tokens), refresh=False)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
@@ -87,8 +88,8 @@ class Log(Reporter):
     def show(self, done: int, total: int, documents: int, tokens: int) -> None:
         left = self.left(done, total)
         share = f"{100 * done / total:.1f} % of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB"
-        shown = f"{count(documents, 'document')}, {count(tokens, 'token')}"
-        line = f"{share}, {shown}, {self.speed(done) / 1e6:.1f} MB/s"
+        counted = _counted(documents, tokens)
+        line = ", ".join(filter(None, [share, counted, f"{self.speed(done) / 1e6:.1f} MB/s"]))
         if left is not None:
             line += f", {_clock(left)} left"
         click.echo(line, err=True)
@@ -113,8 +114,17 @@ class JsonLines(Reporter):
         click.echo(json.dumps(state))
 
 
+def shard_bytes(corpus: Path) -> int:
+    """Bytes of tokens in a corpus, 0 if its manifest does not tell (what reads it says why)."""
+    try:
+        shards = json.loads((corpus / "manifest.json").read_bytes())["shards"]
+        return sum(int(shard["bytes"]) for shard in shards)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
 @contextmanager
-def reporter(log_format: str) -> Iterator[Reporter]:
+def reporter(log_format: str = "text") -> Iterator[Reporter]:
     """The reporter for `log_format` (`text` or `json`) and for where stderr goes."""
     if log_format == "json":
         chosen: Reporter = JsonLines()
@@ -165,6 +175,10 @@ def summary(made: EncodedCorpus, seconds: float, log_format: str) -> str:
             lines.append(f"left out: {count(number, noun)} {why}")
     lines += left_out_lines(vars(made))
     return "\n".join(lines)
+
+
+def _counted(documents: int, tokens: int) -> str:
+    return f"{count(documents, 'document')}, {count(tokens, 'token')}" if documents or tokens else ""
 
 
 def _clock(seconds: float) -> str:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from zhuzi import _core
 from zhuzi._output import require_replaceable
+from zhuzi._show import Report, count
 from zhuzi.tokenizer import Tokenizer, available_cores
 from zhuzi.vocab import one_or_more
 
@@ -24,8 +25,8 @@ Paths = Sequence[str | os.PathLike[str]]
 Progress = Callable[[int, int, int, int], object]
 
 
-@dataclass(frozen=True)
-class EncodedCorpus:
+@dataclass(frozen=True, repr=False)
+class EncodedCorpus(Report):
     """What `encode_corpus` made (its `manifest.json` says more)."""
 
     folder: Path
@@ -71,6 +72,12 @@ class EncodedCorpus:
     """Files given twice; each is read once."""
     records_of_tools: int
     """Files that describe a dataset of `datasets` or a corpus of Zhuzi, left out."""
+
+    def _headline(self) -> str:
+        return (
+            f"{self.folder}: {self.outcome}, {count(self.documents, 'document')}, "
+            f"{count(self.tokens, 'token')} in {count(self.shards, 'shard')}"
+        )
 
 
 def encode_corpus(

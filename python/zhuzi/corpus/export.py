@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zhuzi._output import mark_folder, new_folder
+from zhuzi._show import Report, count
 from zhuzi.errors import MismatchError
 from zhuzi.shards import Corpus, Shard
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 1 << 20
 
 
-@dataclass(frozen=True)
-class ExportedCorpus:
+@dataclass(frozen=True, repr=False)
+class ExportedCorpus(Report):
     """What an export wrote."""
 
     folder: Path
@@ -33,6 +34,9 @@ class ExportedCorpus:
     tokens: int
     left_over: int
     """Tokens at the end that fill no block, left out."""
+
+    def _headline(self) -> str:
+        return f"{self.folder}: {count(self.rows, 'row')}, {count(self.tokens, 'token')}"
 
 
 def export_dataset(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zhuzi import _core
+from zhuzi._show import Report, count
 from zhuzi.corpus.encode import Paths, encode_options, skips_bad
 from zhuzi.corpus.read import left_out_lines
 from zhuzi.tokenizer import Tokenizer
@@ -18,8 +19,8 @@ from zhuzi.vocab import one_or_more
 SHOWN_FILES = 20
 
 
-@dataclass(frozen=True)
-class CorpusPlan:
+@dataclass(frozen=True, repr=False)
+class CorpusPlan(Report):
     """The plan of a corpus. All but files, bytes and tasks is estimated from `sampled_bytes` of input."""
 
     files: tuple[tuple[str, int], ...]
@@ -43,6 +44,12 @@ class CorpusPlan:
     """Files that describe a dataset of `datasets` or a corpus of Zhuzi, left out."""
     unreadable: int
     """Files and folders that cannot be looked at, passed over."""
+
+    def _headline(self) -> str:
+        return (
+            f"{count(len(self.files), 'file')}, about {count(self.documents, 'document')}, "
+            f"{count(self.tokens, 'token')}, {count(self.disk_bytes, 'byte')} of shards"
+        )
 
     def text(self) -> str:
         """The plan in words and figures."""

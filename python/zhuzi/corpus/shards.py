@@ -9,16 +9,20 @@ from pathlib import Path
 
 from zhuzi import _core
 from zhuzi._output import PathLike, new_file
+from zhuzi._show import Report, count
 from zhuzi.errors import InputError
 
 
-@dataclass(frozen=True)
-class MergedShards:
+@dataclass(frozen=True, repr=False)
+class MergedShards(Report):
     """What `merge_shards` wrote: `<prefix>.bin` and `<prefix>.idx`."""
 
     prefix: Path
     documents: int
     tokens: int
+
+    def _headline(self) -> str:
+        return f"{self.prefix}: {count(self.documents, 'document')}, {count(self.tokens, 'token')}"
 
 
 def merge_shards(
@@ -48,7 +52,7 @@ def merge_shards(
         endings=(".bin", ".idx"),
         size=_joined_size(Path(corpus)),
     ) as made:
-        documents, tokens = _core.merge_shards(corpus, made, False, progress)
+        documents, tokens = _core.merge_shards(corpus, made, progress)
     return MergedShards(Path(prefix), documents, tokens)
 
 

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhuzi import _core
+from zhuzi._show import Report, count
 from zhuzi.errors import MismatchError
 from zhuzi.shards import Corpus
 from zhuzi.tokenizer import Tokenizer
 
+#: Characters of a document that its `repr` shows.
+_SHOWN = 40
 
-@dataclass(frozen=True)
-class ShownDocument:
+
+@dataclass(frozen=True, repr=False)
+class ShownDocument(Report):
     """A document of a corpus."""
 
     number: int
@@ -29,6 +33,10 @@ class ShownDocument:
     end: int
     place: int
     """Its number, from 0, among the documents that were kept of this stretch."""
+
+    def _headline(self) -> str:
+        begin = self.text if len(self.text) <= _SHOWN else f"{self.text[:_SHOWN]}..."
+        return f"{self.number:,} of {self.shard}, {count(len(self.ids), 'token')}: {begin!r}"
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zhuzi._output import HTML_MARK, new_file
+from zhuzi import _core
+from zhuzi._output import new_file
+from zhuzi._show import Report, count
+from zhuzi.corpus.characters import LONGEST, ByteCharacters, visible
 from zhuzi.errors import MismatchError
 from zhuzi.shards import Corpus
-from zhuzi.tokenizer import Tokenizer
+from zhuzi.tokenizer import Tokenizer, available_cores
 
 #: Tokens counted at a time.
 CHUNK = 1 << 24
 
-#: New pieces named one by one.
+#: Pieces and characters named one by one, in the page and in the text.
 SHOWN_PIECES = 40
+SHOWN = 12
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 
 
-@dataclass(frozen=True)
-class SourceStats:
+@dataclass(frozen=True, repr=False)
+class SourceStats(Report):
     """What came from one file."""
 
     path: str
@@ -35,9 +39,12 @@ class SourceStats:
     tokens: int
     characters: int
 
+    def _headline(self) -> str:
+        return f"{self.path}: {count(self.documents, 'document')}, {count(self.tokens, 'token')}"
 
-@dataclass(frozen=True)
-class CorpusStats:
+
+@dataclass(frozen=True, repr=False)
+class CorpusStats(Report):
     """Figures of a corpus. Lengths are in tokens, begin- and end-of-sequence ids included."""
 
     folder: Path
@@ -45,8 +52,14 @@ class CorpusStats:
     tokens: int
     characters: int
     text_bytes: int
+    newline_tokens: int
+    """Tokens of the byte 0x0A: newlines, where the vocabulary has no piece for one."""
     byte_tokens: int
-    """Tokens that stand for a byte of a character without a piece."""
+    """Other tokens that stand for a byte, of a character without a piece."""
+    missing_characters: tuple[tuple[str, int], ...]
+    """The most frequent characters without a piece, and how often they occur."""
+    missing_kinds: int
+    """Different characters without a piece, newlines aside."""
     percentiles: dict[int, int]
     """Lengths of documents: so many percent are at most as long."""
     histogram: tuple[tuple[int, int], ...]
@@ -58,41 +71,80 @@ class CorpusStats:
     frequent_new: tuple[tuple[str, int], ...]
     """The most frequent new pieces, and how often they occur."""
     unused_new: tuple[str, ...]
-    """New pieces that never occur."""
+    """New pieces that never occur as tokens."""
+    cut_otherwise: tuple[tuple[str, int], ...]
+    """Those of them whose text is in the corpus all the same, and how often, most frequent first: other
+    pieces were merged there before them. The text of the rest is not in the corpus."""
     sources: tuple[SourceStats, ...]
 
     def text(self) -> str:
         """The figures, a line each."""
-        share = self.byte_tokens / max(self.tokens, 1)
+        share = 100 * self.share(self.byte_tokens)
         lines = [
-            f"{self.folder}: {self.documents:,} documents, {self.tokens:,} tokens, "
-            f"{self.characters:,} characters ({self.characters / max(self.tokens, 1):.3f} a token)",
-            f"byte fallback: {self.byte_tokens:,} tokens ({100 * share:.3f} %)",
-            "tokens a document: " + ", ".join(f"{p} % {n:,}" for p, n in self.percentiles.items()),
+            f"{self.folder}: {count(self.documents, 'document')}, {count(self.tokens, 'token')}, "
+            f"{count(self.characters, 'character')} ({self.characters_a_token:.3f} a token)",
+            f"byte fallback: {count(self.byte_tokens, 'token')} ({share:.3f} %), for "
+            f"{count(self.missing_kinds, 'different character')} without a piece",
         ]
+        if self.missing_characters:
+            lines.append("most frequent of these: " + _frequent(self.missing_characters))
+        if self.newline_tokens:
+            lines.append(f"newlines: {count(self.newline_tokens, 'token')}")
+        lines.append("tokens a document: " + ", ".join(f"{p} % {n:,}" for p, n in self.percentiles.items()))
         if self.new_pieces is not None and self.new_tokens is not None:
             used = self.new_pieces - len(self.unused_new)
             lines += [
                 f"new pieces: {used:,} of {self.new_pieces:,} occur, "
-                f"as {100 * self.new_tokens / max(self.tokens, 1):.1f} % of the tokens",
-                "most frequent: " + " ".join(f"{piece} {n:,}" for piece, n in self.frequent_new[:12]),
+                f"as {100 * self.share(self.new_tokens):.1f} % of the tokens",
+                "most frequent: " + _frequent(self.frequent_new),
             ]
-            if self.unused_new:
-                lines.append("never used, some: " + " ".join(self.unused_new[:12]))
+            if absent := self.absent_new:
+                lines.append(
+                    f"never used, for their text is not in the corpus: {count(len(absent), 'new piece')}, "
+                    f"such as {' '.join(absent[:SHOWN])}"
+                )
+            if self.cut_otherwise:
+                lines.append(
+                    f"never used, though their text is: {count(len(self.cut_otherwise), 'new piece')}; other "
+                    f"pieces are merged there first. Most frequent: {_frequent(self.cut_otherwise)}"
+                )
         lines += [
-            f"{source.path}: {source.documents:,} documents, {source.tokens:,} tokens, "
+            f"{source.path}: {count(source.documents, 'document')}, {count(source.tokens, 'token')}, "
             f"{source.characters / max(source.tokens, 1):.3f} characters a token"
             for source in self.sources
         ]
         return "\n".join(lines)
+
+    @property
+    def absent_new(self) -> list[str]:
+        """New pieces whose text is not in the corpus."""
+        cut = {piece for piece, _ in self.cut_otherwise}
+        return [piece for piece in self.unused_new if piece not in cut]
+
+    @property
+    def characters_a_token(self) -> float:
+        """Characters of text for each token."""
+        return self.characters / max(self.tokens, 1)
+
+    def share(self, tokens: int) -> float:
+        """So many tokens as a share of all, 0 to 1."""
+        return tokens / max(self.tokens, 1)
+
+    def _headline(self) -> str:
+        return (
+            f"{self.folder}: {count(self.documents, 'document')}, {count(self.tokens, 'token')}, "
+            f"{self.characters_a_token:.3f} characters a token"
+        )
 
     def write_html(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the figures as one self-contained HTML file with pictures.
 
         Raises `OutputExistsError` if the file is there, and `overwrite` is not set or Zhuzi did not write it.
         """
+        from zhuzi.corpus.page import page
+
         with new_file(path, kind="page", overwrite=overwrite, inputs=[self.folder]) as made:
-            made.write_text(_page(self), "utf-8")
+            made.write_text(page(self), "utf-8")
 
 
 def corpus_stats(
@@ -100,8 +152,14 @@ def corpus_stats(
     tokenizer: str | os.PathLike[str] | Tokenizer,
     *,
     base: int | None = None,
+    num_threads: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> CorpusStats:
-    """Count what a corpus is made of. Reads every token once; `base` is the size of the base vocabulary.
+    """Count what a corpus is made of; `base` is the size of the base vocabulary.
+
+    Reads every token, in bounded memory: once to count, and once more on `num_threads` threads where a new
+    piece never occurs, to see whether its text does. `progress(bytes, total_bytes)` is called a few times a
+    second; the total doubles when the second reading begins.
 
     Raises `MismatchError` if another tokenizer made the corpus, `InputError` if it is damaged.
     """
@@ -114,41 +172,83 @@ def corpus_stats(
             f"{tokenizer.vocab_size}); name the one it was made with"
         )
     manifest = json.loads((opened.path / "manifest.json").read_bytes())
-    size = tokenizer.vocab_size
+    size, total = tokenizer.vocab_size, sum(shard.data.nbytes for shard in opened.shards)
+    pieces = [piece.text for piece in tokenizer.pieces()]
     counts: NDArray[np.int64] = np.zeros(size, np.int64)
-    lengths: list[NDArray[np.int64]] = []
+    characters = ByteCharacters(pieces)
+    done = 0
     for shard in opened.shards:
-        lengths.append(np.diff(shard.ends, prepend=0))
         for start in range(0, shard.tokens, CHUNK):
-            counts += np.bincount(shard.data[start : start + CHUNK], minlength=size)[:size]
-    pieces = [tokenizer.id_to_token(id) for id in range(size)]
-    byte_tokens = sum(int(counts[id]) for id, piece in enumerate(pieces) if _is_byte(piece))
-    all_lengths = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
-    powers = np.floor(np.log2(np.maximum(all_lengths, 1))).astype(np.int64)
-    numbers: list[int] = np.bincount(powers).tolist()
-    histogram = tuple((1 << p, n) for p, n in enumerate(numbers) if n)
-    points = np.asarray(np.percentile(all_lengths, PERCENTILES, method="lower"))
+            chunk = shard.data[start : start + CHUNK]
+            counts += np.bincount(chunk, minlength=size)[:size]
+            characters.count(shard.data[start : start + CHUNK + LONGEST - 1], len(chunk))
+            done += chunk.nbytes
+            if progress is not None:
+                progress(done, total)
+    lengths = [np.diff(shard.ends, prepend=0) for shard in opened.shards]
+    percentiles, histogram = _lengths(np.concatenate(lengths) if lengths else np.zeros(0, np.int64))
     new = range(base, size - len(tokenizer.added_tokens)) if base is not None else None
     by_count = sorted(new or (), key=lambda id: -int(counts[id]))
+    unused = [id for id in new or () if not counts[id]]
+    newlines = int(counts[characters.newline]) if characters.newline is not None else 0
+    found = characters.found()
     return CorpusStats(
         folder=opened.path,
         documents=len(opened),
         tokens=opened.tokens,
         characters=manifest["characters"],
         text_bytes=manifest["text_bytes"],
-        byte_tokens=byte_tokens,
-        percentiles={p: int(n) for p, n in zip(PERCENTILES, points, strict=True)},
+        newline_tokens=newlines,
+        byte_tokens=int(counts[characters.byte_ids].sum()) - newlines,
+        missing_characters=tuple(found[:SHOWN_PIECES]),
+        missing_kinds=len(found),
+        percentiles=percentiles,
         histogram=histogram,
         new_pieces=len(new) if new is not None else None,
         new_tokens=int(counts[new.start : new.stop].sum()) if new is not None else None,
         frequent_new=tuple((pieces[id], int(counts[id])) for id in by_count[:SHOWN_PIECES] if counts[id]),
-        unused_new=tuple(pieces[id] for id in new or () if not counts[id]),
+        unused_new=tuple(pieces[id] for id in unused),
+        cut_otherwise=_in_text(opened, tokenizer, unused, num_threads, total, progress),
         sources=_by_source(manifest),
     )
 
 
-def _is_byte(piece: str) -> bool:
-    return len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
+def _lengths(lengths: NDArray[np.int64]) -> tuple[dict[int, int], tuple[tuple[int, int], ...]]:
+    """Percentiles and histogram of the lengths of documents."""
+    if not len(lengths):
+        return {}, ()
+    points = np.asarray(np.percentile(lengths, PERCENTILES, method="lower"))
+    powers = np.floor(np.log2(np.maximum(lengths, 1))).astype(np.int64)
+    numbers: list[int] = np.bincount(powers).tolist()
+    return (
+        {p: int(n) for p, n in zip(PERCENTILES, points, strict=True)},
+        tuple((1 << p, n) for p, n in enumerate(numbers) if n),
+    )
+
+
+def _in_text(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    ids: list[int],
+    num_threads: int | None,
+    total: int,
+    progress: Callable[[int, int], object] | None,
+) -> tuple[tuple[str, int], ...]:
+    """Which of these pieces' texts stand in the corpus, and how often, most frequent first."""
+    # A byte's piece among the new ones has no text of its own, and no control piece has.
+    kinds = [piece.kind for piece in tokenizer.pieces()]
+    spelled = [id for id in ids if kinds[id] in {"NORMAL", "USER_DEFINED", "UNUSED"}]
+    if not spelled or not total:
+        return ()
+    tell = None if progress is None else lambda done: progress(total + done, 2 * total)
+    threads = num_threads if num_threads is not None else available_cores()
+    numbers = _core.count_occurrences(corpus.path, tokenizer._core, spelled, threads, tell)
+    found = [(tokenizer.id_to_token(id), n) for id, n in zip(spelled, numbers, strict=True) if n]
+    return tuple(sorted(found, key=lambda entry: -entry[1]))
+
+
+def _frequent(entries: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{visible(text)} {n:,}" for text, n in entries[:SHOWN])
 
 
 def _by_source(manifest: dict[str, Any]) -> tuple[SourceStats, ...]:
@@ -160,61 +260,3 @@ def _by_source(manifest: dict[str, Any]) -> tuple[SourceStats, ...]:
                 entry[slot] += part[name]
     paths = [str(source["path"]) for source in manifest["sources"]]
     return tuple(SourceStats(paths[number], *sums[number]) for number in sorted(sums))
-
-
-def _bars(rows: list[tuple[str, int]], title: str) -> str:
-    """Horizontal bars as SVG, with their names and figures as text."""
-    most = max((n for _, n in rows), default=1) or 1
-    height = 20 * len(rows)
-    bars = "".join(
-        f'<text x="190" y="{20 * i + 14}" text-anchor="end">{html.escape(name)}</text>'
-        f'<rect x="200" y="{20 * i + 3}" width="{max(400 * n / most, 1):.1f}" height="14"/>'
-        f'<text x="{205 + 400 * n / most:.1f}" y="{20 * i + 14}">{n:,}</text>'
-        for i, (name, n) in enumerate(rows)
-    )
-    return (
-        f'<h2>{html.escape(title)}</h2><svg width="720" height="{height}" role="img" '
-        f'aria-label="{html.escape(title)}">{bars}</svg>'
-    )
-
-
-def _page(stats: CorpusStats) -> str:
-    per_token = stats.characters / max(stats.tokens, 1)
-    facts = {
-        "documents": f"{stats.documents:,}",
-        "tokens": f"{stats.tokens:,}",
-        "characters": f"{stats.characters:,}",
-        "characters a token": f"{per_token:.3f}",
-        "byte fallback": f"{100 * stats.byte_tokens / max(stats.tokens, 1):.3f} % of the tokens",
-    }
-    parts = []
-    if stats.new_pieces is not None and stats.new_tokens is not None:
-        used = stats.new_pieces - len(stats.unused_new)
-        facts["new pieces that occur"] = f"{used:,} of {stats.new_pieces:,}"
-        facts["new pieces among the tokens"] = f"{100 * stats.new_tokens / max(stats.tokens, 1):.1f} %"
-        parts.append(_bars(list(stats.frequent_new), "Most frequent new pieces"))
-        unused = " ".join(html.escape(piece) for piece in stats.unused_new)
-        count = len(stats.unused_new)
-        parts.append(f"<details><summary>{count:,} new pieces never used</summary><p>{unused}</p></details>")
-    lengths = [(f"{length:,} to {2 * length - 1:,}", n) for length, n in stats.histogram]
-    parts.insert(0, _bars(lengths, "Documents by their tokens"))
-    sources = "".join(
-        f"<tr><td>{html.escape(s.path)}</td><td>{s.documents:,}</td><td>{s.tokens:,}</td>"
-        f"<td>{s.characters / max(s.tokens, 1):.3f}</td></tr>"
-        for s in stats.sources
-    )
-    rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in facts.items())
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8">{HTML_MARK}<title>{html.escape(str(stats.folder))}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
-svg {{ font-size: 12px; max-width: 100% }} rect {{ fill: #b5462f }}
-th {{ text-align: left; padding-right: 2em; font-weight: normal }} td {{ padding-right: 2em }}
-</style>
-<h1>{html.escape(stats.folder.name)}</h1>
-<table>{rows}</table>
-{"".join(parts)}
-<h2>By source</h2>
-<table><tr><th>file</th><th>documents</th><th>tokens</th><th>characters a token</th></tr>{sources}</table>
-</html>
-"""

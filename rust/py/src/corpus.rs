@@ -115,13 +115,28 @@ pub fn merge_shards(
     py: Python<'_>,
     folder: PathBuf,
     prefix: PathBuf,
-    overwrite: bool,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(u64, u64)> {
     let mut teller = Teller::new(progress);
-    let result =
-        py.detach(|| corpus::merge_shards(&folder, &prefix, overwrite, |bytes| teller.tell_bytes(bytes)));
+    let result = py.detach(|| corpus::merge_shards(&folder, &prefix, |bytes| teller.tell_bytes(bytes)));
     teller.finish(result).map(|manifest| (manifest.counts.documents, manifest.counts.tokens))
+}
+
+/// How often the text of each of these ids stands in a corpus; `progress(bytes)` is called now and then.
+#[pyfunction]
+pub fn count_occurrences(
+    py: Python<'_>,
+    folder: PathBuf,
+    tokenizer: &Tokenizer,
+    ids: Vec<u32>,
+    threads: usize,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Vec<u64>> {
+    let mut teller = Teller::new(progress);
+    let result = py.detach(|| {
+        corpus::count_occurrences(&folder, &tokenizer.core, &ids, threads, |bytes| teller.tell_bytes(bytes))
+    });
+    teller.finish(result)
 }
 
 /// Calls back into Python now and then, and keeps what is raised there.

@@ -31,6 +31,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(corpus::estimate_corpus, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::locate_document, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::merge_shards, m)?)?;
+    m.add_function(wrap_pyfunction!(corpus::count_occurrences, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::verify_corpus, m)?)?;
     Ok(())
 }

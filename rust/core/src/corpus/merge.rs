@@ -16,14 +16,10 @@ use crate::{Error, Result};
 /// stops. Memory does not grow with the corpus.
 ///
 /// # Errors
-/// [`Error::Occupied`] if one of the files is there, unless `overwrite`; [`Error::Damaged`] for a shard that
-/// is not as the manifest says; [`Error::Argument`] if there is no manifest; [`Error::Stopped`].
-pub fn merge_shards(
-    corpus: &Path,
-    prefix: &Path,
-    overwrite: bool,
-    progress: impl FnMut(u64) -> bool,
-) -> Result<Manifest> {
+/// [`Error::Occupied`] if one of the files is there (nothing is replaced here: who may replace it decides);
+/// [`Error::Damaged`] for a shard that is not as the manifest says; [`Error::Argument`] if there is no
+/// manifest; [`Error::Stopped`].
+pub fn merge_shards(corpus: &Path, prefix: &Path, progress: impl FnMut(u64) -> bool) -> Result<Manifest> {
     let Some(manifest) = Manifest::load(corpus)? else {
         return Err(Error::Argument(format!(
             "{}: holds no manifest.json; name the folder that `zhuzi corpus encode` wrote",
@@ -36,17 +32,14 @@ pub fn merge_shards(
         prefix.with_file_name(name)
     };
     let (bin, idx) = (beside(".bin"), beside(".idx"));
-    if let Some(taken) = [&bin, &idx].into_iter().find(|path| path.exists() && !overwrite) {
+    if let Some(taken) = [&bin, &idx].into_iter().find(|path| path.exists()) {
         let taken = taken.display();
-        return Err(Error::Occupied(format!(
-            "{taken}: is there already; choose another name, or replace it with --overwrite"
-        )));
+        return Err(Error::Occupied(format!("{taken}: already there; choose another name")));
     }
     let temporary = [beside(".bin.partial"), beside(".idx.partial")];
     let written = write(corpus, &manifest, &temporary, progress);
     let published = written.and_then(|()| {
-        // A reader that finds an index finds the tokens that belong to it.
-        disk::remove(&idx)?;
+        // The index last: a reader that finds it finds the tokens that belong to it.
         disk::rename(&temporary[0], &bin)?;
         disk::rename(&temporary[1], &idx)?;
         let folder = bin.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -7,7 +7,7 @@
 //!
 //! The bytes written depend on the input and the [`options`], never on threads, machines or interruptions:
 //! [`disk`] holds every operation that could leave something half done, [`lock`] keeps runs apart. [`verify`] and [`merge`] read
-//! shards back through [`index`]; [`locate`] finds where a document came from.
+//! shards back through [`index`], [`occurrences`] searches their text; [`locate`] finds where a document came from.
 
 mod arrow;
 mod blocks;
@@ -26,6 +26,7 @@ mod locate;
 mod lock;
 mod manifest;
 mod merge;
+mod occurrences;
 mod options;
 mod parquet;
 mod pipeline;
@@ -48,6 +49,7 @@ pub use kinds::LeftOut;
 pub use locate::{Location, locate};
 pub use manifest::{Counts, InputRange, Manifest, ShardEntry, SourceEntry};
 pub use merge::merge_shards;
+pub use occurrences::count_occurrences;
 pub use options::{EncodeOptions, Split, TokenizerEntry};
 pub use pipeline::Progress;
 pub use read::{InputReader, ReadCounts, Records};
