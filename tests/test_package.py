@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 import zhuzi
-from zhuzi._show import count
+from zhuzi._show import Report, count
+from zhuzi.corpus import ExportedCorpus
 
 
 def run(code: str) -> str:
@@ -56,3 +59,37 @@ def test_counts_have_the_right_plural() -> None:
     assert count(1, "shard") == "1 shard"
     assert count(0, "shard") == "0 shards"
     assert count(2000, "entry", "entries") == "2,000 entries"
+
+
+class TestReports:
+    """What functions return says its main figure on a line, and all figures in a table."""
+
+    reports: ClassVar[list[tuple[object, str, str]]] = [
+        (
+            ExportedCorpus(Path("<out>"), 3, 12, 0),
+            "ExportedCorpus(<out>: 3 rows, 12 tokens)",
+            "<td>&lt;out&gt;</td>",
+        ),
+    ]
+
+    @pytest.mark.parametrize(("report", "line", "row"), reports)
+    def test_line_and_table(self, report: Report, line: str, row: str) -> None:
+        assert repr(report) == line
+        assert row in report._repr_html_()
+
+    def test_long_lists_are_cut_in_the_table(self) -> None:
+        report = ExportedCorpus(Path("out"), 3, 12, tuple(range(20)))  # type: ignore[arg-type]
+        assert "6, 7, and 12 more" in report._repr_html_()
+
+    def test_a_corpus(self, merged: Path, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("好")
+        made = zhuzi.encode_corpus(tmp_path / "a.txt", merged, tmp_path / "out")
+        folder = made.folder
+        corpus = zhuzi.Corpus(folder)
+        tokens = f"{corpus.tokens} tokens"
+        assert repr(made) == f"EncodedCorpus({folder}: finished, 1 document, {tokens} in 1 shard)"
+        assert "<tr><th>documents</th><td>1</td></tr>" in made._repr_html_()
+        plan = zhuzi.corpus.plan_corpus([tmp_path / "a.txt"], merged)
+        assert repr(plan).startswith(f"CorpusPlan(1 file, about 1 document, {tokens}, ")
+        assert repr(corpus) == f"Corpus({folder}: 1 document, {corpus.tokens} tokens)"
+        assert "<tr><th>type of the ids</th><td>uint16</td></tr>" in corpus._repr_html_()

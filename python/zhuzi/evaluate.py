@@ -8,18 +8,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from zhuzi._positions import positions_of
+from zhuzi._show import Report, count
 from zhuzi.errors import InputError
 from zhuzi.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
-class BitsPerByte:
+@dataclass(frozen=True, repr=False)
+class BitsPerByte(Report):
     """What `bits_per_byte` measured. Smaller is better; a uniform guess over bytes costs 8 bits a byte."""
 
     bits: float
     tokens: int  # predicted
     characters: int  # Unicode code points
     bytes: int  # of UTF-8
+
+    def _headline(self) -> str:
+        return (
+            f"{self.per_byte:.4f} a byte, {self.per_character:.3f} a character; "
+            f"{count(self.tokens, 'token')} of {count(self.bytes, 'byte')}"
+        )
+
+    def _rows(self) -> Iterable[tuple[str, object]]:
+        return [("bits a byte", self.per_byte), ("bits a character", self.per_character), *super()._rows()]
 
     @property
     def per_byte(self) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zhuzi._show import Report, count
 from zhuzi.errors import InputError
 
 MANIFEST = "manifest.json"
@@ -46,12 +47,15 @@ class Shard:
     def __len__(self) -> int:
         return len(self.ends)
 
+    def __repr__(self) -> str:
+        return f"Shard({count(len(self), 'document')}, {count(self.tokens, 'token')} of {self.dtype})"
+
     def __getitem__(self, i: int) -> NDArray[Any]:
         begin = int(self.ends[i - 1]) if i else 0
         return self.data[begin : int(self.ends[i])]
 
 
-class Corpus:
+class Corpus(Report):
     """An encoded corpus: documents in order over all shards, and their tokens as one flat sequence.
 
     `corpus[i]` is document i as an array of ids, `len(corpus)` the number of documents, `corpus.tokens` that
@@ -90,6 +94,20 @@ class Corpus:
 
     def __len__(self) -> int:
         return int(self._documents[-1])
+
+    def _headline(self) -> str:
+        return f"{self.path}: {count(len(self), 'document')}, {count(self.tokens, 'token')}"
+
+    def _rows(self) -> list[tuple[str, object]]:
+        return [
+            ("folder", self.path),
+            ("documents", len(self)),
+            ("tokens", self.tokens),
+            ("shards", len(self.shards)),
+            ("type of the ids", self.shards[0].dtype.name if self.shards else None),
+            ("vocabulary", self.vocab_size),
+            ("tokenizer", self.tokenizer_fingerprint),
+        ]
 
     def __getitem__(self, i: int) -> NDArray[Any]:
         if not 0 <= i < len(self):

@@ -7,21 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zhuzi._lazy import lazy
+
 if TYPE_CHECKING:
     from zhuzi.model.extend import extend_model
     from zhuzi.model.merge import merge_adapter
 
 
-def __getattr__(name: str) -> object:
-    if name == "extend_model":
-        from zhuzi.model.extend import extend_model
-
-        return extend_model
-    if name == "merge_adapter":
-        from zhuzi.model.merge import merge_adapter
-
-        return merge_adapter
-    raise AttributeError(f"module 'zhuzi.model' has no attribute {name!r}")
-
+__getattr__, __dir__ = lazy(
+    __name__, {"extend_model": "zhuzi.model.extend", "merge_adapter": "zhuzi.model.merge"}
+)
 
 __all__ = ["extend_model", "merge_adapter"]

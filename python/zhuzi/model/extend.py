@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zhuzi._output import new_folder, require_free, require_space
+from zhuzi._show import Report
 from zhuzi.errors import InputError
 from zhuzi.model.folder import EMBEDDING, GENERATION, HEAD, ModelFolder, read_json, write_json, write_record
 from zhuzi.model.rows import RowPlan, plan_rows, read_moves
@@ -25,8 +26,8 @@ _ID_LISTS = {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ExtendReport:
+@dataclass(frozen=True, repr=False)
+class ExtendReport(Report):
     """What `extend_model` made."""
 
     out: Path
@@ -41,6 +42,9 @@ class ExtendReport:
     padding: int = 0  # rows behind the ids
     moved: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # token -> its old id, its new one
     left_out: tuple[str, ...] = ()  # added tokens of the base without a row, which the new tokenizer lacks
+
+    def _headline(self) -> str:
+        return f"{self.out}: {self.old_rows:,} rows became {self.new_rows:,}, in {self.dtype}"
 
 
 def extend_model(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhuzi._output import new_folder, require_free, require_space
+from zhuzi._show import Report
 from zhuzi.errors import InputError, MismatchError, TrainingError, ZhuziError
 from zhuzi.model.adapter import RESTORE, AdapterFolder, is_whole, target_of
 from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, RECORD, ModelFolder, first_line, write_record
@@ -22,8 +23,8 @@ _log = logging.getLogger("zhuzi.model")
 _TOLERANCE = 1e-4  # of the merged logits against base plus adapter, both in fp32
 
 
-@dataclass(frozen=True)
-class MergeReport:
+@dataclass(frozen=True, repr=False)
+class MergeReport(Report):
     """What `merge_adapter` made. Differences are max |a - b| / max |b| over the logits of a probe."""
 
     out: Path
@@ -32,6 +33,9 @@ class MergeReport:
     difference: float  # merged against base plus adapter, both in fp32: the merge itself
     difference_stored: float  # the saved model against base plus adapter: with the rounding to 16 bit
     verified: bool  # whether the adapter's record proved it whole, and of this base
+
+    def _headline(self) -> str:
+        return f"{self.out}: logits differ by {self.difference:.1e}, by {self.difference_stored:.1e} as saved"
 
 
 def merge_adapter(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zhuzi._lazy import lazy
 from zhuzi.train.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -14,16 +15,6 @@ if TYPE_CHECKING:
     from zhuzi.train.tuning import sft
 
 
-def __getattr__(name: str) -> object:
-    if name == "pretrain":
-        from zhuzi.train.pretraining import pretrain
-
-        return pretrain
-    if name == "sft":
-        from zhuzi.train.tuning import sft
-
-        return sft
-    raise AttributeError(f"module 'zhuzi.train' has no attribute {name!r}")
-
+__getattr__, __dir__ = lazy(__name__, {"pretrain": "zhuzi.train.pretraining", "sft": "zhuzi.train.tuning"})
 
 __all__ = ["load_recipe", "pretrain", "sft"]

@@ -28,6 +28,7 @@ from typing import Any
 
 from zhuzi._output import naming_full_disk, new_file_mode, require_free
 from zhuzi._process import is_main
+from zhuzi._show import Report, count
 from zhuzi.errors import OutputExistsError
 from zhuzi.model.folder import ModelFolder, write_json
 from zhuzi.train.checks import in_words, require_room
@@ -35,8 +36,8 @@ from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 
 
-@dataclass(frozen=True)
-class TrainReport:
+@dataclass(frozen=True, repr=False)
+class TrainReport(Report):
     """What a training run did."""
 
     task: str
@@ -58,6 +59,10 @@ class TrainReport:
     unread_keys: dict[str, int] = field(default_factory=dict)  # keys of records that tuning does not read
     device: str = ""  # of the process that finished it: "cpu", "cuda:0 NVIDIA ..."
     compute_dtype: str = ""  # "float32", "bfloat16" or "float16"
+
+    def _headline(self) -> str:
+        first, last = (f"{self.losses[at][1]:.3f}" if self.losses else "?" for at in (0, -1))
+        return f"{self.result}: {count(self.steps, 'step')}, loss {first} to {last}, {self.share:.2%} trained"
 
     @property
     def share(self) -> float:
