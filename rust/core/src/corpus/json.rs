@@ -11,7 +11,7 @@ use memchr::memchr2;
 const MOST_LISTS: usize = 32;
 /// Fields that a message offers, and how deep they may lie.
 const OFFERED: usize = 8;
-const OFFERED_DEPTH: usize = 3;
+const OFFERED_DEPTH: usize = 5;
 
 /// Appends the texts in `fields` of the JSON record to `out`, joined by newlines.
 ///
@@ -303,6 +303,10 @@ impl<'j> Scanner<'j> {
                     .into(),
                 })?
             }
+            None => {
+                self.at = self.bytes.len();
+                return self.fault("it ends within a string; is a record spread over lines?");
+            }
             _ => {
                 self.at = start;
                 return self.fault("an escape that JSON does not know; a backslash is written \\\\");
@@ -491,7 +495,7 @@ impl<'j> Scanner<'j> {
                 self.at += 1;
                 self.space();
                 if self.peek() != Some(b']') && depth < OFFERED_DEPTH {
-                    self.texts(prefix, depth, names)?;
+                    self.texts(prefix, depth + 1, names)?;
                 }
                 self.at = start;
                 self.skip()
