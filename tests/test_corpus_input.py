@@ -305,6 +305,8 @@ def test_standard_input(merged: Path, chinese_texts: list[str], tmp_path: Path) 
     bad = encode_pipe(plain.read_bytes() + b"bad\n", merged, tmp_path / "bad", "--shard-bytes", "1000000")
     assert bad.returncode == 1 and f"-: line {len(chinese_texts) * 10 + 1} " in bad.stderr.decode()
     assert not (tmp_path / "bad").exists(), "nothing that looks whole stays"
+    plain_text = encode_pipe("一\n二".encode(), merged, tmp_path / "text")
+    assert plain_text.returncode == 1 and b"plain text needs --stdin txt" in plain_text.stderr
     text = encode_pipe("一\n二".encode(), merged, tmp_path / "text", "--stdin", "txt")
     assert text.returncode == 0 and texts_of(tmp_path / "text", merged) == ["一", "二"]
     with pytest.raises(ValueError, match="name it once"):

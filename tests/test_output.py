@@ -244,10 +244,21 @@ def test_a_file_is_ours_as_long_as_it_is_as_recorded(tmp_path: Path) -> None:
     make(out, "three")
 
 
+def test_locks_of_a_failed_encoding_are_no_content(tmp_path: Path) -> None:
+    for name in (".lock", ".lock-plan"):
+        write(tmp_path / "zh" / name, "")
+    require_free(tmp_path / "zh", overwrite=False)
+    write(tmp_path / "zh" / ".lock", "theirs")
+    with pytest.raises(OutputExistsError, match="was not written by zhuzi"):
+        require_free(tmp_path / "zh", overwrite=True)
+
+
 def test_a_record_of_somebody_else_stays(tmp_path: Path) -> None:
     theirs = write(tmp_path / "donor.model.zhuzi.json", '{"zhuzi": "my notes"}')
     with pytest.raises(OutputExistsError, match=r"donor\.model\.zhuzi\.json: was not written by zhuzi"):
         make(tmp_path / "donor.model", "one", overwrite=True)
+    with pytest.raises(OutputExistsError, match="was not written by zhuzi"):  # before hours of work, too
+        require_free_file(tmp_path / "donor.model", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == [theirs.name]
 
 

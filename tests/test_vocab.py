@@ -132,17 +132,18 @@ def test_a_base_that_is_no_model_is_named(donor: Path, tmp_path: Path) -> None:
 def test_symbols_of_a_donor_stay_symbols(
     kind: str, base_model_file: Path, chinese_texts: list[str], tmp_path: Path
 ) -> None:
-    symbols = ["<sep>", "[X]", "春天", "the", "<a b>"]
+    symbols = ["<sep>", "[X]", "春天", "the", "<a b>", "[PAD]"]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(line for text in chinese_texts for line in text.split("\n")),
         model_prefix=str(tmp_path / "donor"), vocab_size=3200, model_type=kind, minloglevel=2,
         pad_id=3, byte_fallback=True, user_defined_symbols=symbols, control_symbols=["<ctl>"],
     )  # fmt: skip
     base = base_folder(tmp_path / "base", base_model_file, ["[X]"])
-    made = zhuzi.merge_vocab(base, tmp_path / "donor.model", tmp_path / "out")
+    made = zhuzi.merge_vocab(base, tmp_path / "donor.model", tmp_path / "out", add_tokens=["<pad>"])
     ours = Tokenizer.from_dir(made.folder)
+    assert ours.pad_id == ours.token_to_id("<pad>"), "never [PAD], which text can become here"
     kinds = {piece.text: piece.kind for piece in ours.pieces()}
-    assert set(made.user_defined) == {"<sep>", "春天", "<a b>"}
+    assert set(made.user_defined) == {"<sep>", "春天", "<a b>", "[PAD]"}
     assert all(kinds[symbol] == "USER_DEFINED" for symbol in made.user_defined)
     assert "[X]" in made.overruled and kinds["[X]"] == "CONTROL"
     assert set(made.left_out) == {"<ctl>", "<pad>"}

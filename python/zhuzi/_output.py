@@ -31,6 +31,8 @@ MARKS = {
     "demo.json": {"seed"},
 }
 
+_LOCKS = {".lock", ".lock-plan"}
+
 #: Ending of the record beside a file that cannot carry a mark itself.
 RECORD = ".zhuzi.json"
 
@@ -96,7 +98,8 @@ def _is_taken(out: PathLike) -> bool:
         return False
     if not place.is_dir():
         raise OutputExistsError(f"{out}: is a file; name a folder")
-    return any(place.iterdir())
+    # An encoding that failed before its plan leaves its empty locks.
+    return any(not (path.name in _LOCKS and path.stat().st_size == 0) for path in place.iterdir())
 
 
 def _require_no_input_in(out: PathLike, place: Path, inputs: Sequence[PathLike]) -> None:
@@ -142,6 +145,7 @@ def require_free_file(
                 f"{out}{ending}: was not written by zhuzi, or was changed since, so --overwrite leaves it "
                 "alone; choose another name, or remove it yourself"
             )
+    _require_free_record(out, _record(place))
 
 
 def _require_apart(out: str, path: Path, inputs: Sequence[PathLike]) -> None:
@@ -207,7 +211,6 @@ def new_file(
     place = _place(out)
     record = _record(place)
     targets = [place.with_name(place.name + ending) for ending in endings]
-    _require_free_record(out, record)
     before = [_stamp(path) for path in targets]
     with _partial(out, place, size) as partial:
         yield partial / place.name

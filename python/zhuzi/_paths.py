@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
@@ -39,3 +40,10 @@ def _value(name: str, text: str) -> str:
     if not value:
         raise ValueError(f"{text}: the variable {name} is not set; set it, or write the path out")
     return value
+
+
+def one_or_more(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> Sequence[str | os.PathLike[str]]:
+    """A path alone as a list of one."""
+    return [paths] if isinstance(paths, str | os.PathLike) else paths

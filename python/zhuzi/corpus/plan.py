@@ -13,7 +13,7 @@ from zhuzi._show import Report, count
 from zhuzi.corpus.encode import Paths, encode_options, skips_bad
 from zhuzi.corpus.read import left_out_lines
 from zhuzi.tokenizer import Tokenizer
-from zhuzi.vocab import one_or_more
+from zhuzi._paths import one_or_more
 
 #: Files named one by one in `CorpusPlan.text`; of more, the largest are.
 SHOWN_FILES = 20

@@ -11,7 +11,7 @@ from zhuzi import _core
 from zhuzi._show import count
 from zhuzi.corpus.encode import MAX_RECORD_BYTES, Paths, encode_options, skips_bad
 from zhuzi.errors import InputError
-from zhuzi.vocab import one_or_more
+from zhuzi._paths import one_or_more
 
 
 def read_texts(

@@ -8,7 +8,6 @@ from zhuzi.vocab.train import (
     PAPER_VOCAB_SIZE,
     TrainedVocab,
     TrainingProgress,
-    one_or_more,
     train_vocab,
 )
 
@@ -19,6 +18,5 @@ __all__ = [
     "TrainedVocab",
     "TrainingProgress",
     "merge_vocab",
-    "one_or_more",
     "train_vocab",
 ]

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast
 
 from zhuzi._output import PathLike, new_file, require_free_file
+from zhuzi._paths import one_or_more
 from zhuzi._show import Report, count
+from zhuzi.corpus.read import read_texts
 from zhuzi.errors import InputError, VocabSizeError, ZhuziError
 from zhuzi.tokenizer import available_cores
 from zhuzi.vocab import _trainer
@@ -107,8 +109,8 @@ def train_vocab(
     The text is read once. What exceeds `sample_bytes` is sampled by `seed`, each byte as likely as another,
     independent of `num_threads` (on which the numbers of SentencePiece's unigram trainer do depend, in the
     last place). Memory grows with the sample alone: measured on Chinese text of 26 sources, 20,000 pieces
-    took 0.2, 0.5 and 0.9 GB for 10, 25 and 50 MB in unigram, 0.4, 0.7 and 1.2 GB in BPE, so the default of
-    150 MB takes 2.7 and 3.4 GB. Lines above 3,000 bytes, on which SentencePiece may fail or which it drops,
+    took 0.2, 0.5 and 0.9 GB for 10, 25 and 50 MB in unigram, 0.4, 0.7 and 1.2 GB in BPE, which puts the
+    default of 150 MB at 2.7 and 3.4 GB (extrapolated). Lines above 3,000 bytes, on which SentencePiece may fail or which it drops,
     are cut behind a sentence or at a space where there is one.
 
     `progress(state)` is called a few times a second; what it raises ends the training.
@@ -119,8 +121,6 @@ def train_vocab(
         OutputExistsError: `out` may not be written.
         ZhuziError: SentencePiece gave up, with what mends it.
     """
-    from zhuzi.corpus.read import read_texts  # which takes `one_or_more` from here
-
     out = Path(out)
     inputs = one_or_more(inputs)
     _check(inputs, model_type, vocab_size, character_coverage, sample_bytes)
@@ -172,11 +172,6 @@ def train_vocab(
         bad_records=texts.bad_records,
         notes=tuple(texts.notes()),
     )
-
-
-def one_or_more(paths: PathLike | Sequence[PathLike]) -> Sequence[PathLike]:
-    """A path alone as a list of one."""
-    return [paths] if isinstance(paths, str | os.PathLike) else paths
 
 
 def _check(

@@ -79,7 +79,10 @@ impl Tokenizer {
             PrefixMatcher::new(of_kind.map(|p| p.text.as_bytes()))
         };
         let mut special = model.special_ids();
-        special.pad = special.pad.or_else(|| by_text.get("[PAD]").copied());
+        // Never one that text can become, such as a donor's user-defined `[PAD]`.
+        let is_control = |id: &u32| pieces.get(*id as usize).is_some_and(|p| p.kind == PieceKind::Control);
+        let named = |name| by_text.get(name).copied().filter(is_control);
+        special.pad = special.pad.or_else(|| named("[PAD]")).or_else(|| named("<pad>"));
         let denormalizer = model
             .denormalizer()
             .map(|options| Normalizer::new(options, PrefixMatcher::default(), model.origin()))

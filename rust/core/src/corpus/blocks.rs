@@ -90,7 +90,13 @@ impl Origin {
             return Error::Row { path, row: offset, reason: reason.into() };
         }
         let packed = !self.source.is_cuttable() && !self.source.is_stdin();
-        let note = if packed { " (bytes are counted unpacked)" } else { "" };
+        let note = if packed {
+            " (bytes are counted unpacked)"
+        } else if self.source.is_stdin() && self.source.format == Format::Jsonl {
+            "; standard input is read as JSON lines, plain text needs --stdin txt"
+        } else {
+            ""
+        };
         let (line, reason) = (self.line(line), format!("{reason}{note}"));
         match reject.element {
             Some(element) if self.is_array => Error::Element { path, element, line, offset, reason },
