@@ -3,8 +3,8 @@
 Nothing of the user's is lost: what stands at the place is replaced only on `overwrite`, only if Zhuzi wrote
 it, and never if it is or holds an input of the same command. Every command writes through this module.
 
-What Zhuzi wrote carries a mark: a folder one of the `MARKS`, an HTML file its generator, a JSON file the key
-`zhuzi`, any other file a record beside it (`F.zhuzi.json`) with its size and SHA-256. A file that has none,
+What Zhuzi wrote carries a mark: a folder one of the `MARKS`, an HTML file its generator, any other
+file a record beside it (`F.zhuzi.json`) with its size and SHA-256. A file that has none,
 or was changed since, is somebody else's.
 """
 
@@ -25,9 +25,9 @@ from zhuzi.errors import OutputExistsError
 #: Files by which a folder shows that Zhuzi wrote it, each with keys that ours have.
 MARKS = {
     "zhuzi.json": {"zhuzi"},  # tokenizers, models, adapters, exports
-    "run.json": {"recipe"},  # training runs
-    "manifest.json": {"tokenizer", "shards"},  # corpora
-    "plan.json": {"config"},  # corpora that are not finished
+    "run.json": {"format", "recipe", "model", "tokenizer", "data"},  # training runs
+    "manifest.json": {"format", "tokenizer", "shards"},  # corpora
+    "plan.json": {"format", "config", "sources", "tasks"},  # corpora that are not finished
     "demo.json": {"seed"},
 }
 
@@ -109,7 +109,7 @@ def _require_no_input_in(out: PathLike, place: Path, inputs: Sequence[PathLike])
 
 
 def _require_ours(out: PathLike, place: Path) -> None:
-    if not any(keys <= _keys(place / name) for name, keys in MARKS.items()):
+    if not any(keys <= _object(place / name).keys() for name, keys in MARKS.items()):
         raise OutputExistsError(
             f"{out}: was not written by zhuzi, so --overwrite leaves it alone; choose another folder, or "
             "remove it yourself"
@@ -202,7 +202,7 @@ def new_file(
 
     With `endings` (such as `.bin` and `.idx`) the block writes one file for each, and they are published in
     this order: while they change, the last is absent. A record `OUT.zhuzi.json` says what `kind` of files
-    Zhuzi wrote and their SHA-256, unless they carry its mark themselves (HTML, JSON). `size` as in
+    Zhuzi wrote and their SHA-256, unless they carry its mark themselves (HTML). `size` as in
     `new_folder`.
 
     Raises what `require_free_file` raises, and `OSError` with path, bytes and mend for a full disk.
@@ -228,11 +228,8 @@ def new_file(
         facts = {"format": 1, "kind": kind, "zhuzi": __version__, "files": dict(map(_entry, made))}
         # From the first rename to the last, old and new files must both be known as ours, whenever the
         # process is killed: until all are in place the record names both.
-        replaced = {path.name: _recorded(record).get(path.name) for path in targets if path.exists()}
-        if replaced:
-            _write_record(partial, record, {**facts, "replaces": replaced})
-        else:
-            _write_record(partial, record, facts)
+        replaced = dict(_entry(path) for path in targets if path.exists())
+        _write_record(partial, record, {**facts, "replaces": replaced} if replaced else facts)
         _publish(made, targets)
         if replaced:
             _write_record(partial, record, facts)
@@ -315,36 +312,36 @@ def _found(inputs: Sequence[PathLike]) -> Iterator[Path]:
 
 
 def _is_marked(path: Path) -> bool:
-    """Whether a file says itself that Zhuzi wrote it. The records of folders are no outputs of their own."""
-    if path.suffix.lower() in {".html", ".htm"}:
-        with path.open("rb") as file:
-            return HTML_MARK.rpartition(" ")[0].encode() in file.read(4096)
-    if path.suffix.lower() != ".json" or path.name in MARKS or path.name.endswith(RECORD):
+    """Whether a file says itself that Zhuzi wrote it, as a page of HTML can."""
+    if path.suffix.lower() not in {".html", ".htm"}:
         return False
-    return "zhuzi" in _keys(path)
+    with path.open("rb") as file:
+        return HTML_MARK.rpartition(" ")[0].encode() in file.read(4096)
 
 
 def _record(place: Path) -> Path:
     return place.with_name(place.name + RECORD)
 
 
-def _recorded(record: Path) -> dict[str, object]:
-    """Name to size and SHA-256 of the files that a record knows; empty if it is no record of ours."""
-    if not {"format", "kind", "zhuzi", "files"} <= _keys(record):
+def _recorded(record: Path) -> dict[str, list[dict[str, object]]]:
+    """For each file that a record knows what it may be: size and SHA-256; empty if it is no record of ours."""
+    held = _object(record)
+    if not {"format", "kind", "zhuzi", "files"} <= held.keys():
         return {}
-    known = json.loads(record.read_bytes())["files"]
-    return known if isinstance(known, dict) else {}
+    known: dict[str, list[dict[str, object]]] = {}
+    for files in (held["files"], held.get("replaces")):
+        for name, entry in files.items() if isinstance(files, dict) else ():
+            if isinstance(entry, dict):
+                known.setdefault(name, []).append(entry)
+    return known
 
 
 def _is_recorded(path: Path, record: Path) -> bool:
-    known = _recorded(record).get(path.name)
-    earlier = json.loads(record.read_bytes()).get("replaces", {}).get(path.name) if known else None
-    entries = [entry for entry in (known, earlier) if isinstance(entry, dict)]
     size = path.stat().st_size
-    if all(entry.get("bytes") != size for entry in entries):
-        return False
-    digest = sha256(path)
-    return any(entry.get("sha256") == digest for entry in entries)
+    digests = [
+        entry.get("sha256") for entry in _recorded(record).get(path.name, []) if entry.get("bytes") == size
+    ]
+    return bool(digests) and sha256(path) in digests
 
 
 def _require_free_record(out: PathLike, record: Path) -> None:
@@ -376,10 +373,10 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _keys(path: Path) -> set[str]:
-    """The keys of the JSON object that a file holds, none if it holds none."""
+def _object(path: Path) -> dict[str, object]:
+    """The JSON object that a file holds, an empty one if it holds none."""
     try:
         held = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return set()
-    return set(held) if isinstance(held, dict) else set()
+        return {}
+    return held if isinstance(held, dict) else {}

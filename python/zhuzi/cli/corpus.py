@@ -224,7 +224,9 @@ def export(folder: Path, out: Path, kind: str, block: int | None, overwrite: boo
 @corpus.command("stats")
 @CORPUS
 @TOKENIZER
-@click.option("--base", help="The base vocabulary: its size, tokenizer folder or model file.")
+@click.option(
+    "--base", type=options.MODEL, help="The base vocabulary: its size, tokenizer folder or model file."
+)
 @click.option("--html", "page", type=OUT_FILE, help="Also write one self-contained HTML file with pictures.")
 @options.overwrite
 def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None, overwrite: bool) -> None:

@@ -55,7 +55,7 @@ def pretrain(
         )
     facts = Run.prepare(recipe, folder, overwrite=overwrite, source=source)
     blocks = Blocks(corpus, recipe.sequence_length, folder.rows)
-    with Run.open(recipe, folder, facts, corpus.fingerprint(), overwrite=overwrite) as run:
+    with Run.open(recipe, folder, facts, corpus.fingerprint(), overwrite=overwrite, source=source) as run:
         done = run.finished(overwrite)
         if done is not None:
             return done

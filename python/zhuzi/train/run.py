@@ -75,7 +75,7 @@ class Run:
     """A run's folder, claimed for one recipe on one model, tokenizer and data."""
 
     path: Path
-    recipe: Recipe
+    recipe: PretrainRecipe | SftRecipe
 
     @property
     def checkpoints(self) -> Path:
@@ -97,16 +97,15 @@ class Run:
         """
         if not is_main():  # the first process claims it for all
             return {}
-        run, known = cls(recipe.output, recipe), recipe.output / "run.json"
-        inputs = (folder.path, *recipe.data, *([source] if source else []))
-        require_free(run.path, overwrite=overwrite or known.is_file(), inputs=inputs)
+        run = cls(recipe.output, recipe)
+        run._require_free(folder, overwrite=overwrite, source=source)
         facts: dict[str, Any] = {
             "format": 1,
             "recipe": {k: v for k, v in recipe.model_dump(mode="json").items() if k != "output"},
             "tokenizer": folder.tokenizer.fingerprint,
         }
-        if known.is_file() and not overwrite:
-            run._require_same(_read(known), facts)
+        if run._is_begun and not overwrite:
+            run._require_same(facts)
         if overwrite or not (run.path / "report.json").is_file():
             require_room(recipe, folder)
             tell(in_words(recipe, folder))
@@ -122,27 +121,31 @@ class Run:
         data: str,
         *,
         overwrite: bool,
+        source: Path | None = None,
     ) -> Iterator[Run]:
-        """Hold `recipe.output`, new or to go on with, for the block.
+        """Hold `recipe.output`, new or to be resumed, for the block.
 
-        `facts` are those of `prepare`, `data` is the data's fingerprint. Weights are read whole, for theirs.
+        `facts` are those of `prepare`, `data` is the data's fingerprint, `source` the recipe's own file. The
+        weights are read whole for their fingerprint.
 
         Raises:
             OutputExistsError: it holds something else, or a run of another recipe, model or data (the first
                 key that differs is named), or another process trains there.
         """
-        run, known = cls(recipe.output, recipe), recipe.output / "run.json"
+        run = cls(recipe.output, recipe)
         if not is_main():
             yield run
             return
         facts = {**facts, "model": folder.fingerprint, "data": data}
+        # Looked at again: reading the weights takes minutes, and something may have come there meanwhile.
+        run._require_free(folder, overwrite=overwrite, source=source)
         # Decided before the lock: what comes there later is another process's, and not to be moved.
-        there, is_run = run.path.exists() and any(run.path.iterdir()), known.is_file()
+        there, is_run = run.path.exists() and any(run.path.iterdir()), run._is_begun
         with naming_full_disk(run.path), ExitStack() as held:
             if is_run:
                 held.enter_context(_locked(run.path))
             if is_run and not overwrite:
-                run._require_same(_read(known), facts)
+                run._require_same(facts)
                 yield run
                 return
             run._begin(facts, held, replace=overwrite and there)
@@ -152,8 +155,19 @@ class Run:
                 run._take_back()
                 raise
 
-    def _require_same(self, known: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        key = _first_difference(known, facts)
+    @property
+    def _is_begun(self) -> bool:
+        known = self.path / "run.json"
+        return known.is_file() and "recipe" in _read(known)  # else another program's
+
+    def _require_free(self, folder: ModelFolder, *, overwrite: bool, source: Path | None) -> None:
+        """Raise `OutputExistsError` unless the folder is free, or holds a run that is only to be resumed."""
+        if overwrite or not self._is_begun:
+            inputs = (folder.path, *self.recipe.data, *([source] if source else []))
+            require_free(self.path, overwrite=overwrite, inputs=inputs)
+
+    def _require_same(self, facts: Mapping[str, Any]) -> None:
+        key = _first_difference(_read(self.path / "run.json"), facts)
         if key is not None:
             raise OutputExistsError(
                 f"{self.path}: holds a run whose {key} differs; choose another output, or start anew with "

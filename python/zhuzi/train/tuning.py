@@ -40,7 +40,7 @@ def sft(
     facts = Run.prepare(recipe, folder, overwrite=overwrite, source=source)
     records = Records(recipe.instructions, folder.tokenizer, recipe.sequence_length)
     data = digest_files(records.files)
-    with Run.open(recipe, folder, facts, data, overwrite=overwrite) as run:
+    with Run.open(recipe, folder, facts, data, overwrite=overwrite, source=source) as run:
         done = run.finished(overwrite)
         if done is not None:
             return done

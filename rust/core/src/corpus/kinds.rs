@@ -190,6 +190,8 @@ pub fn is_made_by_tools(path: &Path, telling: &HashSet<PathBuf>, arrow_folders: 
             beside("manifest.json") && beside("plan.json")
         }
         "zhuzi.json" => true,
+        // What a vocabulary or joined shards have beside them.
+        _ if name.ends_with(".zhuzi.json") => true,
         _ => name.starts_with("cache-") && name.ends_with(".arrow") && beside("state.json"),
     }
 }
