@@ -253,6 +253,12 @@ def test_locks_of_a_failed_encoding_are_no_content(tmp_path: Path) -> None:
         require_free(tmp_path / "zh", overwrite=True)
 
 
+def test_json_with_our_name_in_it_is_not_ours(tmp_path: Path) -> None:
+    theirs = write(tmp_path / "mine.json", '{"zhuzi": 1, "notes": "my own file"}')
+    with pytest.raises(OutputExistsError, match="was not written by zhuzi"):
+        require_free_file(theirs, overwrite=True)
+
+
 def test_a_record_of_somebody_else_stays(tmp_path: Path) -> None:
     theirs = write(tmp_path / "donor.model.zhuzi.json", '{"zhuzi": "my notes"}')
     with pytest.raises(OutputExistsError, match=r"donor\.model\.zhuzi\.json: was not written by zhuzi"):

@@ -324,7 +324,7 @@ def _record(place: Path) -> Path:
 
 
 def _recorded(record: Path) -> dict[str, list[dict[str, object]]]:
-    """For each file that a record knows what it may be: size and SHA-256; empty if it is no record of ours."""
+    """Size and SHA-256 that each file of a record may have; empty if it is no record of ours."""
     held = _object(record)
     if not {"format", "kind", "zhuzi", "files"} <= held.keys():
         return {}

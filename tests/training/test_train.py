@@ -287,6 +287,17 @@ class Fail(TrainerCallback):
             raise KeyboardInterrupt
 
 
+def test_what_comes_to_the_output_while_weights_are_read_stays(stage1: Recipes, model: Path) -> None:
+    recipe, folder = stage1(), ModelFolder.open(model)
+    facts = Run.prepare(recipe, folder, overwrite=True)
+    recipe.output.mkdir(parents=True)
+    (recipe.output / "precious").write_text("theirs")
+    run = Run.open(recipe, folder, facts, "data", overwrite=True)
+    with pytest.raises(OutputExistsError, match="was not written by zhuzi"), run:
+        pass
+    assert (recipe.output / "precious").read_text() == "theirs"
+
+
 def test_a_failed_overwrite_gives_the_old_run_back(stage1: Recipes) -> None:
     first = pretrain(stage1(steps=1))
     other = stage1(steps=6, seed=7)
@@ -340,11 +351,11 @@ def test_two_processes_that_begin_at_once(
 
         def write(*args: Any) -> None:
             monkeypatch.undo()
-            held.enter_context(Run.open(recipe, folder, {}, "data", overwrite=False))
+            held.enter_context(Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=False))
             (recipe.output / "first").touch()
 
         monkeypatch.setattr("zhuzi.train.run.write_json", write)
-        second = Run.open(recipe, folder, {}, "data", overwrite=overwrite)
+        second = Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=overwrite)
         # Overwriting, it was asked to replace what stood there, which was nothing.
         with pytest.raises(OutputExistsError, match="another process put something there"), second:
             pass
@@ -356,13 +367,13 @@ def test_of_torchruns_processes_the_first_alone_locks(
     stage1: Recipes, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, folder = stage1(), ModelFolder.open(model)
-    with Run.open(recipe, folder, {}, "data", overwrite=False):
+    with Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=False):
         monkeypatch.setenv("RANK", "1")
-        with Run.open(recipe, folder, {}, "data", overwrite=True) as second:
+        with Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=True) as second:
             assert second.finished(overwrite=True) is None
         assert (recipe.output / "run.json").is_file()
         monkeypatch.delenv("RANK")
-    with Run.open(recipe, folder, {}, "data", overwrite=False), pytest.raises(MismatchError):
+    with Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=False), pytest.raises(MismatchError):
         raise MismatchError("the lock is free again, and a run that goes on is left where it is")
     assert (recipe.output / "run.json").is_file()
 

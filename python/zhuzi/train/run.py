@@ -33,7 +33,7 @@ from zhuzi.errors import OutputExistsError
 from zhuzi.model.folder import ModelFolder, write_json
 from zhuzi.train.checks import in_words, require_room
 from zhuzi.train.progress import tell, warn
-from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
+from zhuzi.train.recipe import PretrainRecipe, SftRecipe
 
 
 @dataclass(frozen=True, repr=False)

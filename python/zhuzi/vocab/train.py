@@ -110,8 +110,8 @@ def train_vocab(
     independent of `num_threads` (on which the numbers of SentencePiece's unigram trainer do depend, in the
     last place). Memory grows with the sample alone: measured on Chinese text of 26 sources, 20,000 pieces
     took 0.2, 0.5 and 0.9 GB for 10, 25 and 50 MB in unigram, 0.4, 0.7 and 1.2 GB in BPE, which puts the
-    default of 150 MB at 2.7 and 3.4 GB (extrapolated). Lines above 3,000 bytes, on which SentencePiece may fail or which it drops,
-    are cut behind a sentence or at a space where there is one.
+    default of 150 MB at 2.7 and 3.4 GB (extrapolated). Lines above 3,000 bytes, on which SentencePiece may
+    fail or which it drops, are cut after a sentence or at a space where there is one.
 
     `progress(state)` is called a few times a second; what it raises ends the training.
 
@@ -125,7 +125,6 @@ def train_vocab(
     inputs = one_or_more(inputs)
     _check(inputs, model_type, vocab_size, character_coverage, sample_bytes)
     require_free_file(out, overwrite=overwrite, inputs=inputs)
-    _require_room(out)
     clock = _Clock(progress)
     texts = read_texts(
         inputs,
@@ -135,6 +134,7 @@ def train_vocab(
         stdin_format=stdin_format,
         on_error=on_error,
     )
+    _require_room(out)
     sample = Sample(sample_bytes, seed)
     total = texts.total_bytes
     for text in texts:
