@@ -25,8 +25,8 @@ help: ## Show this list
 
 setup: $(VENV)/.built ## Make the environment and build the extension (the first time some minutes)
 
-# An environment of its own, with pip. Done again, it leaves what is there as it is: whatever was interrupted
-# goes on, since the stamps are written last.
+# An environment of its own, with pip. Run again, this keeps what is there: an interrupted setup resumes, since
+# the stamps are written last.
 define new_environment
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'
 @echo "$(@D): fetching the packages$(if $(SYSTEM_TORCH), but torch,$(if $(TORCH_INDEX),\
@@ -48,7 +48,7 @@ $(VENV)/.built: $(VENV)/.installed $(RUST)
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Goes on where an interrupted one stopped, or says that it is done; anew when the sources have changed since.
+# Resumes an interrupted demo, or says that it is finished; starts anew if the sources have changed since.
 demo: setup ## Run the main job on the built-in sample; writes demo-run/report.html
 	@anew=; if [ -z "$(DEMO_ARGS)" ] && [ -e demo-run ] && [ -n "$$(find python rust/core rust/py Cargo.lock \
 		\( -name '*.py' -o -name '*.rs' -o -name '*.j2' -o -name '*.json*' -o -name Cargo.lock \) \

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ pytest.importorskip("mistral_common", reason="the demo needs the extra `demo`")
 
 from zhuzi.demo import run_demo, sample, settings
 from zhuzi.demo.road import DemoResult
+from zhuzi.demo.state import LAST, MADE, State, open_state
 from zhuzi.errors import OutputExistsError
 
 MODELS = ["base model", "extended", "stage 1", "stage 2, merged", "tuned, merged"]
@@ -55,8 +59,9 @@ def inputs(mistral: Path, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     folder = tmp_path_factory.mktemp("own")
     zh = [json.loads(line)["text"] for line in _built_in("zh.jsonl").splitlines()]
     records = [{"instruction": f"问题{i}", "input": "", "output": f"答案{i}"} for i in range(12)]
+    records += [{"instruction": "未答", "output": " "}, {**records[0], "id": "1"}]
     return {
-        "corpus": sample.write_jsonl(folder / "mine.jsonl", zh[:40]),
+        "corpus": sample.write_jsonl(folder / "mine.jsonl", [*zh[:40], "", " \n"]),
         "instructions": sample.write_records(folder / "mine.json", records),
         "base_tokenizer": mistral / "mistral_instruct_tokenizer_240216.model.v2",
     }
@@ -69,6 +74,7 @@ def made(short: None, inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) 
     result = run_demo(tmp_path_factory.mktemp("demo") / "out", **inputs, say=lines.append)
     assert [line[:3] for line in lines if line[:1].isdigit()] == [f"{i}/9" for i in range(1, 10)]
     assert len(lines) >= 9 + len(MODELS)
+    assert [line for line in lines if line.startswith(str(inputs["corpus"].parent))] == result.facts["notes"]
     return result
 
 
@@ -100,6 +106,13 @@ def test_the_road_on_own_files(made: DemoResult, inputs: Inputs) -> None:
     assert html.count("<svg") == 5
     assert not re.search(r"""(src|href)=["'](?!#)""", html), "nothing is loaded from elsewhere"
     assert str(inputs["corpus"]) in html
+    for note in ("left out: 1 document without characters", "left out: 1 document of white space only"):
+        assert f"{inputs['corpus']}: {note}" in html
+    for note in (
+        "1 record left out: the output is empty",
+        "keys that tuning does not read, with their records: id (1)",
+    ):
+        assert f"{inputs['instructions']}: {note}" in html
     for model in MODELS:
         assert model in html
         assert model in made._repr_html_()
@@ -206,9 +219,96 @@ def test_a_demo_of_other_settings_is_refused(short: None, inputs: Inputs, tmp_pa
     begin(inputs)
     begin(own, overwrite=True)
     begin(own)
-    (out / "demo.json").write_text("{")
-    with pytest.raises(OutputExistsError, match=r"demo\.json: damaged"):
-        run_demo(out, **own)
+    for damaged in ("{", "[]"):
+        (out / "demo.json").write_text(damaged)
+        with pytest.raises(OutputExistsError, match=r"demo\.json: damaged.*remove the folder yourself"):
+            run_demo(out, **own)
+
+
+def test_nothing_of_the_users_is_removed(tmp_path: Path) -> None:
+    """Of an unfinished demo what a killed step left is removed, of a finished one nothing."""
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("kept")
+
+    def opened() -> AbstractContextManager[State]:
+        return open_state(out, {"seed": 1}, overwrite=False, inputs=[])
+
+    with opened():
+        pass
+    ours = [out / f".{name}.ab_45678.partial" for name in MADE] + [out / ".base.12345678.old"]
+    theirs = [out / ".git", out / ".notes.20240131.old", out / ".base.partial"]
+    for folder in [*ours, *theirs]:
+        folder.mkdir()
+        (folder / "inside").touch()
+    (out / ".notes.md").touch()
+    links = [out / ".tokenizer.12345678.partial", out / ".demo.json", out / "base"]
+    for link, target in zip(links, (elsewhere, elsewhere / "precious", elsewhere), strict=True):
+        link.symlink_to(target)
+    with opened() as state:
+        assert not any(path.exists() for path in ours)
+        assert all((path / "inside").exists() for path in theirs)
+        assert (out / ".notes.md").exists() and all(link.is_symlink() for link in links)
+        with state.step("base model", ["base", "absent"]):
+            assert not links[-1].is_symlink(), "the step makes it anew"
+        with state.step(LAST, []):
+            pass
+    assert (elsewhere / "precious").read_text() == "kept"
+    ours[0].mkdir()
+    with opened() as state:
+        assert state.finished and ours[0].exists()
+
+
+def test_the_names_of_what_steps_make() -> None:
+    from zhuzi.demo.steps import STEPS
+
+    made = {name for step in STEPS for name in step.makes if not name.endswith(".zhuzi.json")}
+    assert made <= set(MADE)
+
+
+def test_an_interruption_says_how_to_resume(tmp_path: Path) -> None:
+    """Before the folder is made, in a new demo, and in one that replaces another."""
+    code = """
+import sys
+from zhuzi.cli import main
+from zhuzi.demo import road
+
+def stop(*given):
+    raise KeyboardInterrupt
+
+def walk(*options):
+    sys.argv = ["zhuzi", "demo", *options]
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code == 1
+
+read, road._walk = road.Sample.read, stop
+road.Sample.read = stop
+walk()
+road.Sample.read = read
+walk()
+walk("--overwrite")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("demo-run")] == [
+        "demo-run: no step was begun; run the same command again",
+        "demo-run: interrupted; run the same command again to resume",
+        "demo-run: interrupted; run the same command without --overwrite to resume",
+    ]
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(*given: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with open_state(tmp_path / "out", {"seed": 1}, overwrite=False, inputs=[]):
+        pass
+    assert "cannot be locked (No locks available); start no second process there" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -216,8 +316,8 @@ def test_a_demo_of_other_settings_is_refused(short: None, inputs: Inputs, tmp_pa
     [
         (["--out", "taken"], "already holds something"),
         (["--corpus", "no.jsonl"], "no.jsonl"),
-        (["--corpus", "one.txt"], "one.txt: 1 documents; the demo needs two"),
-        (["--instructions", "one.json"], "one.json: 1 instructions; the demo needs two"),
+        (["--corpus", "one.txt"], "one.txt: 1 document; the demo needs two"),
+        (["--instructions", "one.json"], "one.json: 1 instruction; the demo needs two"),
         (["--instructions", "one.txt"], "one.txt"),
         (["--base-tokenizer", "one.txt"], "one.txt"),
     ],

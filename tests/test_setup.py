@@ -1,4 +1,4 @@
-"""What `make setup` installs, and when it leaves the work to pip."""
+"""What `make setup` installs, and when it uses pip instead of uv."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_requirements(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> N
         assert name and version[0].isdigit() and "," not in version, "every dependency has a lowest version"
 
 
-def test_uv_does_as_pip_is_told(install: ModuleType) -> None:
+def test_settings_of_pip_are_passed_on_to_uv(install: ModuleType) -> None:
     listed = """
 :env:.cert='/etc/own.pem'
 :env:.index-url='https://mine.example/simple'
@@ -48,5 +48,5 @@ install.find-links='\\n/wheels\\n/more'
 
 
 @pytest.mark.parametrize("key", ["extra-index-url", "trusted-host", "no-index", "constraint", "proxy"])
-def test_what_uv_has_no_counterpart_for_is_left_to_pip(install: ModuleType, key: str) -> None:
+def test_settings_that_uv_lacks_mean_pip(install: ModuleType, key: str) -> None:
     assert install.counterparts(f"global.{key}='x'\n") is None

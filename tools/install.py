@@ -1,13 +1,13 @@
-"""Install what this project needs, itself apart, into the environment whose Python runs this.
+"""Install this project's dependencies into the environment of the Python that runs this.
 
     PYTHON tools/install.py [--oldest] [--upgrade] [--torch-index URL] [--pip] EXTRA...
 
-By uv, which on a busy machine took two minutes from an empty cache where pip took eighteen, and 7 seconds
-from a full one. By pip where uv is not to be had, fails, or would not do as the user's pip is told to: uv
-reads none of its settings, so those with a counterpart are handed on, and any other that matters leaves the
-work to pip.
+With uv where possible: on a busy machine it took two minutes from an empty cache, where pip took eighteen,
+and 7 seconds from a full one. With pip if uv is not available, fails, or cannot follow the user's
+configuration of pip: uv does not read it, so settings that uv has as well are passed on to it, and any other
+that matters means that pip is used.
 
-The project itself is left out: the Makefile builds it, and only when Rust has changed.
+The project itself is not installed: the Makefile builds it, and only when Rust has changed.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from pathlib import Path
 
 PIP = [sys.executable, "-m", "pip"]
 
-#: Settings of pip by their counterparts, as variables that uv reads.
-HANDED_ON = {
+#: Settings of pip that uv has as well, with the environment variables that set them for uv.
+PASSED_ON = {
     "index-url": "UV_DEFAULT_INDEX",
     "find-links": "UV_FIND_LINKS",
     "cert": "SSL_CERT_FILE",
     "timeout": "UV_HTTP_TIMEOUT",
     "default-timeout": "UV_HTTP_TIMEOUT",
 }
-#: Settings that do not decide what is installed, or from where.
-OF_NO_MATTER = {
+#: Settings of pip that do not affect what is installed, or from where.
+IRRELEVANT = {
     *("cache-dir", "disable-pip-version-check", "no-cache-dir", "no-color", "no-input", "prefer-binary"),
     *("progress-bar", "quiet", "require-virtualenv", "retries", "root-user-action", "user", "verbose"),
     *("break-system-packages", "no-python-version-warning", "no-warn-script-location"),
@@ -51,7 +51,7 @@ def main() -> None:
     args = parser.parse_args()
     wanted = requirements(args.extras)
     if args.oldest:
-        # What the tests are run with need not be old.
+        # The test tools need not be old.
         tests = [each for each in requirements(["dev"]) if each.startswith("pytest")]
         wanted = [*lowest(wanted), *tests]
     upgrade = ["--upgrade"] if args.upgrade else []
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def requirements(extras: Sequence[str]) -> list[str]:
-    """The requirements of the project and of the extras named, without their blanks."""
+    """The requirements of the project and of the named extras, without spaces."""
     project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
     wanted = list(project["dependencies"])
     for extra in extras:
@@ -77,48 +77,48 @@ def lowest(wanted: Sequence[str]) -> list[str]:
 
 
 def install(uv: tuple[str, dict[str, str]] | None, arguments: Sequence[str]) -> None:
-    """Install by uv, or else by pip, whose word is the last."""
+    """Install with uv; without it, or if it fails, with pip, and exit if pip fails as well."""
     if uv is not None:
         program, settings = uv
         command = [program, "pip", "install", "--python", sys.executable, *arguments]
         code = subprocess.run(command, env={**os.environ, **settings}).returncode
         if code == 0:
             return
-        if code < 0:  # a signal: whoever stops it does not want pip to go on
+        if code < 0:  # a signal: whoever stopped uv does not want pip to take over
             sys.exit(1)
-        sys.stderr.write("uv could not do it (see above); pip does it\n")
+        sys.stderr.write("uv failed (see above); trying pip\n")
     done = subprocess.run([*PIP, "install", *arguments])
     if done.returncode != 0:
         sys.exit(done.returncode)
 
 
 def find_uv() -> tuple[str, dict[str, str]] | None:
-    """uv and the variables by which it does as pip is told to, if both can be."""
+    """uv and the environment variables that pass pip's settings on; none if pip is to be used."""
     listed = subprocess.run([*PIP, "config", "list"], capture_output=True, text=True)
     settings = {} if listed.returncode else counterparts(listed.stdout)
     if listed.returncode or settings is None:
         return None
-    beside = Path(sys.executable).with_name("uv")
-    if not beside.exists() and not shutil.which("uv"):
-        # From the index that pip is told to use; nobody misses it where it cannot be had.
+    own = Path(sys.executable).with_name("uv")
+    if not own.exists() and not shutil.which("uv"):
+        # From the index that pip is set to use. That it fails is no error: pip does the work then.
         subprocess.run([*PIP, "install", "--quiet", "uv"], stderr=subprocess.DEVNULL)
-    program = str(beside) if beside.exists() else shutil.which("uv")
+    program = str(own) if own.exists() else shutil.which("uv")
     return (program, settings) if program else None
 
 
 def counterparts(listed: str) -> dict[str, str] | None:
-    """The variables for what `pip config list` prints; none if uv has no counterpart for a setting."""
+    """uv's variables for what `pip config list` prints; none if uv lacks one of the settings."""
     found: dict[str, str] = {}
     for line in listed.splitlines():
         name, _, value = line.partition("=")
         section, _, key = name.rpartition(".")
-        if section not in ("global", "install", ":env:") or key in OF_NO_MATTER:
+        if section not in ("global", "install", ":env:") or key in IRRELEVANT:
             continue
-        if key not in HANDED_ON:
+        if key not in PASSED_ON:
             return None
-        # Of several places the user's variables count most; pip lists them under both names.
-        if HANDED_ON[key] not in found or section == ":env:":
-            found[HANDED_ON[key]] = ",".join(str(ast.literal_eval(value)).split())
+        # Environment variables come before configuration files; pip lists both.
+        if PASSED_ON[key] not in found or section == ":env:":
+            found[PASSED_ON[key]] = ",".join(str(ast.literal_eval(value)).split())
     return found
 
 

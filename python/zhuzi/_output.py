@@ -14,9 +14,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from zhuzi._core import __version__
 from zhuzi._disk import fsync, naming_full_disk, new_file_mode, require_space, sha256
@@ -59,11 +60,13 @@ __all__ = [
     "new_file",
     "new_file_mode",
     "new_folder",
+    "read_state",
     "replace_folder",
     "require_free",
     "require_free_file",
     "require_replaceable",
     "require_space",
+    "write_state",
 ]
 
 
@@ -284,6 +287,27 @@ def replace_folder(made: Path, out: Path) -> None:
     fsync(out.absolute().parent)
     if old is not None:
         shutil.rmtree(old)
+
+
+def write_state(path: Path, facts: Mapping[str, object]) -> None:
+    """Write what is known of a folder that grows in place; a reader finds the old object or the new one."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.unlink(missing_ok=True)  # never written through, should it be a link
+    temporary.write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    fsync(temporary)
+    temporary.replace(path)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What `write_state` wrote; raises `OutputExistsError` if it is damaged."""
+    try:
+        held = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        held = None
+    if not isinstance(held, dict):
+        # --overwrite is no way out: what has lost its mark is not known as ours.
+        raise OutputExistsError(f"{path}: damaged; choose another output, or remove the folder yourself")
+    return held
 
 
 def _place(out: PathLike) -> Path:

@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import lzma
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from zhuzi import Tokenizer
 from zhuzi.errors import InputError, TrainingError
 from zhuzi.prompt import format_prompt
 from zhuzi.shards import Corpus
-from zhuzi.train.data import Blocks, PadRecords, Records, collate_blocks, read_records
+from zhuzi.train.data import Blocks, PadRecords, Records, checked, collate_blocks, open_records
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    return checked(open_records(path))
 
 
 def test_prompt_to_the_byte() -> None:
@@ -107,7 +112,7 @@ def test_bad_records_are_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(InputError, match=message) as raised:
-        list(read_records(path))
+        list(read(path))
     assert str(path) in str(raised.value)
 
 
@@ -124,7 +129,7 @@ def test_what_tuning_cannot_use_is_refused(tmp_path: Path, record: dict[str, Any
     path = tmp_path / "bad.json"
     path.write_text(json.dumps([{"instruction": "a", "output": "b", **record}]))
     with pytest.raises(InputError, match=message):
-        list(read_records(path))
+        list(read(path))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_other_shapes_are_named(tmp_path: Path, record: dict[str, Any], message:
     path = tmp_path / "other.json"
     path.write_text(json.dumps(record))
     with pytest.raises(InputError, match=message):
-        list(read_records(path))
+        list(read(path))
 
 
 def test_packed_files_folders_and_patterns(
@@ -158,10 +163,10 @@ def test_packed_files_folders_and_patterns(
     table = pyarrow.Table.from_pylist([{**record, "history": []}] * 3)
     parquet.write_table(table, folder / "c.parquet")
     (folder / "d.csv").write_text("instruction,output\n")
-    assert [len(list(read_records(folder / name))) for name in ("a.jsonl.gz", "b.json.xz", "c.parquet")] == [
+    assert [len(list(read(folder / name))) for name in ("a.jsonl.gz", "b.json.xz", "c.parquet")] == [
         2, 1, 3,
     ]  # fmt: skip
-    assert list(read_records(folder / "a*")) == [record] * 2
+    assert list(read(folder / "a*")) == [record] * 2
     records = Records([folder, folder / "b.json.xz"], Tokenizer.from_dir(model), 512)
     assert len(records) == 6 and [file.name for file in records.files] == [
         "a.jsonl.gz",
@@ -171,7 +176,7 @@ def test_packed_files_folders_and_patterns(
     assert "1 .csv" in caplog.text and "read once: 1 file" in caplog.text
     with pytest.raises(InputError, match="plain text holds no records"):
         (tmp_path / "a.txt").write_text(GOOD)
-        list(read_records(tmp_path / "a.txt"))
+        list(read(tmp_path / "a.txt"))
 
 
 def test_what_is_left_out_is_counted(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -196,13 +201,13 @@ def test_bad_bytes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(GOOD.encode() + b"\n\xff")
     with pytest.raises(InputError, match=r"line 2 .*not UTF-8"):
-        list(read_records(path))
+        list(read(path))
     with pytest.raises(InputError, match="no such file"):
-        list(read_records(tmp_path / "absent.json"))
+        list(read(tmp_path / "absent.json"))
 
 
 def test_lines_and_lists_are_the_same(tmp_path: Path) -> None:
     lines, listed = tmp_path / "a.jsonl", tmp_path / "a.json"
     lines.write_text(f"{GOOD}\r\n\n{GOOD}")
     listed.write_text(f" [{GOOD},{GOOD}]")
-    assert list(read_records(lines)) == list(read_records(listed)) == [json.loads(GOOD)] * 2
+    assert list(read(lines)) == list(read(listed)) == [json.loads(GOOD)] * 2

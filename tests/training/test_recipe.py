@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from zhuzi.errors import RecipeError
+from zhuzi.train import sft
 from zhuzi.train.base import adapt, count_parameters
 from zhuzi.train.recipe import SftRecipe, load_recipe, resolve_recipe
 
@@ -46,6 +48,17 @@ def test_published_shares(name: str) -> None:
         model = adapt(LlamaForCausalLM(config), recipe, tied=False)
     if trainable is not None:
         assert count_parameters(model) == (trainable, total)
+
+
+def test_what_can_be_read_only_once_is_refused(tmp_path: Path) -> None:
+    """Before the model, which is not there, is looked for."""
+    text = (RECIPES / "llama-7b-sft.yaml").read_text()
+    path, pipe = tmp_path / "recipe.yaml", tmp_path / "records.jsonl"
+    os.mkfifo(pipe)
+    for inputs, what in (('["-"]', "standard input"), ('"-"', "standard input"), (f"[{pipe}]", "a pipe")):
+        path.write_text(re.sub("instructions: .*", f"instructions: {inputs}", text))
+        with pytest.raises(RecipeError, match=f"instructions.*: {what} cannot be read again.*to a file"):
+            sft(path)
 
 
 def test_near_key_is_offered(tmp_path: Path) -> None:

@@ -37,15 +37,15 @@ def demo(
 ) -> None:
     """Teach a small English LLaMA Chinese, from vocabulary to chat, in a few minutes on a CPU.
 
-    Every step is the real one on small data; OUT/report.html shows what each did. After an interruption the
-    same command goes on where it stopped.
+    Every step is the real one on small data; OUT/report.html shows what each did. Run the same command again
+    to resume after an interruption.
     """
-    # Where cores are shared, threads that wait by spinning make small models several times slower. Read when
-    # torch is loaded.
+    # On shared cores, threads that spin while they wait make small models several times slower. OpenMP reads
+    # this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from zhuzi.demo import run_demo
 
-    logging.getLogger("zhuzi.train").setLevel(logging.WARNING)  # the report shows each step's loss
+    logging.getLogger("zhuzi.train").setLevel(logging.WARNING)  # the losses are in the report
     try:
         made = run_demo(
             out,
@@ -56,17 +56,19 @@ def demo(
             overwrite=overwrite,
             say=_say_now,
         )
-    except KeyboardInterrupt:
-        click.echo(f"{out}: the same command goes on where this one stopped", err=True)
+    except KeyboardInterrupt as stop:
+        # Without a note it was interrupted before its first step.
+        for note in getattr(stop, "__notes__", [f"{out}: no step was begun; run the same command again"]):
+            click.echo(note, err=True)
         raise
     say(
-        "{report}: the whole story; talk with the model: zhuzi chat --model {model}",
+        "{report}: what each step did; talk to the model: zhuzi chat --model {model}",
         report=made.report,
         model=made.model,
     )
 
 
 def _say_now(line: str) -> None:
-    """One line of progress, in a log file at once, too."""
+    """One line of progress, flushed, so that a log file has it at once."""
     click.echo(line)
     sys.stdout.flush()

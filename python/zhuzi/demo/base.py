@@ -1,4 +1,4 @@
-"""The demo's base model: a small LLaMA that reads a little English, so that growing it shows."""
+"""The demo's base model: a small LLaMA that has learnt some English, so that extending it shows."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _BATCH = 4  # sequences a step
 def make_base(
     tokenizer: Tokenizer, texts: Sequence[str], out: Path, *, steps: int, learning_rate: float, seed: int
 ) -> tuple[list[tuple[int, float]], float]:
-    """Train a LLaMA of 4 layers from nothing on `texts` and save it in fp16 with its tokenizer.
+    """Train a LLaMA of 4 layers from scratch on `texts` and save it in fp16 with its tokenizer.
 
-    Returns (step, loss) and the seconds it took. Every parameter trains here, which no step of the recipe
-    does; hence the loop.
+    Returns (step, loss in nats a token) and the seconds it took. Every parameter is trained, for which there
+    is no recipe; hence the loop.
     """
     started = time.monotonic()
     set_seed(seed)

@@ -16,12 +16,12 @@ from zhuzi.model.folder import ModelFolder
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.data import IGNORED, Records
 
-#: What the small models are asked to carry on, and to answer.
+#: Texts for the models to continue, and a question to answer.
 PROMPTS = {"english": "The old man walked to the", "chinese": "春天来了，", "question": "请介绍一下春天。"}
 
 
 def measured(path: Path, texts: Mapping[str, Split], *, seed: int, asks: bool) -> dict[str, Any]:
-    """Bits of a model on held-out text by language, and what it writes; with `asks` its answer, too."""
+    """A model's bits per byte on held-out text, by language, and a sample of each; with `asks` its answer."""
     folder = ModelFolder.open(path)
     live, tokenizer = folder.load(torch.float32), folder.tokenizer
     bits = {
@@ -46,7 +46,7 @@ def measured(path: Path, texts: Mapping[str, Split], *, seed: int, asks: bool) -
 
 
 def answer_loss(model: Path, file: Path) -> float:
-    """Mean loss (nats a token) of a model on the outputs of a file's records, prompts given."""
+    """Mean loss (nats a token) of a model on the outputs of a file's records, given their prompts."""
     folder = ModelFolder.open(model)
     records, live = Records([file], folder.tokenizer, settings.SEQUENCE_LENGTH), folder.load(torch.float32)
     total, tokens = 0.0, 0

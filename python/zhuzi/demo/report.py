@@ -26,7 +26,7 @@ _PACKAGES = ("zhuzi", "torch", "transformers", "peft", "bitsandbytes", "sentence
 
 
 def write_report(facts: dict[str, Any], path: Path) -> Path:
-    """Write the report of a demo's figures; pictures are inside it."""
+    """Write the report of a demo's figures, with its pictures inside."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (files(__package__) / name).read_text("utf-8")),
         autoescape=True,
@@ -81,7 +81,7 @@ def _bits_chart(measured: list[dict[str, Any]]) -> Figure:
 
 
 def _svg(figure: Figure) -> str:
-    """The picture as an SVG element; its text stays text, its ids are the same at each run."""
+    """The figure as an SVG element; text stays text, and ids are the same in every run."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "zhuzi"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

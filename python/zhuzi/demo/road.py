@@ -1,4 +1,4 @@
-"""`run_demo`: the whole road on a small sample, gone on with where a killed one stopped."""
+"""`run_demo`: the whole road on a small sample; one that was interrupted is resumed."""
 
 from __future__ import annotations
 
@@ -47,21 +47,23 @@ def run_demo(
 
     Donor vocabulary, merge, corpus, base model, extension, two stages of pre-training, merge, tuning, merge;
     Chinese and English are measured on text held out from all of it, before and after each stage. A few
-    minutes on two cores, in fp32 on a CPU. `say` is told what happens, a line a step.
+    minutes on two cores, in fp32 on a CPU. `say` is given a line for each step, and one for each kind of
+    thing in the inputs that the demo leaves out.
 
-    Called again after an interruption with the same arguments, it goes on where it stopped and finds the same
-    figures, but for the seconds; of a finished demo it returns the result.
+    Called again with the same arguments (but without `overwrite`), an interrupted demo resumes and finds the
+    same figures, except for the seconds; of a finished one the result is returned.
 
     Raises:
         OutputExistsError: `out` holds something else, a demo of other settings or inputs, or one that another
             process is running.
         InputError: fewer than two documents or instructions, or an input that cannot be read.
         Exception: what the steps raise; see their functions.
+        KeyboardInterrupt: with a note on how to resume, once there is something to resume.
     """
     out = Path(out)
     own = [path for path in (corpus, instructions, base_tokenizer) if path]
-    goes_on = require_usable(out, overwrite=overwrite, inputs=own)
-    say(f"{out}: {'looking at what is done there' if goes_on else 'a new demo; some minutes on a CPU'}")
+    known = require_usable(out, overwrite=overwrite, inputs=own)
+    say(f"{out}: {'checking which steps are done' if known else 'a new demo; a few minutes on a CPU'}")
     sample = Sample.read(
         Path(corpus) if corpus else None, Path(instructions) if instructions else None, base_tokenizer
     )
@@ -71,14 +73,22 @@ def run_demo(
         if state.finished:
             say(f"{out}: this demo is finished; nothing to do (start anew with --overwrite)")
         else:
-            _walk(state, sample, seed, say)
+            try:
+                _walk(state, sample, seed, say)
+            except KeyboardInterrupt as stop:
+                again = "the same command without --overwrite" if overwrite else "the same command again"
+                stop.add_note(f"{out}: interrupted; run {again} to resume")
+                raise
         return DemoResult(out / "report.html", out / "chinese-alpaca", state.facts)
 
 
 def _walk(state: State, sample: Sample, seed: int, say: Callable[[str], object]) -> None:
     """Do the steps that are not done."""
     if state.done:
-        say(f"{state.out}: goes on after the step {state.done[-1]!r}")
+        say(f"{state.out}: resumes after the step {state.done[-1]!r}")
+    state.facts["notes"] = sample.notes
+    for note in sample.notes:
+        say(note)
     # Torch and transformers, several seconds: only now that nothing is left to refuse.
     from zhuzi.demo.steps import STEPS, Road
 

@@ -1,15 +1,17 @@
-"""What the demo teaches: the sample written for this project, or the user's own files; a tenth held out."""
+"""What the demo learns from: the built-in sample, or the user's own files; a tenth is held out."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TypeVar
 
+from zhuzi._show import count
 from zhuzi.corpus.read import read_texts
 from zhuzi.errors import InputError
 from zhuzi.tokenizer import Tokenizer
@@ -17,10 +19,10 @@ from zhuzi.tokenizer import Tokenizer
 #: The example sentence of arXiv 2304.08177: 35 tokens with LLaMA's tokenizer, 16 with the merged one.
 EXAMPLE = "人工智能是计算机科学、心理学、哲学等学科融合的交叉学科。"
 
-#: Most bytes of text that are measured: a larger held-out part would take longer than the training.
+#: Measured is no more text than this: more would take longer than the training.
 MEASURED_BYTES = 16_000
 
-#: The name of what is not the user's.
+#: How the report names what comes with the package.
 BUILT_IN = "built-in sample"
 
 T = TypeVar("T")
@@ -28,11 +30,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Split:
-    """Documents to learn from, and documents nothing is learned from."""
+    """Documents to learn from, and held-out documents to measure on."""
 
     name: str
     train: list[str]
     held_out: list[str]
+    notes: list[str]
+    """What of the input was not read or left out, a line each."""
 
     @property
     def measured(self) -> list[str]:
@@ -49,7 +53,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Sample:
-    """All that the demo teaches."""
+    """All that the demo learns from."""
 
     zh: Split
     en: Split
@@ -58,6 +62,8 @@ class Sample:
     """Alpaca records to learn from."""
     held_records: list[dict[str, str]]
     records_name: str
+    records_notes: list[str]
+    """What of their input was not read or left out, a line each."""
     tokenizer: Tokenizer
     """The base's."""
 
@@ -66,24 +72,30 @@ class Sample:
         cls, corpus: Path | None, instructions: Path | None, base_tokenizer: str | Path | None
     ) -> Sample:
         """The user's files, or what is built in; `InputError` for too few or unreadable ones."""
-        from zhuzi.train.data import read_records
-
         zh, en = _documents(corpus, "zh.jsonl"), _documents(None, "en.jsonl")
         tokenizer = Tokenizer.from_sentencepiece(base_tokenizer or _built_in_tokenizer())
-        with as_file(files(__package__) / "data" / "instructions.json") as built_in:
-            records = list(read_records(instructions or built_in))
-        learnt, held = _hold_out(records, instructions or Path("the sample"), "instructions")
+        records, notes = _records(instructions)
+        learnt, held = _hold_out(records, instructions or Path("the sample"), "instruction")
         return cls(
             zh=zh,
             en=en,
             records=learnt,
             held_records=held,
             records_name=str(instructions or BUILT_IN),
+            records_notes=notes,
             tokenizer=tokenizer,
         )
 
+    @property
+    def notes(self) -> list[str]:
+        """What of the inputs is not used, a line each."""
+        return [
+            *(f"{self.zh.name}: {note}" for note in self.zh.notes),
+            *(f"{self.records_name}: {note}" for note in self.records_notes),
+        ]
+
     def checksums(self) -> dict[str, str]:
-        """SHA-256 (hex) of what was read, by the option that names it, wherever it lies."""
+        """SHA-256 (hex) of what was read, by the option that names it; paths do not count."""
         return {
             "corpus": _sha256([self.zh.train, self.zh.held_out, self.en.train, self.en.held_out]),
             "instructions": _sha256([self.records, self.held_records]),
@@ -111,8 +123,26 @@ def write_records(path: Path, records: Sequence[dict[str, str]]) -> Path:
 
 def _documents(path: Path | None, built_in: str) -> Split:
     with as_file(files(__package__) / "data" / built_in) as sample:
-        texts = [text for text in read_texts([path or sample]) if text.strip()]
-    return Split(str(path or BUILT_IN), *_hold_out(texts, path or Path(built_in), "documents"))
+        reader = read_texts([path or sample])
+        read = list(reader)
+    texts, notes = [text for text in read if text.strip()], reader.notes()
+    if blank := len(read) - len(texts):
+        notes.append(f"left out: {count(blank, 'document')} of white space only")
+    return Split(str(path or BUILT_IN), *_hold_out(texts, path or Path(built_in), "document"), notes)
+
+
+def _records(path: Path | None) -> tuple[list[dict[str, str]], list[str]]:
+    """The records that teach something, with the keys that tuning reads, and notes on all else."""
+    from zhuzi.train.alpaca import KEYS, unread_keys
+    from zhuzi.train.data import checked, open_records, record_notes
+
+    with as_file(files(__package__) / "data" / "instructions.json") as sample:
+        reader = open_records(path or sample)
+        read = list(checked(reader))
+    unread = Counter(key for record in read for key in unread_keys(record))
+    full = [record for record in read if record["output"].strip()]
+    records = [{key: value for key, value in record.items() if key in KEYS} for record in full]
+    return records, [*reader.notes(), *record_notes(len(read) - len(full), unread)]
 
 
 def _sha256(value: object) -> str:
@@ -123,7 +153,7 @@ def _hold_out(items: list[T], where: Path, what: str) -> tuple[list[T], list[T]]
     """Every tenth item is held out; of fewer than ten, the last."""
     if len(items) < 2:
         raise InputError(
-            f"{where}: {len(items)} {what}; the demo needs two, one to learn from and one to measure on"
+            f"{where}: {count(len(items), what)}; the demo needs two, one to learn from and one to measure on"
         )
     held = set(range(9, len(items), 10)) or {len(items) - 1}
     return (

@@ -1,7 +1,7 @@
-"""What the small runs of the demo are set to.
+"""The settings of the demo's small runs.
 
-Learning rates are far above the published ones: a model this small, trained this shortly, needs them. A
-checkpoint comes every ten to twenty seconds on two cores, so that a killed demo loses no more.
+Learning rates are far above the published ones: so small a model, trained so briefly, needs them. On two
+cores a checkpoint is written every ten to twenty seconds; a killed demo loses no more than that.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""The demo's folder: what the demo was asked for, which steps are done, and what they found.
+"""The demo's folder: its settings, the steps that are done, and their figures.
 
 OUT/demo.json   the settings, first; then the figures of each finished step, written whole after each
-OUT/.lock       held (flock) by the process that works there
+OUT/.lock       held (flock) by the process that runs the demo
 
-What a killed step left is removed before the step is done again, but for training runs and the corpus, which
-go on by themselves. A demo whose last step is done is finished.
+What a killed step left is removed before the step is done again, except training runs and the corpus, which
+resume by themselves. A demo whose last step is done is finished: nothing in it is touched.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi import __version__
-from zhuzi._disk import fsync
-from zhuzi._output import new_folder, require_free
+from zhuzi._lock import locked
+from zhuzi._output import new_folder, read_state, require_free, write_state
 from zhuzi.errors import OutputExistsError
 
 #: The step that ends a demo.
 LAST = "report"
+
+#: What the steps put into the folder through `zhuzi._output`, which works in hidden folders beside each.
+MADE = (
+    *("donor.model", "base-tokenizer", "tokenizer", "base", "extended"),
+    *("stage1", "stage2", "sft", "chinese-llama", "chinese-alpaca"),
+)
+_LEFT_OVER = re.compile(rf"\.({'|'.join(map(re.escape, MADE))})\.[a-z0-9_]{{8}}\.(partial|old)")
 
 
 @dataclass(frozen=True)
@@ -49,53 +55,49 @@ class State:
     def step(self, name: str, makes: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield the figures for a step to add its own to; they are kept when the block ends well.
 
-        `makes` are the files and folders of the step that cannot be gone on with.
+        `makes` are the files and folders of the step that it cannot resume.
         """
-        for path in (self.out / made for made in makes):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        for made in makes:
+            _remove(self.out / made)
         began = time.monotonic()
         yield self.facts
         self.facts["steps"][name] = time.monotonic() - began
         self.facts["seconds"] = sum(self.facts["steps"].values())
-        _write(self.out, self.facts)
+        write_state(self.out / "demo.json", self.facts)
 
 
 @contextmanager
 def open_state(
     out: Path, settings: Mapping[str, Any], *, overwrite: bool, inputs: Sequence[str | Path]
 ) -> Iterator[State]:
-    """Hold the folder `out` for the block, new or with what a demo of these very settings has done in it.
+    """Hold the folder `out` for the block: a new demo, or one of the same settings to resume.
 
     Raises:
         OutputExistsError: it holds something else, or a demo of other settings (the first that differs is
-            named), or another process works there.
+            named), or another process runs a demo there.
     """
     settings = {"zhuzi": __version__, **settings}
     known = _is_demo(out)
     with ExitStack() as held:
         if known:
-            held.enter_context(_locked(out))
+            held.enter_context(locked(out, "runs a demo"))
         if known and not overwrite:
-            facts = _read(out)
+            facts = read_state(out / "demo.json")
             _require_same(out, facts.get("settings", {}), settings)
-            for left in out.glob(".*"):  # what a killed step was writing
-                if left.name != ".lock":
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            if LAST not in facts["steps"]:
+                _remove_left_over(out)
         else:
             facts = {"seed": settings["seed"], "settings": settings, "steps": {}, "seconds": 0.0}
             with new_folder(out, overwrite=overwrite, inputs=inputs) as made:
-                held.enter_context(_locked(made))
-                _write(made, facts)
+                held.enter_context(locked(made, "runs a demo"))
+                write_state(made / "demo.json", facts)
         yield State(out, facts)
 
 
 def require_usable(out: Path, *, overwrite: bool, inputs: Sequence[str | Path]) -> bool:
-    """Whether `out` holds a demo to go on with; `OutputExistsError` where neither that nor a new one can be.
+    """Whether `out` holds a demo to resume; `OutputExistsError` where neither that nor a new one can be.
 
-    Looks at no input, so that an output that cannot be is refused at once.
+    No input is read, so that a folder that cannot be used is refused at once.
     """
     known = _is_demo(out)
     if overwrite or not known:
@@ -119,33 +121,16 @@ def _require_same(out: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -
     )
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold FOLDER/.lock. The system lets go of it when the process ends, however it ends."""
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputExistsError(
-                f"{folder}: another process runs a demo there; wait for it, or choose another --out"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
+def _remove_left_over(out: Path) -> None:
+    """Remove what a killed step was writing. Links and other hidden names, as .git, are the user's."""
+    for path in out.iterdir():
+        if path.is_dir() and not path.is_symlink() and _LEFT_OVER.fullmatch(path.name):
+            _remove(path)
 
 
-def _read(out: Path) -> dict[str, Any]:
-    try:
-        read: dict[str, Any] = json.loads((out / "demo.json").read_bytes())
-        return read
-    except ValueError:
-        raise OutputExistsError(
-            f"{out / 'demo.json'}: damaged; choose another --out, or start anew with --overwrite"
-        ) from None
-
-
-def _write(out: Path, facts: Mapping[str, Any]) -> None:
-    temporary = out / ".demo.json"
-    temporary.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    fsync(temporary)
-    temporary.replace(out / "demo.json")
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The steps of the road: each one the package's own function, as a user would call it, and its figures."""
+"""The steps of the road: each calls the package's own function, as a user would, and keeps its figures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _WHOLE = ["embed_tokens", "lm_head"]
 
 @dataclass(frozen=True)
 class Road:
-    """What every step is given: the demo's folder, what it teaches, and whom to tell."""
+    """What every step is given."""
 
     out: Path
     sample: sample.Sample
@@ -51,18 +51,18 @@ class Road:
 
 @dataclass(frozen=True)
 class Step:
-    """One step; a title begins a new number in what the user is told."""
+    """One step; one with a title begins a new number in the lines of progress."""
 
     name: str
     work: Callable[[Road, Facts], str | None]
-    """Does the step, adds its figures, and may return a line that tells the outcome."""
+    """Does the step, adds its figures, and may return a line with the outcome."""
     title: str = ""
     makes: tuple[str, ...] = ()
-    """What it writes and cannot go on with when it was killed; training runs and the corpus can."""
+    """What it writes and cannot resume after it was killed; training runs and the corpus can."""
 
 
 def train_donor(road: Road, facts: Facts) -> None:
-    """A donor with a piece for every ten characters, 4,000 at most, or what the text can give."""
+    """A donor with a piece for every ten characters, 4,000 at most, or as many as the text allows."""
     zh, out = road.sample.zh, road.out / "donor.model"
     road.train_file.parent.mkdir(exist_ok=True)
     sample.write_jsonl(road.train_file, zh.train)
@@ -74,7 +74,7 @@ def train_donor(road: Road, facts: Facts) -> None:
         if error.limit is None:
             raise
         fitting = error.limit if error.limit < size else error.limit * 5 // 4
-        road.say(f"     {error}; taking {fitting:,}")
+        road.say(f"     {error}; using {fitting:,}")
         train_vocab([road.train_file], out, vocab_size=fitting)
 
 
@@ -117,7 +117,7 @@ def encode(road: Road, facts: Facts) -> None:
 
 
 def train_base(road: Road, facts: Facts) -> None:
-    """A small model that has read a little English."""
+    """A small model that has learnt some English."""
     facts |= {"device": str(device()), "threads": torch.get_num_threads()}
     losses, seconds = make_base(
         road.sample.tokenizer, road.sample.en.train, road.out / "base", seed=road.seed, **settings.BASE
@@ -186,7 +186,7 @@ def _train(road: Road, facts: Facts, name: str, run: Callable[[Path], TrainRepor
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False), "utf-8")
     report = run(path)
-    # A finished run needs none of its checkpoints; they are more than half of the demo's bytes.
+    # A finished run does not need its checkpoints; they are more than half of the demo's bytes.
     shutil.rmtree(report.output / "checkpoints", ignore_errors=True)
     facts.setdefault("stages", {})[name] = {
         "recipe": recipe,
@@ -211,7 +211,7 @@ def merge(road: Road, facts: Facts, *, name: str, base: str, adapter: str, made:
 
 
 def measure(road: Road, facts: Facts, *, name: str, model: str, asks: bool = False) -> str:
-    """A model on text nothing was learned from, and what it writes."""
+    """A model on held-out text, and samples of what it writes."""
     found = measured(
         road.out / model, {"zh": road.sample.zh, "en": road.sample.en}, seed=road.seed, asks=asks
     )
@@ -221,7 +221,7 @@ def measure(road: Road, facts: Facts, *, name: str, model: str, asks: bool = Fal
 
 
 def measure_answers(road: Road, facts: Facts) -> None:
-    """What tuning did to the answers to instructions nothing was learned from."""
+    """What tuning did to the answers to held-out instructions."""
     file = sample.write_records(road.out / "data" / "instructions-held-out.json", road.sample.held_records)
     facts["instructions"] = {
         "source": road.sample.records_name,
@@ -233,7 +233,7 @@ def measure_answers(road: Road, facts: Facts) -> None:
 
 
 def report(road: Road, facts: Facts) -> None:
-    """The page that shows it all."""
+    """The report page."""
     facts["prompts"] = PROMPTS
     write_report(facts, road.out / "report.html")
 
@@ -245,7 +245,7 @@ _SECOND_MERGE = partial(
     merge, name="tuning", base="chinese-llama", adapter="sft/adapter", made="chinese-alpaca"
 )
 
-#: The road. Titles may name what `str.format` is given in `zhuzi.demo.road`.
+#: The road. Titles are filled in by `str.format` in `zhuzi.demo.road`.
 STEPS = (
     Step(
         "donor",
@@ -263,11 +263,11 @@ STEPS = (
     Step(
         "base model",
         train_base,
-        "base model: {base[steps]} steps of English from nothing",
+        "base model: {base[steps]} steps of English from scratch",
         makes=("base",),
     ),
     Step("base model measured", partial(measure, name="base model", model="base")),
-    Step("extended", extend, "model: grow it to the new vocabulary", makes=("extended",)),
+    Step("extended", extend, "model: extend it to the new vocabulary", makes=("extended",)),
     Step("extended measured", partial(measure, name="extended", model="extended")),
     Step(
         "stage 1",

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhuzi._show import count
-from zhuzi.corpus.read import RecordReader
-from zhuzi.corpus.read import read_records as corpus_records
+from zhuzi.corpus.read import RecordReader, read_records
 from zhuzi.errors import InputError, MismatchError, TrainingError
 from zhuzi.prompt import format_prompt
 from zhuzi.shards import Corpus
@@ -95,7 +94,7 @@ class Records:
         self.unread_keys: Counter[str] = Counter()  # records that have it, by key
         reader = open_records(inputs)
         self.files = [Path(file) for file, _ in reader.files]
-        for record in _checked(reader):
+        for record in checked(reader):
             self._add(record, tokenizer, length)
         for line in [*reader.notes(), *self.notes(length)]:
             warn(line)
@@ -125,14 +124,9 @@ class Records:
         notes = []
         if self.left_out:
             notes.append(f"{count(self.left_out, 'record')} left out: the prompt fills the {length:,} tokens")
-        if self.empty_outputs:
-            notes.append(f"{count(self.empty_outputs, 'record')} left out: the output is empty")
         if self.cut:
             notes.append(f"{count(self.cut, 'record')} cut: the output ends beyond the {length:,} tokens")
-        if self.unread_keys:
-            keys = ", ".join(f"{key} ({records:,})" for key, records in self.unread_keys.most_common(8))
-            notes.append(f"keys that tuning does not read, with their records: {keys}")
-        return notes
+        return notes + record_notes(self.empty_outputs, self.unread_keys)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -167,30 +161,45 @@ class PadRecords:
         }
 
 
-def read_records(inputs: Path | Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """The Alpaca records of files, folders and patterns, in order.
+def record_notes(empty_outputs: int, unread: Counter[str]) -> list[str]:
+    """What of Alpaca records teaches nothing, a line each; `unread` counts the records that have a key."""
+    notes = []
+    if empty_outputs:
+        notes.append(f"{count(empty_outputs, 'record')} left out: the output is empty")
+    if unread:
+        keys = ", ".join(f"{key} ({records:,})" for key, records in unread.most_common(8))
+        notes.append(f"keys that tuning does not read, with their records: {keys}")
+    return notes
+
+
+def open_records(inputs: Path | Sequence[Path]) -> RecordReader:
+    """The reader of files, folders and patterns, whose `notes()` tell what it left out.
 
     Read are JSON Lines and JSON arrays (`.jsonl`, `.ndjson`, `.json`, each also packed), Parquet and Arrow.
 
     Raises:
-        InputError: an input that is not there, of a kind that holds no records, or without any; a record that
-            is none of Alpaca's (file and place named).
+        InputError: an input that is not there, or of a kind that holds no records.
     """
-    yield from _checked(open_records(inputs))
-
-
-def open_records(inputs: Path | Sequence[Path]) -> RecordReader:
-    """The reader of `inputs`; raises `InputError` for one that cannot be read."""
     inputs = [inputs] if isinstance(inputs, Path) else inputs
     try:
-        return corpus_records(inputs)
+        return read_records(inputs)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file; name a file or folder of Alpaca records") from None
     except ValueError as error:
         raise InputError(str(error)) from error
 
 
-def _checked(reader: RecordReader) -> Iterator[dict[str, Any]]:
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The Alpaca records of a file, in order; raises as `open_records` and `checked` do."""
+    return checked(open_records(path))
+
+
+def checked(reader: RecordReader) -> Iterator[dict[str, Any]]:
+    """The Alpaca records of a reader, in order.
+
+    Raises:
+        InputError: there are none, or one is none of Alpaca's (file and place named).
+    """
     empty = True
     for record, place in reader:
         empty = False

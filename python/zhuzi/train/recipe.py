@@ -44,8 +44,18 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 # Left to itself, pydantic takes `true` for 1, and YAML has .inf and .nan.
 _Whole = Annotated[int, Field(strict=True)]
 _Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_bool)]
+
+
+def _kept(path: Path) -> Path:
+    for it, is_read_once in (("standard input", str(path) == "-"), ("a pipe", path.is_fifo())):
+        if is_read_once:
+            raise ValueError(f"{it} cannot be read again when the run resumes; write it to a file")
+    return path
+
+
 # Expanded here, once: whatever reads the recipe sees one path.
 _Path = Annotated[Path, AfterValidator(expand)]
+_Kept = Annotated[_Path, AfterValidator(_kept)]
 
 
 class _Frozen(BaseModel):
@@ -127,7 +137,7 @@ class SftRecipe(Recipe):
     """Instruction tuning on Alpaca records."""
 
     task: Literal["sft"]
-    instructions: tuple[_Path, ...] = Field(min_length=1)  # files, folders, patterns
+    instructions: tuple[_Kept, ...] = Field(min_length=1)  # files, folders, patterns
 
     @property
     def data(self) -> tuple[Path, ...]:

@@ -15,9 +15,7 @@ its report, and comes back if the new one fails before that.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,7 +24,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zhuzi._output import naming_full_disk, new_file_mode, require_free
+from zhuzi._lock import locked
+from zhuzi._output import naming_full_disk, new_file_mode, read_state, require_free, write_state
 from zhuzi._process import is_main
 from zhuzi._show import Report, count
 from zhuzi.errors import OutputExistsError
@@ -143,7 +142,7 @@ class Run:
         there, is_run = run.path.exists() and any(run.path.iterdir()), run._is_begun
         with naming_full_disk(run.path), ExitStack() as held:
             if is_run:
-                held.enter_context(_locked(run.path))
+                held.enter_context(locked(run.path, "trains"))
             if is_run and not overwrite:
                 run._require_same(facts)
                 yield run
@@ -158,7 +157,7 @@ class Run:
     @property
     def _is_begun(self) -> bool:
         known = self.path / "run.json"
-        return known.is_file() and "recipe" in _read(known)  # else another program's
+        return known.is_file() and "recipe" in read_state(known)  # else another program's
 
     def _require_free(self, folder: ModelFolder, *, overwrite: bool, source: Path | None) -> None:
         """Raise `OutputExistsError` unless the folder is free, or holds a run that is only to be resumed."""
@@ -167,7 +166,7 @@ class Run:
             require_free(self.path, overwrite=overwrite, inputs=inputs)
 
     def _require_same(self, facts: Mapping[str, Any]) -> None:
-        key = _first_difference(_read(self.path / "run.json"), facts)
+        key = _first_difference(read_state(self.path / "run.json"), facts)
         if key is not None:
             raise OutputExistsError(
                 f"{self.path}: holds a run whose {key} differs; choose another output, or start anew with "
@@ -180,7 +179,7 @@ class Run:
         place.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
         try:
-            held.enter_context(_locked(made))
+            held.enter_context(locked(made, "trains"))
             write_json(made / "run.json", facts)
             (made / "checkpoints").mkdir()
             made.chmod(place.stat().st_mode & 0o777 if place.exists() else new_file_mode(0o777))
@@ -233,7 +232,7 @@ class Run:
         if overwrite or not path.is_file():
             return None
         tell(f"{self.path}: this run is finished; nothing to do (start anew with --overwrite)")
-        read = _read(path)
+        read = read_state(path)
         del read["share"]
         for key in ("losses", "learning_rates"):
             read[key] = [(step, value) for step, value in read[key]]
@@ -242,23 +241,8 @@ class Run:
     def finish(self, report: TrainReport) -> None:
         """Write the report, which ends the run."""
         facts = {**asdict(report), "share": report.share, "result": report.result.name}
-        _write_whole(self.path / "report.json", {k: v for k, v in facts.items() if k != "output"})
+        write_state(self.path / "report.json", {k: v for k, v in facts.items() if k != "output"})
         self.settle()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold FOLDER/.lock, or raise `OutputExistsError`. The system lets go of it when the process ends."""
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputExistsError(
-                f"{folder}: another process trains there; wait for it, or choose another output"
-            ) from None
-        except OSError as error:  # a file system without locks
-            warn(f"{folder}: cannot be locked ({error.strerror}); start no second run there")
-        yield
 
 
 def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
@@ -271,21 +255,3 @@ def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | N
         name = next(name for name in {**now, **before} if now.get(name) != before.get(name))
         return f"{name} ({json.dumps(before.get(name))} there, {json.dumps(now.get(name))} now)"
     return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        read: dict[str, Any] = json.loads(path.read_bytes())
-        return read
-    except ValueError:
-        raise OutputExistsError(
-            f"{path}: damaged; choose another output, or remove the run's folder yourself"
-        ) from None
-
-
-def _write_whole(path: Path, value: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    write_json(temporary, value)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
