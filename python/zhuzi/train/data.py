@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhuzi._show import count
-from zhuzi.corpus.read import RecordReader, read_records
+from zhuzi.corpus import read
+from zhuzi.corpus.read import RecordReader
 from zhuzi.errors import InputError, MismatchError, TrainingError
 from zhuzi.prompt import format_prompt
 from zhuzi.shards import Corpus
@@ -182,7 +183,7 @@ def open_records(inputs: Path | Sequence[Path]) -> RecordReader:
     """
     inputs = [inputs] if isinstance(inputs, Path) else inputs
     try:
-        return read_records(inputs)
+        return read.read_records(inputs)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file; name a file or folder of Alpaca records") from None
     except ValueError as error:
