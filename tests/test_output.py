@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -251,6 +252,15 @@ def test_locks_of_a_failed_encoding_are_no_content(tmp_path: Path) -> None:
     write(tmp_path / "zh" / ".lock", "theirs")
     with pytest.raises(OutputExistsError, match="was not written by zhuzi"):
         require_free(tmp_path / "zh", overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "sub/x", "my.json", ".git/config"])
+def test_what_a_user_put_into_a_folder_of_ours_stays(name: str, merged: Path, tmp_path: Path) -> None:
+    shutil.copytree(merged, tmp_path / "ours")
+    require_free(tmp_path / "ours", overwrite=True)
+    write(tmp_path / "ours" / name, "mine")
+    with pytest.raises(OutputExistsError, match="which zhuzi did not write"):
+        require_free(tmp_path / "ours", overwrite=True)
 
 
 def test_json_with_our_name_in_it_is_not_ours(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,23 @@ MARKS = {
 }
 
 _LOCKS = {".lock", ".lock-plan"}
+
+#: Names that stand in folders of ours. With any other a user has put something there.
+_NAMES = (
+    # Tokenizers, models, adapters
+    *("tokenizer.model", "added_tokens.json", "tokenizer_config.json", "tokenizer.json", "zhuzi.json"),
+    *("config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json"),
+    *("adapter_config.json", "chat_template.jinja", "special_tokens_map.json"),
+    # Corpora and their exports
+    *("manifest.json", "plan.json", "run.json", "rejects.jsonl", "shard-*", ".commits", ".lock*", ".tmp-*"),
+    *("*.arrow", "*.ds", "*.ds.index", "state.json", "dataset_info.json"),
+    # Training runs
+    *("checkpoints", "model", "adapter", "log.jsonl", "report.json", "*.tmp"),
+    # The demo
+    *("data", "donor.model*", "base-tokenizer", "tokenizer", "corpus", "base", "extended", "recipes"),
+    *("stage1", "stage2", "sft", "chinese-llama", "chinese-alpaca", "report.html", "demo.json"),
+    *(".*.partial", ".*.old", ".demo.json"),
+)
 
 #: Ending of the record beside a file that cannot carry a mark itself.
 RECORD = ".zhuzi.json"
@@ -117,6 +135,12 @@ def _require_ours(out: PathLike, place: Path) -> None:
             f"{out}: was not written by zhuzi, so --overwrite leaves it alone; choose another folder, or "
             "remove it yourself"
         )
+    for path in sorted(place.iterdir()):
+        if not any(fnmatchcase(path.name, name) for name in _NAMES):
+            raise OutputExistsError(
+                f"{out}: holds {path.name}, which zhuzi did not write and --overwrite would remove; move it "
+                "elsewhere, or choose another folder"
+            )
 
 
 def require_free_file(
