@@ -1,4 +1,4 @@
-"""Why characters are spelled in bytes and pieces never used."""
+"""Why characters are spelled in bytes and pieces are unused."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def test_why_a_new_piece_is_never_used(eos: bool, texts: list[str], merged: Path
     assert set(found.absent_new) == set(found.unused_new) - set(occurring)
     assert found.absent_new
     piece, n = found.cut_otherwise[0]
-    assert f"never used, though their text is: {len(occurring):,} new piece" in found.text()
-    assert f"Most frequent: {piece} {n:,}" in found.text()
-    assert "for their text is not in the corpus" in found.text()
+    assert f"unused, text present but split differently: {len(occurring):,} new piece" in found.text()
+    assert f"most frequent: {piece} {n:,}" in found.text()
+    assert "unused, text not in the corpus: " in found.text()
 
 
 def test_a_long_text_is_searched_in_parts(merged: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_progress_and_what_the_command_shows(texts: list[str], merged: Path, tmp
     assert found.text() in shown.output
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "Most frequent characters without a piece" in page
-    assert "never used, though their text is in the corpus" in page
+    assert "unused, text present but split differently" in page
     assert np.isclose(found.characters_a_token, found.characters / found.tokens)
 
 

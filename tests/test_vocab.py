@@ -100,7 +100,7 @@ def test_tokens_beside_the_base_move_behind_the_new_pieces(
     made = zhuzi.merge_vocab(base, given, tmp_path / "out", add_tokens=["[PAD]", "<|im_end|>", "</s>"])
     size = made.base_size + made.appended
     assert made.moved == {"<|im_end|>": (32_000, size), "<|im_start|>": (32_001, size + 1)}
-    assert "<extra> left out" in made.notes[0]
+    assert made.notes == ("added tokens of the donor left out, as they are no pieces: <extra>",)
     assert made.already == {"<|im_end|>": size, "</s>": 2}
     record = json.loads((made.folder / "zhuzi.json").read_text())
     assert record["moved_tokens"]["<|im_start|>"] == {"from": 32_001, "to": size + 1}
@@ -145,8 +145,8 @@ def test_symbols_of_a_donor_stay_symbols(
     kinds = {piece.text: piece.kind for piece in ours.pieces()}
     assert set(made.user_defined) == {"<sep>", "春天", "<a b>", "[PAD]"}
     assert all(kinds[symbol] == "USER_DEFINED" for symbol in made.user_defined)
-    assert "[X]" in made.overruled and kinds["[X]"] == "CONTROL"
-    assert set(made.left_out) == {"<ctl>", "<pad>"}
+    assert "[X]" in made.kept_as_in_base and kinds["[X]"] == "CONTROL"
+    assert (set(made.left_out_pieces), made.left_out) == ({"<ctl>", "<pad>"}, 2)
     peer = sentencepiece.SentencePieceProcessor(model_file=str(made.folder / "tokenizer.model"))
     texts = ["春<sep>天[X]", "<sep><sep>春天春天", "a<sep> the <sep>", "在春天里<a b>散步", "", "<sep"]
     texts += [f"{text[:200]}<sep>{text[200:400]}春天" for text in chinese_texts[:40]]

@@ -99,9 +99,10 @@ def require_free(out: PathLike, *, overwrite: bool, inputs: Sequence[PathLike] =
         return
     _require_no_input_in(out, _place(out), inputs)
     if not overwrite:
-        raise OutputExistsError(
-            f"{out}: already holds something; choose another folder, or replace it with --overwrite"
-        )
+        mend = "choose another folder"
+        if _is_ours(_place(out)):
+            mend += ", or replace it with --overwrite"
+        raise OutputExistsError(f"{out}: already holds something; {mend}")
     _require_ours(out, _place(out))
 
 
@@ -129,8 +130,12 @@ def _require_no_input_in(out: PathLike, place: Path, inputs: Sequence[PathLike])
             raise OutputExistsError(f"{out}: holds {path}, which is read here; choose another folder")
 
 
+def _is_ours(place: Path) -> bool:
+    return any(keys <= _object(place / name).keys() for name, keys in MARKS.items())
+
+
 def _require_ours(out: PathLike, place: Path) -> None:
-    if not any(keys <= _object(place / name).keys() for name, keys in MARKS.items()):
+    if not _is_ours(place):
         raise OutputExistsError(
             f"{out}: was not written by zhuzi, so --overwrite leaves it alone; choose another folder, or "
             "remove it yourself"
@@ -162,9 +167,10 @@ def require_free_file(
         if not path.is_file():
             raise OutputExistsError(f"{out}{ending}: is no regular file; name the file to write")
         if not overwrite:
-            raise OutputExistsError(
-                f"{out}{ending}: already there; choose another name, or replace it with --overwrite"
-            )
+            mend = "choose another name"
+            if _is_marked(path) or path.name in _recorded(_record(place)):
+                mend += ", or replace it with --overwrite"
+            raise OutputExistsError(f"{out}{ending}: already there; {mend}")
     for ending in there:
         path = place.with_name(place.name + ending)
         if not (_is_marked(path) or _is_recorded(path, _record(place))):

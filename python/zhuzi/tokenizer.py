@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from zhuzi import _core
-from zhuzi._ids import many_sequences, one_sequence, why_refused
-from zhuzi.added_tokens import (
+from zhuzi._added_tokens import (
     ADDED_TOKENS_FILE,
     CONFIG_FILE,
     FAST_FILE,
@@ -22,6 +21,8 @@ from zhuzi.added_tokens import (
     made_from_sentencepiece,
     read_added_tokens,
 )
+from zhuzi._ids import many_sequences, one_sequence, why_refused
+from zhuzi._json import write_json
 from zhuzi.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 #: Bytes of each thread's cache of segments, unless others are asked for. More gain little on real text.
 CACHE_BYTES = _core.CACHE_BYTES
-TOKENIZER_FILES = (MODEL_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, FAST_FILE)
 
 # The `tokenizers` library turns scores into unique ranks, which gives other ids wherever scores tie (88 % of
 # documents on the merged vocabulary). It reads this file first and refuses it with the version's text, so
@@ -156,11 +156,11 @@ class Tokenizer:
         first = self.vocab_size - len(self._added)
         added = {token: first + i for i, token in enumerate(self._added)}
         if added:
-            _write_json(folder / ADDED_TOKENS_FILE, added)
+            write_json(folder / ADDED_TOKENS_FILE, added)
         else:
             (folder / ADDED_TOKENS_FILE).unlink(missing_ok=True)
-        _write_json(folder / CONFIG_FILE, self._config(added))
-        _write_json(folder / FAST_FILE, _GUARD)
+        write_json(folder / CONFIG_FILE, self._config(added))
+        write_json(folder / FAST_FILE, _GUARD)
 
     def _config(self, added: dict[str, int]) -> dict[str, object]:
         # Named explicitly, also where they are the library's defaults: a default that changes with a
@@ -370,7 +370,3 @@ def available_cores() -> int:
 
 def _rebuild(model: bytes, added: Sequence[str], cache_bytes: int) -> Tokenizer:
     return Tokenizer(model, added_tokens=added, cache_bytes=cache_bytes)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from tiny import CHINESE, append_pieces
 from transformers import AutoModelForCausalLM
 
 from zhuzi import Tokenizer
+from zhuzi.cli import cli
 from zhuzi.errors import InputError, MismatchError, OutputExistsError, ZhuziError
 from zhuzi.model.extend import extend_model
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
@@ -152,9 +154,56 @@ def test_a_token_without_a_row(make_model: Callable[..., Path], new_tokenizer: P
         ModelFolder.open(base).require_rows()
     report = extend_model(base, new_tokenizer, tmp_path / "out")
     assert (report.new_rows, report.initialised, report.left_out) == (410, 10, ("<pad>",))
+    assert report.no_row == {}
+    command = ["model", "extend", "--model", str(base), "--tokenizer", str(base)]
+    said = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "said")])
+    assert said.exit_code == 0
     own = extend_model(base, base, tmp_path / "own")  # as the message says
     assert (own.new_rows, own.initialised, own.left_out) == (401, 1, ())
+    old = Tokenizer.from_dir(base)
+    parts = tuple(map(old.id_to_token, old.encode_piece("<pad>")))
+    assert own.no_row == {"<pad>": parts}
+    line = "'<pad>' had no row in the base; it starts as the mean of the rows of "
+    assert line + ", ".join(map(repr, parts)) in said.stdout.splitlines()
     ModelFolder.open(tmp_path / "own").require_rows()
+
+
+@pytest.mark.parametrize("eos", [401, [401, 2]])
+def test_ids_that_the_base_names_stay(
+    make_model: Callable[..., Path], tmp_path: Path, eos: int | list[int]
+) -> None:
+    """A ChatML base whose tokens do not move: <|im_end|> ends a text, <pad> pads it."""
+    base = make_model(tmp_path / "base", rows=402)
+    (base / "added_tokens.json").write_text(json.dumps({"<pad>": 400, "<|im_end|>": 401}))
+    config = json.loads((base / "config.json").read_text())
+    named = {"eos_token_id": eos, "pad_token_id": 400}
+    (base / "config.json").write_text(json.dumps({**config, "bos_token_id": None, **named}))
+    extend_model(base, base, tmp_path / "out", pad_to_multiple=64)
+    made = AutoModelForCausalLM.from_pretrained(tmp_path / "out").config
+    assert (made.vocab_size, made.bos_token_id, made.eos_token_id, made.pad_token_id) == (448, 1, eos, 400)
+
+
+def test_ids_that_are_no_tokens_are_replaced(
+    make_model: Callable[..., Path], new_tokenizer: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LLaMA as it was first converted: padded with -1, or with the unknown piece."""
+    base = make_model(tmp_path / "base")
+    (base / "added_tokens.json").write_text(json.dumps({"<|end|>": 400}))  # without a row
+    for file, named in {
+        "config.json": {"pad_token_id": -1, "eos_token_id": [2, 400]},
+        "generation_config.json": {"pad_token_id": 0, "eos_token_id": 999},
+    }.items():
+        (base / file).write_text(json.dumps({**json.loads((base / file).read_text()), **named}))
+    extend_model(base, new_tokenizer, tmp_path / "out")
+    for file, eos in {"config.json": [2], "generation_config.json": [2]}.items():
+        made = json.loads((tmp_path / "out" / file).read_text())
+        assert (made["bos_token_id"], made["eos_token_id"], made["pad_token_id"]) == (1, eos, 409), file
+    assert [record.message.removeprefix(f"{base}/") for record in caplog.records if record.levelno > 20] == [
+        "config.json: eos_token_id is [2, 400], no token of the new model; it becomes [2]",
+        "config.json: pad_token_id is -1, no token of the new model; it becomes 409",
+        "generation_config.json: eos_token_id is 999, no token of the new model; it becomes [2]",
+        "generation_config.json: pad_token_id is 0, the unknown piece; it becomes 409",
+    ]
 
 
 def test_padding_rows(make_model: Callable[..., Path], new_tokenizer: Path, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def export(folder: Path, out: Path, kind: str, block: int | None, overwrite: boo
         made = export_dataset(folder, out, block=block, overwrite=overwrite)
     say("{out}: {rows}, {tokens}", out=out, rows=count(made.rows, "row"), tokens=count(made.tokens, "token"))
     if made.left_over:
-        say("left out, for they fill no block: {tokens} at the end", tokens=count(made.left_over, "token"))
+        say("left out (incomplete last block): {tokens}", tokens=count(made.left_over, "token"))
 
 
 @corpus.command("stats")

@@ -54,6 +54,9 @@ def extend(
     for token, (before, after) in made.moved.items():
         moved = "{token!r} moved from id {before} to {after}, and its rows with it"
         say(moved, token=token, before=before, after=after)
+    for token, parts in made.no_row.items():
+        no_row = "{token!r} had no row in the base; it starts as the mean of the rows of {parts}"
+        say(no_row, token=token, parts=", ".join(map(repr, parts)))
     for token in made.left_out:
         say("{token!r} is left out: the base has no row for it, the tokenizer no id", token=token)
     padded = f" ({made.ids:,} ids, {made.padding:,} rows of padding)" if made.padding else ""

@@ -71,9 +71,6 @@ class Road(click.Group):
 
 out = click.option("--out", type=OUT_FOLDER, required=True, help="Folder to write; must be new or empty.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what Zhuzi wrote there before.")
-field = click.option(
-    "--field", default="text", show_default=True, help="The jsonl field that holds the text."
-)
 fields = click.option(
     "--field",
     multiple=True,

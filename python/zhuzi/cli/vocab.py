@@ -124,7 +124,7 @@ def _shown(pieces: int) -> Iterator[Callable[[TrainingProgress], None]]:
 
     terminal = sys.stderr.isatty()
     bar = tqdm.tqdm(unit="B", unit_scale=True, unit_divisor=1000, desc="reading", disable=not terminal)
-    last = time.monotonic()
+    last = -LOG_SECONDS  # the first line at once
 
     def show(state: TrainingProgress) -> None:
         nonlocal last
@@ -133,14 +133,14 @@ def _shown(pieces: int) -> Iterator[Callable[[TrainingProgress], None]]:
                 bar.total = state.total or None
                 bar.update(state.done - bar.n)
             else:
-                bar.bar_format = f"training {pieces:,} pieces since {state.seconds:.0f} s"
+                bar.bar_format = f"training {pieces:,} pieces for {state.seconds:.0f} s"
                 bar.refresh()
         elif time.monotonic() - last >= LOG_SECONDS:
             last = time.monotonic()
             of = f" of {_megabytes(state.total)}" if state.total else ""
             what = f"reading {_megabytes(state.done)}{of}"
             if state.phase == "training":
-                what = f"training {pieces:,} pieces since {state.seconds:.0f} s"
+                what = f"training {pieces:,} pieces for {state.seconds:.0f} s"
             click.echo(what, err=True)
 
     with bar:
@@ -157,7 +157,7 @@ def _shown(pieces: int) -> Iterator[Callable[[TrainingProgress], None]]:
     "--add-token",
     "add_tokens",
     multiple=True,
-    help='Token beside the model with the next id, such as "[PAD]"; may be repeated.',
+    help='Added token, with the next id, such as "[PAD]"; may be repeated.',
 )
 @options.out
 @options.overwrite
@@ -167,8 +167,8 @@ def merge(
     """Append the donor's pieces to the base's vocabulary and write a tokenizer folder.
 
     The ids of the base's pieces keep their meaning. Policy paper: every piece the base lacks, in the donor's
-    order, with score 0 (LLaMA and the published donor give 49,953 ids; 49,954 with [PAD]). Tokens that a base
-    folder has beside its model come behind, before those of --add-token; model extend moves their rows.
+    order, with score 0 (LLaMA and the published donor give 49,953 ids; 49,954 with [PAD]). Added tokens
+    of a base folder come next, before those of --add-token; model extend moves the rows that they have.
     """
     from zhuzi.vocab import merge_vocab
 
@@ -178,7 +178,7 @@ def merge(
 
 
 def _merge_report(made: MergedVocab) -> list[str]:
-    """What was made, and what became of that which was neither base piece nor new piece."""
+    """What was made, and what was moved, already there, left out or kept as another kind."""
     added = made.vocab_size - made.base_size - made.appended
     lines = [
         f"{made.folder}: {made.vocab_size:,} ids = {made.base_size:,} of the base + {made.appended:,} "
@@ -188,8 +188,8 @@ def _merge_report(made: MergedVocab) -> list[str]:
     if made.moved:
         moves = [f"{token} {before} to {after}" for token, (before, after) in made.moved.items()]
         lines.append(
-            f"tokens beside the base's model moved: {some(moves)} (model extend moves their rows; zhuzi.json "
-            "has the table)"
+            f"added tokens of the base moved: {some(moves)} (model extend moves the rows that they have; "
+            "zhuzi.json has the table)"
         )
     if made.already:
         lines.append(
@@ -197,9 +197,9 @@ def _merge_report(made: MergedVocab) -> list[str]:
             + some([f"{token} (id {id})" for token, id in made.already.items()])
         )
     for names, what in [
-        (made.left_out, "of the donor that stand for no text (control, unknown, byte) left out"),
-        (made.user_defined, "of the donor user-defined, and stay so"),
-        (made.overruled, "user-defined in the donor, but of another kind in the base, which stays"),
+        (made.left_out_pieces, "of the donor left out (control, unknown or byte: no text of their own)"),
+        (made.user_defined, "of the donor appended as user-defined, as in the donor"),
+        (made.kept_as_in_base, "user-defined in the donor, of another kind in the base: kept as in the base"),
     ]:
         if names:
             lines.append(f"{count(len(names), 'piece')} {what}: {some(names)}")

@@ -33,7 +33,7 @@ class ExportedCorpus(Report):
     """Documents, or blocks."""
     tokens: int
     left_over: int
-    """Tokens at the end that fill no block, left out."""
+    """Tokens of the incomplete last block, left out."""
 
     def _headline(self) -> str:
         return f"{self.folder}: {count(self.rows, 'row')}, {count(self.tokens, 'token')}"

@@ -57,9 +57,9 @@ def page(stats: CorpusStats) -> str:
         parts.append(_bars(list(stats.frequent_new), "Most frequent new pieces"))
         absent, cut = stats.absent_new, [f"{piece} {n:,}" for piece, n in stats.cut_otherwise]
         number = count(len(absent), "new piece")
-        parts.append(_folded(absent, f"{number} never used, for their text is not in the corpus"))
+        parts.append(_folded(absent, f"{number} unused, text not in the corpus"))
         number = count(len(cut), "new piece")
-        parts.append(_folded(cut, f"{number} never used, though their text is in the corpus"))
+        parts.append(_folded(cut, f"{number} unused, text present but split differently"))
     lengths = [(f"{length:,} to {2 * length - 1:,}", n) for length, n in stats.histogram]
     parts.insert(0, _bars(lengths, "Documents by their tokens"))
     sources = "".join(

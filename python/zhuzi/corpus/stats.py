@@ -100,13 +100,14 @@ class CorpusStats(Report):
             ]
             if absent := self.absent_new:
                 lines.append(
-                    f"never used, for their text is not in the corpus: {count(len(absent), 'new piece')}, "
+                    f"unused, text not in the corpus: {count(len(absent), 'new piece')}, "
                     f"such as {' '.join(absent[:SHOWN])}"
                 )
             if self.cut_otherwise:
                 lines.append(
-                    f"never used, though their text is: {count(len(self.cut_otherwise), 'new piece')}; other "
-                    f"pieces are merged there first. Most frequent: {_frequent(self.cut_otherwise)}"
+                    "unused, text present but split differently: "
+                    f"{count(len(self.cut_otherwise), 'new piece')}, most frequent: "
+                    f"{_frequent(self.cut_otherwise)}"
                 )
         lines += [
             f"{source.path}: {count(source.documents, 'document')}, {count(source.tokens, 'token')}, "

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zhuzi._disk import sha256
 from zhuzi.errors import InputError, MismatchError
-from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, RECORD, ModelFolder, digest_file, read_json
+from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, RECORD, ModelFolder, read_json
 from zhuzi.model.weights import TensorInfo, read_header
 
 RESTORE = "take the adapter folder from its training run again"
@@ -92,7 +93,7 @@ class AdapterFolder:
             InputError: one was changed since it was trained.
         """
         for name in ADAPTER_FILES if self.record is not None else ():
-            if self._recorded("files", name) != digest_file(self.path / name):
+            if self._recorded("files", name) != sha256(self.path / name):
                 raise InputError(f"{self.path / name}: damaged, or changed since it was trained; {RESTORE}")
 
     def require_made_on(self, base: ModelFolder) -> None:

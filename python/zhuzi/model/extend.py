@@ -11,14 +11,18 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from zhuzi._output import new_folder, require_free, require_space
+from zhuzi._json import write_json
+from zhuzi._output import mark_folder, new_folder, require_free, require_space
 from zhuzi._show import Report
 from zhuzi.errors import InputError
-from zhuzi.model.folder import EMBEDDING, GENERATION, HEAD, ModelFolder, read_json, write_json, write_record
+from zhuzi.model.folder import EMBEDDING, GENERATION, HEAD, ModelFolder
 from zhuzi.model.rows import RowPlan, plan_rows, read_moves
 from zhuzi.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
 
 _HALF = ("float16", "bfloat16")
 # Settings of generation that hold ids, beside those that are called `..._token_id`.
@@ -41,6 +45,8 @@ class ExtendReport(Report):
     ids: int = 0  # of the new tokenizer
     padding: int = 0  # rows behind the ids
     moved: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # token -> its old id, its new one
+    # Added tokens of the base without a row -> the tokens, the mean of whose rows theirs starts as.
+    no_row: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()  # added tokens of the base without a row, which the new tokenizer lacks
 
     def _headline(self) -> str:
@@ -88,32 +94,9 @@ def extend_model(
     size = _size(base, plan, stored)
     require_space(out, size)
     _log.info(f"extending {base.path} from {base.rows:,} rows to {plan.rows:,} ({stored})")
-
-    rows = {EMBEDDING: plan.apply(base.read(EMBEDDING), stored)}
-    if base.tied:
-        rows |= {HEAD: rows[EMBEDDING].clone()} if HEAD in base.tensors else {}
-    else:
-        rows[HEAD] = plan.apply(base.read(HEAD), stored)
-
+    matrices = _matrices(base, plan, stored)
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as folder:
-        base.copy(
-            folder,
-            rows,
-            config=_config(base, new, plan, stored),
-            round_to=stored if base.dtype_name == "float32" else None,
-        )
-        _renumber_generation(folder / GENERATION, new, plan)
-        new.save(folder)
-        moved = {token: {"from": before, "to": after} for token, (before, after) in plan.moved.items()}
-        write_record(
-            folder,
-            "extended model",
-            base=base.describe(),
-            tokenizer=new.fingerprint,
-            rows=plan.rows,
-            ids=plan.ids,
-            **({"moved_tokens": moved} if moved else {}),
-        )
+        _write(folder, base, new, plan, matrices, stored)
     return ExtendReport(
         out=out,
         old_rows=base.rows,
@@ -126,7 +109,55 @@ def extend_model(
         ids=plan.ids,
         padding=plan.rows - plan.ids,
         moved=plan.moved,
+        no_row={
+            token: tuple(map(base.tokenizer.id_to_token, plan.started[after]))
+            for token, (_, after) in plan.no_row.items()
+        },
         left_out=plan.left_out,
+    )
+
+
+def _matrices(base: ModelFolder, plan: RowPlan, stored: str) -> dict[str, torch.Tensor]:
+    """Embedding and head with the new rows, those of them that the base stores."""
+    matrices = {EMBEDDING: plan.apply(base.read(EMBEDDING), stored)}
+    if not base.tied:
+        matrices[HEAD] = plan.apply(base.read(HEAD), stored)
+    elif HEAD in base.tensors:
+        matrices[HEAD] = matrices[EMBEDDING].clone()
+    return matrices
+
+
+def _write(
+    folder: Path,
+    base: ModelFolder,
+    new: Tokenizer,
+    plan: RowPlan,
+    matrices: Mapping[str, torch.Tensor],
+    stored: str,
+) -> None:
+    """Write weights, settings, tokenizer and record of the new model."""
+    own = {"bos_token_id": new.bos_id, "eos_token_id": new.eos_id, "pad_token_id": new.pad_id}
+    special = _special_ids(base, "config.json", base.config, own, plan)
+    # transformers 5 writes `dtype`, 4 wrote `torch_dtype`: the folder's own name is kept.
+    dtype_key = "torch_dtype" if "torch_dtype" in base.config else "dtype"
+    base.copy(
+        folder,
+        matrices,
+        config={"vocab_size": plan.rows, dtype_key: stored, **special},
+        round_to=stored if base.dtype_name == "float32" else None,
+    )
+    if (folder / GENERATION).is_file():
+        write_json(folder / GENERATION, _generation(base, special, plan))
+    new.save(folder)
+    moved = {token: {"from": before, "to": after} for token, (before, after) in plan.moved.items()}
+    mark_folder(
+        folder,
+        "extended model",
+        base=base.describe(),
+        tokenizer=new.fingerprint,
+        rows=plan.rows,
+        ids=plan.ids,
+        **({"moved_tokens": moved} if moved else {}),
     )
 
 
@@ -150,33 +181,43 @@ def _size(base: ModelFolder, plan: RowPlan, stored: str) -> int:
     return base.bytes_in(stored) + added
 
 
-def _config(base: ModelFolder, new: Tokenizer, plan: RowPlan, stored: str) -> dict[str, Any]:
-    # transformers 5 writes `dtype`, 4 wrote `torch_dtype`: the folder's own name is kept.
-    name = "torch_dtype" if "torch_dtype" in base.config else "dtype"
-    special: dict[str, Any] = {
-        "bos_token_id": new.bos_id,
-        "eos_token_id": new.eos_id,
-        "pad_token_id": new.pad_id,
-    }
-    # The tokenizer's own, unless the model ends by several, or by one that has moved (<|im_end|> as EOS).
-    held = {key: base.config.get(key) for key in special}
-    moved = {key: _renumbered(value, plan) for key, value in held.items()}
-    special |= {key: ids for key, ids in moved.items() if ids != held[key] or isinstance(ids, list)}
-    return {"vocab_size": plan.rows, name: stored, **special}
+def _special_ids(
+    base: ModelFolder, file: str, settings: Mapping[str, Any], otherwise: Mapping[str, Any], plan: RowPlan
+) -> dict[str, Any]:
+    """The tokens that begin, end and pad a text: those that a file of the base names, by their new ids.
+
+    Where it names none, or what is no token, `otherwise` has them.
+    """
+    special = dict(otherwise)
+    for key, ours in otherwise.items():
+        held = settings.get(key)
+        if held is None:
+            continue
+        followed = [plan.followed(id) for id in (held if isinstance(held, list) else [held])]
+        ids = [id for id in followed if id is not None]
+        why = "no token of the new model" if len(ids) < len(followed) else ""
+        if key == "pad_token_id" and held == base.tokenizer.unk_id and ours is not None:
+            why = "the unknown piece"  # models without a padding token had it for one
+        elif ids:
+            special[key] = ids if isinstance(held, list) else ids[0]
+        if why:
+            _log.warning(f"{base.path / file}: {key} is {held}, {why}; it becomes {special[key]}")
+    return special
 
 
-def _renumber_generation(path: Path, new: Tokenizer, plan: RowPlan) -> None:
-    """Bring the ids that generation_config.json names up to date."""
-    if not path.is_file():
-        return
-    settings = read_json(path)
+def _generation(base: ModelFolder, special: Mapping[str, Any], plan: RowPlan) -> dict[str, Any]:
+    """The settings of generation, with the new ids."""
+    settings = base.generation_config
     named = [key for key in settings if key.endswith("_token_id") or key in _ID_LISTS]
-    moved = {key: _renumbered(settings[key], plan) for key in named}
-    pad = {} if new.pad_id is None else {"pad_token_id": new.pad_id}
-    write_json(path, {**settings, **moved, **pad})
+    ids = {key: _renumbered(settings[key], plan) for key in named}
+    begin_end_pad = _special_ids(base, GENERATION, settings, special, plan)
+    if begin_end_pad["pad_token_id"] is not None:
+        ids["pad_token_id"] = begin_end_pad["pad_token_id"]
+    return {**settings, **ids, **{key: id for key, id in begin_end_pad.items() if key in settings}}
 
 
 def _renumbered(value: Any, plan: RowPlan) -> Any:
     if isinstance(value, list):
         return [_renumbered(entry, plan) for entry in value]
-    return next((after for before, after in plan.moved.values() if before == value), value)
+    followed = plan.followed(value)
+    return value if followed is None else followed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 import sys
@@ -11,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from zhuzi._json import read_object, write_json
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import weights
 from zhuzi.tokenizer import Tokenizer
@@ -244,33 +242,12 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def write_record(folder: Path, kind: str, **facts: Any) -> None:
-    """Write zhuzi.json: what a folder is, what it was made from, and by which version."""
-    write_json(folder / RECORD, {"format": 1, "kind": kind, "zhuzi": version("zhuzi"), **facts})
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON, UTF-8, one newline at the end."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object a file of a model folder holds; `InputError` if there is none."""
     try:
-        value = json.loads(path.read_bytes())
+        return read_object(path, InputError)
     except FileNotFoundError:
         raise InputError(f"{path.parent}: holds no {path.name}; name the folder of a model") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: want a JSON object")
-    return cast(dict[str, Any], value)
-
-
-def digest_file(path: Path) -> str:
-    """sha256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def first_line(error: BaseException) -> str:

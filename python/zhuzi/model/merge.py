@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhuzi._output import new_folder, require_free, require_space
+from zhuzi._output import mark_folder, new_folder, require_free, require_space
 from zhuzi._show import Report
 from zhuzi.errors import InputError, MismatchError, TrainingError, ZhuziError
 from zhuzi.model.adapter import RESTORE, AdapterFolder, is_whole, target_of
-from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, RECORD, ModelFolder, first_line, write_record
+from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, RECORD, ModelFolder, first_line
 from zhuzi.model.weights import load_tensor
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def merge_adapter(
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as made:
         base.copy(made, matrices)
         base.tokenizer.save(made)
-        write_record(
+        mark_folder(
             made,
             "merged model",
             base=base.describe(),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhuzi.added_tokens import names_without_id
+from zhuzi._added_tokens import names_without_id
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model.folder import GENERATION, RECORD, ModelFolder, read_json
 from zhuzi.tokenizer import Tokenizer
@@ -29,7 +29,15 @@ class RowPlan:
     trained: int  # the base's first rows, which belong to its ids; those behind are padding
     moved: dict[str, tuple[int, int]]  # token -> its old id and its new one
     started: dict[int, list[int]]  # new id -> old ids, the mean of whose rows it starts as
+    no_row: dict[str, tuple[int, int]]  # token of the base without a row -> its old id and its new one
     left_out: tuple[str, ...]  # tokens of the base that have no row, nor an id of the new tokenizer
+
+    def followed(self, id: object) -> int | None:
+        """The id that the token of an old id has now; none if it has none, or there was no such token."""
+        for before, after in (*self.moved.values(), *self.no_row.values()):
+            if before == id:
+                return after
+        return id if isinstance(id, int) and 0 <= id < self.trained else None
 
     def apply(self, matrix: torch.Tensor, dtype: str) -> torch.Tensor:
         """The extended matrix, in `dtype`. Means are taken in fp64, over rows as stored.
@@ -95,9 +103,14 @@ def plan_rows(
             "already; give the larger tokenizer that `zhuzi vocab merge` wrote, or --pad-to-multiple for "
             "more rows"
         )
-    homeless = [old.id_to_token(i) for i in range(trained, old.vocab_size)]
-    left_out = tuple(token for token in homeless if new.token_to_id(token) is None)
-    return RowPlan(new.vocab_size, rows, trained, moved, started, left_out)
+    homeless = {old.id_to_token(i): i for i in range(trained, old.vocab_size)}
+    no_row = {
+        token: (before, after)
+        for token, before in homeless.items()
+        if (after := new.token_to_id(token)) is not None
+    }
+    left_out = tuple(token for token in homeless if token not in no_row)
+    return RowPlan(new.vocab_size, rows, trained, moved, started, no_row, left_out)
 
 
 def read_moves(folder: Path) -> dict[str, tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Training: recipes, data, the Trainer, pre-training and instruction tuning.
 
-`pretrain` and `sft` bring torch and transformers, 5 to 10 seconds, when they are first used.
+`pretrain` and `sft` load torch and transformers (5 to 10 seconds) only after all checks that need neither: of
+the recipe, the paths, the corpus or records, the base's headers, and the disk.
 """
 
 from __future__ import annotations

@@ -24,12 +24,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zhuzi._json import write_json
 from zhuzi._lock import locked
 from zhuzi._output import naming_full_disk, new_file_mode, read_state, require_free, write_state
 from zhuzi._process import is_main
 from zhuzi._show import Report, count
 from zhuzi.errors import OutputExistsError
-from zhuzi.model.folder import ModelFolder, write_json
+from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import in_words, require_room
 from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import PretrainRecipe, SftRecipe

@@ -12,10 +12,11 @@ import torch
 import transformers
 from transformers import TrainingArguments, set_seed
 
-from zhuzi._output import new_folder
+from zhuzi._disk import sha256
+from zhuzi._output import mark_folder, new_folder
 from zhuzi._process import is_main
 from zhuzi.errors import TrainingError
-from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder, digest_file, write_record
+from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder
 from zhuzi.train.base import (
     compute_dtype,
     count_parameters,
@@ -154,11 +155,11 @@ def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
                 trained[HEAD] = trained[EMBEDDING].clone()
             folder.copy(made, trained)
             folder.tokenizer.save(made)
-            write_record(made, "trained model", **facts)
+            mark_folder(made, "trained model", **facts)
         else:
             # The matrices trained whole are saved anyway; "auto" would ask the hub about the base.
             model.save_pretrained(made, save_embedding_layers=False)
             (made / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
             # So that a merge can tell an adapter that was damaged, or edited by hand.
-            files = {name: digest_file(made / name) for name in ADAPTER_FILES}
-            write_record(made, "adapter", **facts, files=files)
+            files = {name: sha256(made / name) for name in ADAPTER_FILES}
+            mark_folder(made, "adapter", **facts, files=files)

@@ -8,7 +8,7 @@ from typing import Any
 
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
-from zhuzi.train.data import PadRecords, Records, digest_files
+from zhuzi.train.data import PadRecords, Records, digest_files, open_records
 from zhuzi.train.recipe import SftRecipe, resolve_recipe
 from zhuzi.train.run import Run, TrainReport
 
@@ -37,6 +37,7 @@ def sft(
     folder = ModelFolder.open(recipe.model)
     folder.require_rows()
     require_possible(recipe, folder)
+    open_records(recipe.instructions)  # refuses files that are not there before anything is announced
     facts = Run.prepare(recipe, folder, overwrite=overwrite, source=source)
     records = Records(recipe.instructions, folder.tokenizer, recipe.sequence_length)
     data = digest_files(records.files)

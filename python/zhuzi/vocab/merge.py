@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhuzi import _core
+from zhuzi._added_tokens import MODEL_FILE, read_added_tokens
 from zhuzi._output import PathLike, mark_folder, new_folder
 from zhuzi._show import Report
-from zhuzi.added_tokens import MODEL_FILE, read_added_tokens
 from zhuzi.errors import ModelFileError
 from zhuzi.tokenizer import Tokenizer, read_model
 
@@ -25,20 +25,25 @@ class MergedVocab(Report):
     """Pieces of the donor that the base lacked."""
     shared: int
     """Pieces of the donor that the base already had."""
-    left_out: tuple[str, ...]
+    left_out_pieces: tuple[str, ...]
     """Control, unknown and byte pieces of the donor that the base lacks: they stand for no text."""
     user_defined: tuple[str, ...]
     """Pieces of the donor that were appended as user-defined, which they are there."""
-    overruled: tuple[str, ...]
-    """User-defined pieces of the donor that the base has, as another kind: they stay what they are there."""
+    kept_as_in_base: tuple[str, ...]
+    """User-defined pieces of the donor that are of another kind in the base: they keep the base's kind."""
     moved: Mapping[str, tuple[int, int]]
-    """Tokens beside the base's model: id there and id here. `model extend` moves their rows."""
+    """Added tokens of the base: id there and id here. `model extend` moves the rows they have."""
     already: Mapping[str, int]
     """Tokens of `add_tokens` that the base had, with their ids: not added again."""
     vocab_size: int
     """Ids in all, added tokens included."""
     notes: tuple[str, ...] = ()
-    """Added tokens that the named folders or files leave out, a line each."""
+    """Added tokens of the base or the donor that were left out, a line each."""
+
+    @property
+    def left_out(self) -> int:
+        """Number of the pieces left out."""
+        return len(self.left_out_pieces)
 
     def _headline(self) -> str:
         return f"{self.folder}: {self.vocab_size:,} ids, {self.appended:,} appended"
@@ -59,10 +64,10 @@ def merge_vocab(
     one: every lacking piece, in the donor's order, with score 0. User-defined and unused pieces stay so. The
     ids of the base's pieces keep their meaning.
 
-    Behind the pieces come the tokens that a base folder has beside its model (`<pad>`, ChatML's), then
-    `add_tokens` that the base lacks; text never makes them. Where the former had ids, the donor's pieces are
-    now: the record `zhuzi.json` says under `moved_tokens` from where to where they moved, and `extend_model`
-    moves their rows. LLaMA (32,000) with the published donor gives 49,953 ids, 49,954 with "[PAD]".
+    After the pieces come the added tokens of a base folder (`<pad>`, ChatML's), then `add_tokens` that the
+    base lacks; text never becomes one. The ids that the former had now belong to the donor's pieces: the
+    record `zhuzi.json` has each token's old id and new one under `moved_tokens`, and `extend_model` moves
+    their rows. LLaMA (32,000) with the published donor gives 49,953 ids, 49,954 with "[PAD]".
 
     Raises:
         ModelFileError: a damaged model, a base that is not BPE, a donor that adds nothing.
@@ -79,7 +84,7 @@ def merge_vocab(
             notes += _beside_donor(donor)
         base_file, donor_file = _model_file(base), _model_file(donor)
         model = read_model(base_file)
-        merged, appended, shared, left_out, user_defined, overruled = _core.merge_vocab(
+        merged, appended, shared, left_out, user_defined, kept_as_in_base = _core.merge_vocab(
             model, str(base_file), read_model(donor_file), str(donor_file), policy, beside
         )
         plain = Tokenizer(merged, origin=str(base_file))
@@ -105,9 +110,9 @@ def merge_vocab(
         base_size=base_size,
         appended=appended,
         shared=shared,
-        left_out=tuple(left_out),
+        left_out_pieces=tuple(left_out),
         user_defined=tuple(user_defined),
-        overruled=tuple(overruled),
+        kept_as_in_base=tuple(kept_as_in_base),
         moved=moved,
         already=already,
         vocab_size=tokenizer.vocab_size,
@@ -174,13 +179,13 @@ def _beside_file(base: Path) -> list[str]:
     if not tokens:
         return []
     return [
-        f"{base.parent} has tokens beside this model that are left out ({some(tokens)}); to keep them and "
-        f"their rows, give --base {base.parent}"
+        f"added tokens of {base.parent} left out ({some(tokens)}); to keep them and their rows, give "
+        f"--base {base.parent}"
     ]
 
 
 def _beside_donor(donor: Path) -> list[str]:
-    """What to say of tokens beside a donor's model: they are no pieces."""
+    """What to say of a donor's added tokens: they are no pieces."""
     import sentencepiece
 
     try:
@@ -188,7 +193,7 @@ def _beside_donor(donor: Path) -> list[str]:
         tokens = read_added_tokens(donor, model.get_piece_size(), model.id_to_piece)
     except (ModelFileError, OSError, RuntimeError, ValueError):
         return []
-    return [f"tokens beside the donor's model are no pieces: {some(tokens)} left out"] if tokens else []
+    return [f"added tokens of the donor left out, as they are no pieces: {some(tokens)}"] if tokens else []
 
 
 def some(names: Sequence[str]) -> str:

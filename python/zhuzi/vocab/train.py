@@ -290,8 +290,8 @@ def _explain(message: str, code: int, wanted: int, sample: Sample) -> ZhuziError
     if too_low := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
         limit = int(too_low[1])
         return VocabSizeError(
-            f"the characters of {text} alone need {limit:,} pieces; ask for a --vocab-size above that, or "
-            "lower --character-coverage",
+            f"the characters of {text} alone need {limit:,} pieces; ask for a --vocab-size of at least that, "
+            "or lower --character-coverage",
             limit,
         )
     return ZhuziError(
@@ -309,7 +309,8 @@ def _pieces(model: bytes) -> int:
 def _require_room(out: Path) -> None:
     """Raise `OSError` where no file can be made, so that hours are not spent on a model with no place."""
     place = out.resolve().parent
-    place.mkdir(parents=True, exist_ok=True)
+    while not place.exists():  # made when there is something to put into it
+        place = place.parent
     try:
         with tempfile.TemporaryFile(dir=place):
             pass

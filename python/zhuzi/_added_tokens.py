@@ -8,11 +8,11 @@ so all are read, and must agree.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from zhuzi._json import read_object
 from zhuzi.errors import ModelFileError
 
 MODEL_FILE = "tokenizer.model"
@@ -156,13 +156,8 @@ def _content(path: Path, entry: object) -> object:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The JSON object of a file; none if the file is not there."""
+    """The JSON object of a file; empty if the file is not there."""
     try:
-        value = json.loads(path.read_bytes())
+        return read_object(path, ModelFileError)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: no JSON ({error}); fetch it again") from None
-    if not isinstance(value, dict):
-        raise ModelFileError(f"{path}: no table (a JSON object) but {type(value).__name__}; fetch it again")
-    return value
