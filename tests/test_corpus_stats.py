@@ -32,8 +32,8 @@ def test_characters_without_a_piece(
     eos: bool, texts: list[str], merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = zhuzi.Tokenizer.from_dir(merged)
-    pieces = {piece.text for piece in tokenizer.pieces()}
-    letters = Counter(letter for text in texts for letter in text if letter not in pieces | {" ", "\n"})
+    known = {piece.text for piece in tokenizer.pieces()} | {" ", "\n"}
+    letters = Counter(letter for text in texts for letter in text if letter not in known)
     corpus = corpus_of(texts, merged, tmp_path, eos=eos)
     monkeypatch.setattr(stats, "CHUNK", 7)  # so that characters lie across chunks
     found = corpus_stats(corpus, tokenizer)
