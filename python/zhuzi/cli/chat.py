@@ -103,6 +103,7 @@ def _talk(answer: Callable[[str], None]) -> None:
     while True:
         try:
             question = input("> ").strip()
+            question.encode()  # bytes that are no text come as lone surrogates
         except EOFError:
             click.echo()
             return
@@ -115,7 +116,7 @@ def _talk(answer: Callable[[str], None]) -> None:
             interrupted = True
             click.echo("(Ctrl-C again, or Ctrl-D, ends)", err=True)
             continue
-        except UnicodeDecodeError:
+        except UnicodeError:
             click.echo("that was not UTF-8; set the terminal to UTF-8", err=True)
             continue
         interrupted = False

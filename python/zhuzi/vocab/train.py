@@ -143,7 +143,8 @@ def train_vocab(
             clock.show(texts.bytes_read, total)
     sample.close()
     if sample.blank:
-        raise InputError(_NO_TEXT)
+        bad = f" ({count(texts.bad_records, 'record')} could not be read)" if texts.bad_records else ""
+        raise InputError(_NO_TEXT + bad)
     options = {
         "model_type": model_type,
         "character_coverage": character_coverage,
