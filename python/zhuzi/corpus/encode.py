@@ -65,7 +65,8 @@ class EncodedCorpus(Report):
     files: int
     """Files read; a file given twice (by another path, through a link) is one."""
     other_kinds: Mapping[str, int]
-    """Files of kinds that are not read, in folders and patterns, by the endings of their names; left out."""
+    """Files of kinds that are not read, in folders and patterns, by the endings of their names; left out. Also
+    `folder`, for folders that a pattern matches and does not look into, and `pipe or device`."""
     hidden: int
     """Hidden files and folders (names with a dot first, `__MACOSX`) in folders and patterns, left out."""
     repeated: int
