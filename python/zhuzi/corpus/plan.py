@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from zhuzi import _core
+from zhuzi._paths import one_or_more
 from zhuzi._show import Report, count
 from zhuzi.corpus.encode import Paths, encode_options, skips_bad
 from zhuzi.corpus.read import left_out_lines
 from zhuzi.tokenizer import Tokenizer
-from zhuzi._paths import one_or_more
 
 #: Files named one by one in `CorpusPlan.text`; of more, the largest are.
 SHOWN_FILES = 20

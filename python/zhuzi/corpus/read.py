@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from zhuzi import _core
+from zhuzi._paths import one_or_more
 from zhuzi._show import count
 from zhuzi.corpus.encode import MAX_RECORD_BYTES, Paths, encode_options, skips_bad
 from zhuzi.errors import InputError
-from zhuzi._paths import one_or_more
 
 
 def read_texts(
