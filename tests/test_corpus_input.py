@@ -389,6 +389,21 @@ def test_standard_input(merged: Path, chinese_texts: list[str], tmp_path: Path) 
         zhuzi.encode_corpus(["-", "-"], merged, tmp_path / "twice")
 
 
+def test_a_corpus_of_standard_input_is_appended_to(merged: Path, tmp_path: Path) -> None:
+    first = encode_pipe('{"text": "旧"}\n'.encode(), merged, tmp_path / "out")
+    assert first.returncode == 0, first.stderr
+    new = write_lines(tmp_path / "new.jsonl", ["新"])
+    zhuzi.encode_corpus([new], merged, tmp_path / "out", append=True)
+    assert texts_of(tmp_path / "out", merged) == ["旧", "新"]
+    again = encode_pipe('{"text": "再"}\n'.encode(), merged, tmp_path / "out", "--append")
+    assert again.returncode == 1 and b"append the file" in again.stderr
+
+
+def test_packed_text_on_standard_input_is_named(merged: Path, tmp_path: Path) -> None:
+    done = encode_pipe(gzip.compress(b'{"text": "a"}'), merged, tmp_path / "out")
+    assert done.returncode == 1 and b"unpack it first" in done.stderr
+
+
 def test_dirt_is_put_aside(merged: Path, tmp_path: Path) -> None:
     """Every kind of bad record, its place and its reason; what is good stays, in order."""
     lines = [

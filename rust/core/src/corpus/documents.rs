@@ -364,6 +364,12 @@ pub fn for_each_record(split: &Split, bytes: &[u8], mut each: impl FnMut(usize, 
 
 /// What is said of a record that is not UTF-8.
 pub fn not_utf8(record: &[u8], error: std::str::Utf8Error) -> String {
+    if record.starts_with(&[0x1F, 0x8B]) || record.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
+        return "no text but gzip or zstd data; unpack it first (zcat or zstdcat before a pipe)".into();
+    }
+    if record.starts_with(&[0xFF, 0xFE, 0, 0]) || record.starts_with(&[0, 0, 0xFE, 0xFF]) {
+        return "not UTF-8 but UTF-32, it seems; convert the file to UTF-8".into();
+    }
     if record.starts_with(&[0xFF, 0xFE]) || record.starts_with(&[0xFE, 0xFF]) {
         return "not UTF-8 but UTF-16, it seems; convert the file to UTF-8".into();
     }

@@ -328,10 +328,14 @@ impl Session<'_> {
             let of_stdin = plan.sources.iter().any(super::input::Source::is_stdin);
             let shown = out.display();
             if append && differences.is_empty() {
-                let before = plan.sources.len();
-                if !of_stdin {
-                    plan.append(listing)?;
+                if of_stdin && listing.sources.iter().any(super::input::Source::is_stdin) {
+                    return Err(Error::Occupied(format!(
+                        "{shown}: holds text of standard input already, and more of it cannot be told from that; \
+                         write it to a file and append the file"
+                    )));
                 }
+                let before = plan.sources.len();
+                plan.append(listing)?;
                 if plan.sources.len() > before {
                     plan.save(out, self.tag)?;
                 }
