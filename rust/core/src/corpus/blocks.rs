@@ -514,6 +514,10 @@ impl TextBlocks {
                 Ok(read) => self.at_end = read < missing,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) if e.raw_os_error().is_some() => return Err(Error::io(&self.origin.source.path)(e)),
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                    self.at_end = true;
+                    self.broken = Some(e.to_string());
+                }
                 Err(e) => {
                     self.at_end = true;
                     self.broken =
