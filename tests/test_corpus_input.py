@@ -19,6 +19,7 @@ import pytest
 import zhuzi
 from corpus_tools import read_back, run_measured, shards_and_manifest, write_lines
 from zhuzi import Tokenizer
+from zhuzi.corpus import read_texts
 from zhuzi.errors import InputError
 
 
@@ -242,6 +243,81 @@ def test_a_plan_of_the_first_version_goes_on(merged: Path, tmp_path: Path) -> No
     assert (again.outcome, again.documents) == ("already", 2)
 
 
+def test_a_plan_of_the_first_version_to_which_files_were_added(merged: Path, tmp_path: Path) -> None:
+    """The plain command finds what it was planned with, listed then and since."""
+    folder = tmp_path / "in"
+    write_lines(folder / ".a.jsonl", ["甲"])
+    write_lines(folder / "b.jsonl", ["乙"])
+    made = zhuzi.encode_corpus([folder / ".a.jsonl", folder / "b.jsonl"], merged, tmp_path / "out")
+    plan = json.loads((made.folder / "plan.json").read_text())
+    (made.folder / "plan.json").write_text(json.dumps(plan | {"format": 1}))
+    write_lines(folder / "c.json", ["丙"])
+    write_lines(folder / "d.jsonl", ["丁"])
+    added = zhuzi.encode_corpus([folder], merged, tmp_path / "out", append=True)
+    assert (added.outcome, added.documents) == ("finished", 4)
+    again = zhuzi.encode_corpus([folder], merged, tmp_path / "out")
+    assert (again.outcome, again.documents) == ("already", 4)
+    write_lines(folder / "e.ndjson", ["戊"])
+    with pytest.raises(zhuzi.ZhuziError, match=r"the input .*e\.ndjson, which is new"):
+        zhuzi.encode_corpus([folder], merged, tmp_path / "out")
+    (folder / "e.ndjson").unlink()
+    (folder / "c.json").unlink()
+    with pytest.raises(zhuzi.ZhuziError, match=r"the input .*c\.json, which is missing now"):
+        zhuzi.encode_corpus([folder], merged, tmp_path / "out")
+
+
+def test_the_rules_of_the_first_version_alone_name_its_inputs(merged: Path, tmp_path: Path) -> None:
+    """Today the folder holds nothing that is read."""
+    path = write_lines(tmp_path / "in" / ".a.jsonl", ["甲"])
+    made = zhuzi.encode_corpus([path], merged, tmp_path / "out")
+    plan = json.loads((made.folder / "plan.json").read_text())
+    (made.folder / "plan.json").write_text(json.dumps(plan | {"format": 1}))
+    assert zhuzi.encode_corpus([tmp_path / "in"], merged, tmp_path / "out").outcome == "already"
+
+
+def test_what_a_pattern_matches_and_is_no_file(merged: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write_lines(folder / "a.jsonl", ["好"])
+    write_lines(folder / "sub" / "b.jsonl", ["坏"])
+    os.mkfifo(folder / "pipe")
+    made = zhuzi.encode_corpus([f"{folder}/*"], merged, tmp_path / "out")
+    assert (made.documents, dict(made.other_kinds)) == (1, {"folder": 1, "pipe or device": 1})
+    made = zhuzi.encode_corpus([f"{folder}/**/*"], merged, tmp_path / "deep")
+    assert (made.documents, dict(made.other_kinds)) == (2, {"pipe or device": 1})
+    made = zhuzi.encode_corpus([folder], merged, tmp_path / "whole")
+    assert (made.documents, dict(made.other_kinds)) == (2, {"pipe or device": 1})
+    (folder / "sub2").mkdir()
+    assert (
+        "left out: 2 folders, 1 pipe or device (kinds of file that are not read)"
+        in read_texts(f"{folder}/*").notes()
+    )
+    with pytest.raises(ValueError, match=r"matches no file of a kind we read \(it holds 2 folders\)"):
+        read_texts(f"{folder}/sub*")
+    (folder / "c.txt").symlink_to(folder / "gone.txt")
+    for inputs in (f"{folder}/*", f"{folder}/c.*"):
+        with pytest.raises(FileNotFoundError, match=r"c\.txt"):
+            read_texts(inputs)
+    made = zhuzi.encode_corpus([f"{folder}/*"], merged, tmp_path / "link", on_error="skip")
+    assert (made.documents, made.bad_records) == (1, 1)
+    assert rejects_of(made.folder)[0]["path"] == str(folder / "c.txt")
+
+
+def test_only_hidden_files(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in" / ".a.jsonl", ["好"])
+    for inputs in (tmp_path / "in", f"{tmp_path}/in/*"):
+        with pytest.raises(ValueError, match=r"\(it holds 1 hidden\)"):
+            read_texts(inputs)
+
+
+def test_inputs_in_the_output_folder(merged: Path, tmp_path: Path) -> None:
+    write_lines(tmp_path / "io" / "corp" / "a.jsonl", ["好"])
+    for inputs in ("io", "io/corp", "io/corp/a.jsonl", "io/corp/*"):
+        with pytest.raises(
+            ValueError, match=r"the input lies in the output folder .*io; choose another --out"
+        ):
+            zhuzi.encode_corpus([tmp_path / inputs], merged, tmp_path / "io")
+
+
 def test_the_output_is_no_input(merged: Path, tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", ["好"])
     write_lines(tmp_path / "b.csv", ["x"])
@@ -311,6 +387,21 @@ def test_standard_input(merged: Path, chinese_texts: list[str], tmp_path: Path) 
     assert text.returncode == 0 and texts_of(tmp_path / "text", merged) == ["一", "二"]
     with pytest.raises(ValueError, match="name it once"):
         zhuzi.encode_corpus(["-", "-"], merged, tmp_path / "twice")
+
+
+def test_a_corpus_of_standard_input_is_appended_to(merged: Path, tmp_path: Path) -> None:
+    first = encode_pipe('{"text": "旧"}\n'.encode(), merged, tmp_path / "out")
+    assert first.returncode == 0, first.stderr
+    new = write_lines(tmp_path / "new.jsonl", ["新"])
+    zhuzi.encode_corpus([new], merged, tmp_path / "out", append=True)
+    assert texts_of(tmp_path / "out", merged) == ["旧", "新"]
+    again = encode_pipe('{"text": "再"}\n'.encode(), merged, tmp_path / "out", "--append")
+    assert again.returncode == 1 and b"append the file" in again.stderr
+
+
+def test_packed_text_on_standard_input_is_named(merged: Path, tmp_path: Path) -> None:
+    done = encode_pipe(gzip.compress(b'{"text": "a"}'), merged, tmp_path / "out")
+    assert done.returncode == 1 and b"unpack it first" in done.stderr
 
 
 def test_dirt_is_put_aside(merged: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import lzma
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,13 @@ print(sum(1 for _ in read_texts({str(path)!r})), peak() - before)
         ('[{"text": "a"},\n\n {"text": "b"} {}]', r"record 2 \(line 3, byte 18\): .*more than one object"),
         ('[{"text": "a"},]', r"record 2 .*a comma too many"),
         ('[{"text": "a"}, {"text": "b"}', r"record 2 .*a `\]` is missing"),
-        ('[{"text": "a"}]\n[{"text": "b"}]', r"record 2 .*a second array"),
+        ('[{"text": "a"},', r"record 2 .*the array is not closed"),
+        ('[{"text": "a"},\n ', r"record 2 .*the array is not closed"),
+        (
+            '[{"text": "a"}]\n[{"text": "b"}]',
+            r"record 2 \(line 2, byte 16\): after the array comes a second array",
+        ),
+        ('[{"text": "a"}] x', r"record 2 \(line 1, byte 16\): after the array comes something else"),
     ],
 )
 def test_broken_arrays(text: str, said: str, tmp_path: Path) -> None:
@@ -169,6 +176,84 @@ def test_broken_arrays(text: str, said: str, tmp_path: Path) -> None:
         list(read_texts(path))
     reader = read_texts(path, on_error="skip")
     assert list(reader) == ["a"] and reader.bad_records == 1
+    path.write_bytes(gzip.compress(text.encode()))
+    path = path.rename(tmp_path / "a.json.gz")
+    reader = read_texts(path, on_error="skip")
+    assert list(reader) == ["a"] and reader.bad_records == 1
+
+
+@pytest.mark.parametrize("text", ["[]x", "[ ] [1]", "[", "[]"])
+def test_broken_empty_arrays(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    for read in (read_texts, read_records):
+        reader = read(path, on_error="skip")
+        assert list(reader) == [] and reader.bad_records == (text != "[]")
+    packed = tmp_path / "a.json.gz"
+    packed.write_bytes(gzip.compress(text.encode() + b"\n" * 5000)[:-4])
+    for read in (read_texts, read_records):
+        reader = read(packed, on_error="skip")
+        assert list(reader) == [] and reader.bad_records == 1
+        with pytest.raises(InputError, match=r"a\.json\.gz"):
+            list(read(packed))
+
+
+def test_places_of_broken_elements(tmp_path: Path) -> None:
+    """Texts and records are told of in the same words."""
+    path = tmp_path / "a.json"
+    path.write_text('[{"text": "a"},\n\n {"text": "b"},\n  {"text": }]')
+    for read in (read_texts, read_records):
+        with pytest.raises(InputError, match=r"record 3 \(line 4, byte 35\): no JSON"):
+            list(read(path))
+    path.write_text('[{"text": "a"},\n {"text": "' + "b" * 100 + '"}]')
+    for read in (read_texts, read_records):
+        said = (
+            r"record 2 \(line 2, byte 17\): a record of 112 bytes, more than the 50 allowed; .*raise --max-"
+        )
+        with pytest.raises(InputError, match=said):
+            list(read(path, max_record_bytes=50))
+        reader = read(path, on_error="skip", max_record_bytes=50)
+        assert (len(list(reader)), reader.bad_records) == (1, 1)
+
+
+def test_a_record_of_many_fields_is_refused_quickly(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({f"n{number}": "" for number in range(300_000)}) + "\n")
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"no field `text`; .*`n0`, .*`n7` and others"):
+        list(read_texts(path))
+    assert time.monotonic() - began < 10
+
+
+def test_counters_are_asked_while_another_thread_reads() -> None:
+    code = """
+import sys, threading, time
+from zhuzi.corpus import read_texts
+reader = read_texts("-")
+done = threading.Event()
+def poll():
+    while not done.is_set():
+        reader.bytes_read, reader.documents, reader.files, reader.notes()
+polling = threading.Thread(target=poll)
+polling.start()
+texts = list(reader)
+done.set()
+polling.join()
+print(len(texts), reader.documents, reader.bytes_read > 0)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None and child.stdout is not None
+        try:
+            for _ in range(8):
+                child.stdin.write(as_lines(["好"]).decode())
+                child.stdin.flush()
+                time.sleep(0.15)
+            output, _ = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert output.strip() == "8 8 True"
 
 
 def test_standard_input_and_interruption() -> None:

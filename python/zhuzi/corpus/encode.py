@@ -65,7 +65,8 @@ class EncodedCorpus(Report):
     files: int
     """Files read; a file given twice (by another path, through a link) is one."""
     other_kinds: Mapping[str, int]
-    """Files of kinds that are not read, in folders and patterns, by the endings of their names; left out."""
+    """Files of kinds that are not read, in folders and patterns, by the endings of their names; left out.
+    Also `folder`, for folders that a pattern matches and does not look into, and `pipe or device`."""
     hidden: int
     """Hidden files and folders (names with a dot first, `__MACOSX`) in folders and patterns, left out."""
     repeated: int
@@ -112,7 +113,7 @@ def encode_corpus(
 
     Inputs are files, folders, patterns or `-` (standard input, read as `stdin_format`): `.jsonl`, `.ndjson`
     and `.json` (an object a line or one JSON array, the text in `field`; several fields are joined by a
-    newline), `.txt` (parted by `split`), each also with `.gz`, `.zst`, `.xz` or `.bz2` behind, `.parquet` and
+    newline), `.txt` (cut by `split`), each also with `.gz`, `.zst`, `.xz` or `.bz2` added, `.parquet` and
     `.arrow` (the text in the column `field`). A field may be a path (`content.text`), also through lists; a
     list of texts is joined by newlines; where `field` is "text", a JSON string is a document by itself.
     Inputs keep the order given; what a folder or pattern holds is taken by path bytes, without hidden files

@@ -181,12 +181,18 @@ def _integer(digits: str) -> int | float:
 _DECODER = json.JSONDecoder(parse_int=_integer)
 
 
+_PLURALS = {"folder": "folders", "pipe or device": "pipes or devices"}
+
+
 def left_out_lines(left_out: Mapping[str, Any]) -> list[str]:
     """What folders and patterns hold and was not read, a line each."""
     lines = []
     kinds = sorted(left_out["other_kinds"].items(), key=lambda kind: -kind[1])
     if kinds:
-        named = ", ".join(f"{number:,} {kind}" for kind, number in kinds)
+        named = ", ".join(
+            count(number, kind, _PLURALS[kind]) if kind in _PLURALS else f"{number:,} {kind}"
+            for kind, number in kinds
+        )
         lines.append(f"left out: {named} (kinds of file that are not read)")
     if left_out["hidden"]:
         what = count(left_out["hidden"], "hidden file or folder", "hidden files or folders")

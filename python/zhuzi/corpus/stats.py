@@ -65,7 +65,7 @@ class CorpusStats(Report):
     histogram: tuple[tuple[int, int], ...]
     """Length from (a power of two, up to the next), and how many documents have it."""
     new_pieces: int | None
-    """Pieces behind the base vocabulary; `None` if its size was not told, as all about new pieces."""
+    """Pieces after the base vocabulary; `None` if its size was not told, as all about new pieces."""
     new_tokens: int | None
     """Tokens that are new pieces."""
     frequent_new: tuple[tuple[str, int], ...]

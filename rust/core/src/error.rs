@@ -51,7 +51,7 @@ pub enum Error {
         reason: String,
     },
     /// A row of a corpus that cannot be used.
-    #[error("{}: row {row}: {reason}", path.display())]
+    #[error("{}: row {row}: {reason} (rows are counted from 0)", path.display())]
     Row {
         /// The file.
         path: PathBuf,

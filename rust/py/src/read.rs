@@ -2,11 +2,11 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use pyo3::{exceptions::PyRuntimeError, prelude::*};
+use pyo3::prelude::*;
 use serde_json::json;
 use zhuzi_core::{
     Result,
@@ -21,10 +21,20 @@ const TICK: Duration = Duration::from_millis(100);
 /// Records of one file: its path, what is numbered (`line`, `record`, `row`), and each record's JSON and number.
 type Records = (PathBuf, &'static str, Vec<(String, u64)>);
 
+/// Path, bytes and kind of a file.
+type Found = (PathBuf, u64, String);
+
 /// Reads inputs block by block; the GIL is released meanwhile.
+///
+/// Whoever reads holds the reader and asks for the GIL now and then (for signals). So nothing that runs with the
+/// GIL held may wait for the reader: what it is asked for lies beside it.
 #[pyclass(module = "zhuzi._core", frozen)]
 pub struct InputReader {
     reader: Mutex<corpus::InputReader>,
+    /// As they were after the last block.
+    counts: Mutex<corpus::ReadCounts>,
+    files: Vec<Found>,
+    left_out: String,
     signals: Arc<Signals>,
 }
 
@@ -37,14 +47,19 @@ struct Signals {
 impl Signals {
     /// True once a handler has raised something.
     fn ask(&self) -> bool {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looked = lock(&self.looked);
         if looked.elapsed() < TICK {
             return false;
         }
         *looked = Instant::now();
         let Err(error) = Python::attach(|py| py.check_signals()) else { return false };
-        *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *lock(&self.raised) = Some(error);
         true
+    }
+
+    /// What a handler has raised.
+    fn take(&self) -> Option<PyErr> {
+        lock(&self.raised).take()
     }
 }
 
@@ -63,7 +78,17 @@ impl InputReader {
         let asked = signals.clone();
         let stop = Stop::Asked(Arc::new(move || asked.ask()));
         let open = || corpus::InputReader::open(&inputs, options, skip_bad, whole, stop);
-        Ok(Self { reader: Mutex::new(py.detach(open).map_err(to_py)?), signals })
+        let reader = match py.detach(open) {
+            Ok(reader) => reader,
+            Err(error) => return Err(signals.take().unwrap_or_else(|| to_py(error))),
+        };
+        let kind = |source: &corpus::Source| format!("{:?}", source.format).to_lowercase();
+        let files =
+            reader.sources().iter().map(|source| (source.path.clone(), source.bytes, kind(source))).collect();
+        let listing = reader.listing();
+        let left_out = json!({"left_out": listing.left_out, "unreadable": listing.unreadable}).to_string();
+        let counts = Mutex::new(reader.counts());
+        Ok(Self { reader: Mutex::new(reader), counts, files, left_out, signals })
     }
 
     /// The texts of the next block, `None` at the end.
@@ -81,39 +106,39 @@ impl InputReader {
     }
 
     /// The files, each with its kind: path, bytes, kind.
-    fn files(&self) -> Vec<(PathBuf, u64, String)> {
-        let reader = self.lock();
-        let kind = |source: &corpus::Source| format!("{:?}", source.format).to_lowercase();
-        reader.sources().iter().map(|source| (source.path.clone(), source.bytes, kind(source))).collect()
+    fn files(&self) -> Vec<Found> {
+        self.files.clone()
     }
 
     /// Bytes read, documents, characters, empty documents and bad records so far.
     fn counts(&self) -> (u64, u64, u64, u64, u64) {
-        let counts = self.lock().counts();
+        let counts = *lock(&self.counts);
         (counts.bytes, counts.documents, counts.characters, counts.empty_documents, counts.bad_records)
     }
 
     /// What of the inputs is not read, as JSON.
-    fn left_out(&self) -> PyResult<String> {
-        let reader = self.lock();
-        let listing = reader.listing();
-        serde_json::to_string(&json!({"left_out": listing.left_out, "unreadable": listing.unreadable}))
-            .map_err(|e| PyRuntimeError::new_err(e.to_string()))
+    fn left_out(&self) -> &str {
+        &self.left_out
     }
 }
 
-impl InputReader {
-    fn lock(&self) -> std::sync::MutexGuard<'_, corpus::InputReader> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
+impl InputReader {
     fn read<T: Send>(
         &self,
         py: Python<'_>,
         work: impl FnOnce(&mut corpus::InputReader) -> Result<T> + Send,
     ) -> PyResult<T> {
-        let result = py.detach(|| work(&mut self.lock()));
-        match self.signals.raised.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let result = py.detach(|| {
+            let mut reader = lock(&self.reader);
+            let result = work(&mut reader);
+            *lock(&self.counts) = reader.counts();
+            result
+        });
+        match self.signals.take() {
             Some(error) => Err(error),
             None => result.map_err(to_py),
         }

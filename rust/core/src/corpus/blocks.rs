@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    cut::{first_byte, is_blank, whole_records},
+    cut::{first_byte, is_blank, is_space, whole_records},
     documents::Reject,
     input::{Format, Source},
     json::Elements,
@@ -357,13 +357,16 @@ impl TextBlocks {
                 return Ok(Some(block));
             }
             if elements.has_ended() {
-                self.check_behind_array(elements.at)?;
-            } else if self.at_end && self.broken.is_none() && !self.carry.is_empty() {
-                self.broken = Some("the array does not end: a `]` is missing; is the file whole?".into());
+                self.check_after_array(elements)?;
+            } else if self.at_end && self.broken.is_none() {
+                self.broken =
+                    Some("the array is not closed: a `]` is missing; is the file truncated?".into());
             }
             if let Some(reason) = self.broken.take() {
                 self.carry.clear();
                 self.at_end = true;
+                // Said once: what comes after is not looked at.
+                *elements = Elements::ended();
                 return Ok(Some(self.block(0, 0, Content::Broken(reason))));
             }
             if self.at_end {
@@ -378,23 +381,32 @@ impl TextBlocks {
         }
     }
 
-    /// Behind the array nothing but white space may come.
-    fn check_behind_array(&mut self, at: usize) -> Result<()> {
-        self.carry.drain(..at);
+    /// After the array nothing but white space may come.
+    fn check_after_array(&mut self, elements: &mut Elements) -> Result<()> {
+        let passed = elements.at;
+        self.pass(passed);
+        elements.shift(passed);
         loop {
-            if let Some(byte) = first_byte(&self.carry) {
-                let what = if byte == b'[' { "a second array" } else { "something else" };
-                self.broken = Some(format!(
-                    "behind the array comes {what}; a file holds one array, or a record a line"
-                ));
+            let blank = self.carry.iter().take_while(|&&byte| is_space(byte)).count();
+            self.pass(blank);
+            if let Some(byte) = self.carry.first() {
+                let what = if *byte == b'[' { "a second array" } else { "something else" };
+                self.broken =
+                    Some(format!("after the array comes {what}; a file holds one array, or a record a line"));
                 return Ok(());
             }
-            self.carry.clear();
             if self.at_end || self.broken.is_some() {
                 return Ok(());
             }
             self.read_up_to(BLOCK_BYTES)?;
         }
+    }
+
+    /// Drops the first `bytes` of `carry`, which are in no block.
+    fn pass(&mut self, bytes: usize) {
+        self.line += memchr::memchr_iter(b'\n', &self.carry[..bytes]).count() as u64;
+        self.offset += bytes as u64;
+        self.carry.drain(..bytes);
     }
 
     /// Reads on to the end of the element in `carry` without keeping it; its bytes and lines.
@@ -502,6 +514,10 @@ impl TextBlocks {
                 Ok(read) => self.at_end = read < missing,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) if e.raw_os_error().is_some() => return Err(Error::io(&self.origin.source.path)(e)),
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                    self.at_end = true;
+                    self.broken = Some(e.to_string());
+                }
                 Err(e) => {
                     self.at_end = true;
                     self.broken =

@@ -142,7 +142,12 @@ pub fn starts_array(path: &Path) -> Result<bool> {
 
 /// The first byte that is no white space of JSON.
 pub fn first_byte(bytes: &[u8]) -> Option<u8> {
-    bytes.iter().copied().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+    bytes.iter().copied().find(|&byte| !is_space(byte))
+}
+
+/// True for white space of JSON.
+pub fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 fn open_at(path: &Path, at: u64) -> Result<BufReader<File>> {

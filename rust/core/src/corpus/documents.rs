@@ -110,7 +110,7 @@ impl<'o> Reader<'o> {
                 }
             }
             Content::TooLong(bytes) => {
-                let reason = self.too_long(*bytes);
+                let reason = too_long(*bytes, self.options.max_record_bytes);
                 let (offset, line, head) = (block.offset, block.line, String::new());
                 let element = Some(block.element + 1);
                 found.push_bad(Reject { offset, line, element, bytes: *bytes, reason, head });
@@ -133,26 +133,23 @@ impl<'o> Reader<'o> {
                 self.judge(found, offset, record, Ok(record));
             }
         });
-        found.number_lines(block, bytes);
+        number_lines(&mut found.rejects, block, bytes);
     }
 
     fn read_elements(&mut self, block: &Block, bytes: &[u8], ranges: &[Range<usize>], found: &mut Documents) {
         for (number, range) in ranges.iter().enumerate() {
-            let record = bytes[range.clone()].trim_ascii();
-            let start =
-                range.start + bytes[range.clone()].iter().take_while(|b| b.is_ascii_whitespace()).count();
-            let offset = block.offset + start.min(range.end) as u64;
+            let (start, record) = element_in(bytes, range.clone());
+            let offset = block.offset + start as u64;
             let bad = found.rejects.len();
-            if record.is_empty() {
-                self.judge(found, offset, record, Err("nothing stands here: a comma too many".into()));
-            } else {
-                self.judge_json(found, offset, record);
+            match record {
+                Ok(record) => self.judge_json(found, offset, record),
+                Err(reason) => self.judge(found, offset, &[], Err(reason)),
             }
             if let Some(reject) = found.rejects.get_mut(bad) {
                 reject.element = Some(block.element + number as u64 + 1);
             }
         }
-        found.number_lines(block, bytes);
+        number_lines(&mut found.rejects, block, bytes);
     }
 
     fn judge_json(&mut self, found: &mut Documents, offset: u64, record: &[u8]) {
@@ -179,8 +176,8 @@ impl<'o> Reader<'o> {
 
     /// Judges one record whose `text` is taken out of it.
     fn judge(&mut self, found: &mut Documents, offset: u64, record: &[u8], text: Result<&[u8], String>) {
-        let too_long = record.len() as u64 > self.options.max_record_bytes;
-        let text = if too_long { Err(self.too_long(record.len() as u64)) } else { text };
+        let (bytes, most) = (record.len() as u64, self.options.max_record_bytes);
+        let text = if bytes > most { Err(too_long(bytes, most)) } else { text };
         let text = text.and_then(|text| {
             // The quick check does not say where it fails; the slow one does.
             simdutf8::basic::from_utf8(text)
@@ -255,13 +252,33 @@ impl<'o> Reader<'o> {
         }
         found.push(fate, offset, u32::try_from(characters).unwrap_or(u32::MAX));
     }
+}
 
-    fn too_long(&self, bytes: u64) -> String {
-        let most = self.options.max_record_bytes;
-        format!(
-            "a record of {bytes} bytes, more than the {most} allowed; is the file parted as you think? \
-             raise --max-record-bytes if it is"
-        )
+/// What is said of a record of `bytes` bytes where `most` are allowed.
+pub fn too_long(bytes: u64, most: u64) -> String {
+    format!(
+        "a record of {bytes} bytes, more than the {most} allowed; is the file split as you think? \
+         raise --max-record-bytes if it is"
+    )
+}
+
+/// An element of a JSON array without the white space around it, and where in `bytes` it starts.
+pub fn element_in(bytes: &[u8], range: Range<usize>) -> (usize, Result<&[u8], String>) {
+    let element = &bytes[range.clone()];
+    let record = element.trim_ascii();
+    if record.is_empty() {
+        return (range.end, Err("nothing stands here: a comma too many".into()));
+    }
+    (range.start + element.len() - element.trim_ascii_start().len(), Ok(record))
+}
+
+/// Says in which lines the bad records of a block start.
+pub fn number_lines(rejects: &mut [Reject], block: &Block, bytes: &[u8]) {
+    let (mut line, mut counted) = (block.line, 0);
+    for reject in rejects {
+        let start = (reject.offset - block.offset) as usize;
+        line += memchr::memchr_iter(b'\n', &bytes[counted..start]).count() as u64;
+        (reject.line, counted) = (line, start);
     }
 }
 
@@ -281,16 +298,6 @@ impl Documents {
         self.records.clear();
         self.rejects.clear();
         self.hashes.clear();
-    }
-
-    /// Says in which lines the bad records of a block start.
-    fn number_lines(&mut self, block: &Block, bytes: &[u8]) {
-        let (mut line, mut counted) = (block.line, 0);
-        for reject in &mut self.rejects {
-            let start = (reject.offset - block.offset) as usize;
-            line += memchr::memchr_iter(b'\n', &bytes[counted..start]).count() as u64;
-            (reject.line, counted) = (line, start);
-        }
     }
 
     fn push(&mut self, fate: Fate, offset: u64, characters: u32) {
@@ -357,6 +364,12 @@ pub fn for_each_record(split: &Split, bytes: &[u8], mut each: impl FnMut(usize, 
 
 /// What is said of a record that is not UTF-8.
 pub fn not_utf8(record: &[u8], error: std::str::Utf8Error) -> String {
+    if record.starts_with(&[0x1F, 0x8B]) || record.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
+        return "no text but gzip or zstd data; unpack it first (zcat or zstdcat before a pipe)".into();
+    }
+    if record.starts_with(&[0xFF, 0xFE, 0, 0]) || record.starts_with(&[0, 0, 0xFE, 0xFF]) {
+        return "not UTF-8 but UTF-32, it seems; convert the file to UTF-8".into();
+    }
     if record.starts_with(&[0xFF, 0xFE]) || record.starts_with(&[0xFE, 0xFF]) {
         return "not UTF-8 but UTF-16, it seems; convert the file to UTF-8".into();
     }

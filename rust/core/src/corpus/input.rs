@@ -96,7 +96,7 @@ pub struct Unreadable {
 }
 
 /// What the inputs stand for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// The files, in document order.
     pub sources: Vec<Source>,
@@ -135,16 +135,24 @@ pub fn list_sources(inputs: &[PathBuf], rules: Rules<'_>) -> Result<Listing> {
             let source = Source { path, format: rules.stdin, packing, bytes: 0, mtime_ns: 0 };
             lister.listing.sources.push(source);
         } else if input.is_dir() {
+            if lister.is_output(input) {
+                return Err(lister.in_output(input));
+            }
+            let before = lister.mark();
             let found = lister.walk(input);
-            lister.push_found(input, found)?;
+            lister.push_found(input, found, &before)?;
         } else if input.exists() {
             match lister.kind_of(input) {
                 Kind::Read(format, packing) => lister.push(input.clone(), format, packing, true)?,
                 Kind::Other(_) => return Err(Error::Argument(kinds::refusal(input))),
             }
         } else if is_pattern(input) {
-            let found = lister.matches(input)?;
-            lister.push_found(input, found)?;
+            let before = lister.mark();
+            let (found, in_output) = lister.matches(input)?;
+            if found.is_empty() && in_output {
+                return Err(lister.in_output(input));
+            }
+            lister.push_found(input, found, &before)?;
         } else {
             fs::metadata(input).map_err(Error::io(input))?;
         }
@@ -181,9 +189,20 @@ impl Lister<'_> {
         kind
     }
 
-    /// Takes what a folder or pattern holds, by path bytes, and counts what it leaves out.
-    fn push_found(&mut self, input: &Path, found: Vec<Found>) -> Result<()> {
-        let before = (self.listing.unreadable.len(), self.listing.left_out.clone());
+    /// What was passed over and left out so far.
+    fn mark(&self) -> (usize, LeftOut) {
+        (self.listing.unreadable.len(), self.listing.left_out.clone())
+    }
+
+    fn in_output(&self, input: &Path) -> Error {
+        let out = self.rules.out.unwrap_or(input).display();
+        let input = input.display();
+        Error::Argument(format!("{input}: the input lies in the output folder {out}; choose another --out"))
+    }
+
+    /// Takes what a folder or pattern holds, by path bytes, and counts what it leaves out; `before` is from before
+    /// it was looked through.
+    fn push_found(&mut self, input: &Path, found: Vec<Found>, before: &(usize, LeftOut)) -> Result<()> {
         let mut paths = Vec::new();
         for entry in found {
             match entry {
@@ -300,7 +319,7 @@ impl Lister<'_> {
                     }
                 }
                 Ok(entry) if entry.file_type().is_file() => found.push(Ok(entry.into_path())),
-                Ok(_) => {}
+                Ok(_) => self.listing.left_out.add_kind(kinds::SPECIAL),
                 Err(e) => {
                     let path = e.path().unwrap_or(folder).to_path_buf();
                     if self.is_hidden(path.file_name().unwrap_or_default()) {
@@ -326,7 +345,8 @@ impl Lister<'_> {
         fs::canonicalize(path).is_ok_and(|path| path.starts_with(out))
     }
 
-    fn matches(&mut self, pattern: &Path) -> Result<Vec<Found>> {
+    /// What the pattern matches, and whether anything of it lies in the output folder, which is left out.
+    fn matches(&mut self, pattern: &Path) -> Result<(Vec<Found>, bool)> {
         let text = pattern.to_string_lossy();
         let paths = glob::glob(&text).map_err(|e| Error::Argument(format!("pattern `{text}`: {e}")))?;
         // A dot that the pattern itself names is wanted.
@@ -335,7 +355,7 @@ impl Lister<'_> {
             .filter(|part| matches!(part, Component::Normal(name) if kinds::is_hidden(name)))
             .filter_map(|part| glob::Pattern::new(&part.as_os_str().to_string_lossy()).ok())
             .collect();
-        let mut found = Vec::new();
+        let (mut found, mut folders, mut in_output) = (Vec::new(), Vec::new(), false);
         for path in paths {
             let path = match path {
                 Ok(path) => path,
@@ -350,11 +370,28 @@ impl Lister<'_> {
             });
             if hidden {
                 self.listing.left_out.hidden += 1;
-            } else if path.is_file() && !self.is_output(&path) {
-                found.push(Ok(path));
+                continue;
+            }
+            match fs::metadata(&path) {
+                Ok(_) if self.is_output(&path) => in_output = true,
+                Ok(what) if what.is_file() => found.push(Ok(path)),
+                Ok(what) if what.is_dir() => folders.push(path),
+                // As in folders: pipes are counted, and a broken link is an error.
+                Ok(_) => self.listing.left_out.add_kind(kinds::SPECIAL),
+                Err(_) if self.rules.first_version => {}
+                Err(e) => found.push(Err((path, e))),
             }
         }
-        Ok(found)
+        // A folder is looked into where the pattern itself leads there (`**`).
+        let parents: HashSet<&Path> = found
+            .iter()
+            .filter_map(|found| found.as_ref().ok())
+            .flat_map(|path| path.ancestors().skip(1))
+            .collect();
+        for _ in folders.iter().filter(|folder| !parents.contains(folder.as_path())) {
+            self.listing.left_out.add_kind(kinds::FOLDER);
+        }
+        Ok((found, in_output))
     }
 }
 

@@ -12,6 +12,8 @@ const MOST_LISTS: usize = 32;
 /// Fields that a message offers, and how deep they may lie.
 const OFFERED: usize = 8;
 const OFFERED_DEPTH: usize = 5;
+/// Names that are looked for: one more says that there are others, and one may be what was asked for.
+const LOOKED_FOR: usize = OFFERED + 2;
 
 /// Appends the texts in `fields` of the JSON record to `out`, joined by newlines.
 ///
@@ -42,18 +44,19 @@ pub fn check(record: &str) -> Result<(), String> {
 }
 
 fn missing(record: &str, field: &str) -> String {
-    format!("no field `{field}`; {}", offer(record))
+    format!("no field `{field}`; {}", offer(record, field))
 }
 
 fn wrong(record: &str, field: &str, kind: &str) -> String {
-    format!("the field `{field}` holds {kind}, no text; {}", offer(record))
+    format!("the field `{field}` holds {kind}, no text; {}", offer(record, field))
 }
 
-/// Names the fields that could be meant.
-fn offer(record: &str) -> String {
+/// Names the fields other than `field` that could be meant.
+fn offer(record: &str, field: &str) -> String {
     let mut names = Vec::new();
     // The record was read to its end before: it has no faults.
     let _ = Scanner::new(record).texts("", 0, &mut names);
+    names.retain(|name| name != field);
     offer_names(&names)
 }
 
@@ -438,9 +441,9 @@ impl<'j> Scanner<'j> {
             None => Ok(()),
             Some(b'{') => self.fault("more than one object on a line; give each a line of its own"),
             Some(b',') => {
-                self.fault("a comma behind the object; remove it, or make the whole file one JSON array")
+                self.fault("a comma after the object; remove it, or make the whole file one JSON array")
             }
-            Some(_) => self.fault("something stands behind the object"),
+            Some(_) => self.fault("something stands after the object"),
         }
     }
 
@@ -465,7 +468,8 @@ impl<'j> Scanner<'j> {
         Err(Fault { at: self.at, what })
     }
 
-    /// The names of fields of the value here that hold text, below `prefix`.
+    /// The first names of fields of the value here that hold text, below `prefix`; with enough of them, the
+    /// rest is not looked at, and `at` means nothing.
     fn texts(&mut self, prefix: &str, depth: usize, names: &mut Vec<String>) -> Result<(), Fault> {
         self.space();
         match self.peek() {
@@ -475,13 +479,16 @@ impl<'j> Scanner<'j> {
                 }
                 self.skip()
             }
-            Some(b'{') if depth < OFFERED_DEPTH && names.len() <= OFFERED => {
+            Some(b'{') if depth < OFFERED_DEPTH => {
                 self.at += 1;
                 self.space();
                 while self.peek() == Some(b'"') {
                     let key = self.key()?;
                     let name = if prefix.is_empty() { key.into_owned() } else { format!("{prefix}.{key}") };
                     self.texts(&name, depth + 1, names)?;
+                    if names.len() >= LOOKED_FOR {
+                        return Ok(());
+                    }
                     self.space();
                     self.at += usize::from(self.peek() == Some(b','));
                     self.space();
@@ -496,6 +503,9 @@ impl<'j> Scanner<'j> {
                 self.space();
                 if self.peek() != Some(b']') && depth < OFFERED_DEPTH {
                     self.texts(prefix, depth + 1, names)?;
+                }
+                if names.len() >= LOOKED_FOR {
+                    return Ok(());
                 }
                 self.at = start;
                 self.skip()
@@ -587,6 +597,11 @@ impl Elements {
         self.start = self.start.saturating_sub(passed);
     }
 
+    /// One that finds nothing more.
+    pub fn ended() -> Self {
+        Self { state: State::After, ..Self::default() }
+    }
+
     /// True if the bracket that closes the array was seen.
     pub fn has_ended(&self) -> bool {
         self.state == State::After
@@ -658,13 +673,19 @@ mod tests {
             ),
             ("{\"text\": [\"a\", null]}", "text", "holds null"),
             ("{\"p\": [{\"a\": \"1\"}, {}]}", "p.a", "no field `p.a`"),
+            ("{\"text\": \"a\", \"text\": 1}", "text", "holds a number, no text; no other field holds text"),
+            (
+                "{\"text\": [\"a\", 1], \"b\": \"\"}",
+                "text",
+                "holds a number, no text; name one that holds text with --field: `b`",
+            ),
             ("{\"te\": \"a\"}", "text", "no field `text`; name one that holds text with --field: `te`"),
             ("{\"text\": \"a\"", "text", "ends too early"),
             ("{\"text\": \"a", "text", "ends within a string"),
             ("{\"text\": \"a\\", "text", "ends within a string"),
             ("{\"text\": \"a\"}{\"text\": \"b\"}", "text", "more than one object on a line"),
-            ("{\"text\": \"a\"},", "text", "a comma behind the object"),
-            ("{} x", "text", "something stands behind"),
+            ("{\"text\": \"a\"},", "text", "a comma after the object"),
+            ("{} x", "text", "something stands after"),
             ("{\"text\": \"a\", }", "text", "want the name of a field"),
             ("{\"text\": \"a\" \"b\": 1}", "text", "want `,` or `}` here"),
             ("{\"x\": [1}, \"text\": \"a\"}", "text", "want `,` or `]` here"),
@@ -678,6 +699,15 @@ mod tests {
         ] {
             let found = text(record, &[field]).unwrap_err();
             assert!(found.contains(said), "{record}: {found}");
+        }
+        let names = |n: usize| (0..n).map(|n| format!("\"n{n}\": \"\"")).collect::<Vec<_>>().join(", ");
+        for (count, more) in [(8, false), (9, true), (200_000, true)] {
+            // Also of very many only the first are looked at.
+            let said = text(&format!("{{\"text\": 1, {}}}", names(count)), &["text"]).unwrap_err();
+            assert!(said.contains("`n0`, `n1`") && said.ends_with(" and others") == more, "{said}");
+            let said =
+                text(&format!("{{\"text\": \"\", {}, \"text\": 1}}", names(count)), &["text"]).unwrap_err();
+            assert!(!said.contains("--field: `text`") && said.ends_with(" and others") == more, "{said}");
         }
         let deep = "[".repeat(100_000);
         assert!(text(&format!("{{\"text\": {deep}"), &["text"]).is_err());

@@ -31,7 +31,8 @@ pub enum Kind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LeftOut {
-    /// Files of kinds that are not read, by the endings of their names.
+    /// Files of kinds that are not read, by the endings of their names; folders that a pattern matches, and pipes
+    /// and the like, by what they are.
     pub other_kinds: BTreeMap<String, u64>,
     /// Hidden files and folders: names that begin with a dot, `__MACOSX`.
     pub hidden: u64,
@@ -47,7 +48,7 @@ impl LeftOut {
         *self == Self::default()
     }
 
-    /// Counts a file of a kind that is not read.
+    /// Counts a file, or something else, of a kind that is not read.
     pub fn add_kind(&mut self, label: &str) {
         let room = self.other_kinds.len() < MOST_KINDS || self.other_kinds.contains_key(label);
         *self.other_kinds.entry(if room { label } else { "others" }.into()).or_default() += 1;
@@ -72,7 +73,8 @@ impl LeftOut {
     pub fn describe(&self) -> Vec<String> {
         let mut kinds: Vec<_> = self.other_kinds.iter().collect();
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        let mut found: Vec<_> = kinds.iter().map(|(label, count)| format!("{count} {label}")).collect();
+        let mut found: Vec<_> =
+            kinds.iter().map(|(label, count)| format!("{count} {}", plural(label, **count))).collect();
         if self.hidden > 0 {
             found.push(format!("{} hidden", self.hidden));
         }
@@ -80,6 +82,19 @@ impl LeftOut {
             found.push(format!("{} that describe datasets or corpora", self.records_of_tools));
         }
         found
+    }
+}
+
+/// What a folder is counted as where files are wanted.
+pub const FOLDER: &str = "folder";
+/// The same of what is neither file nor folder.
+pub const SPECIAL: &str = "pipe or device";
+
+fn plural(label: &str, count: u64) -> &str {
+    match label {
+        FOLDER if count != 1 => "folders",
+        SPECIAL if count != 1 => "pipes or devices",
+        _ => label,
     }
 }
 
@@ -127,29 +142,47 @@ fn label_of(path: &Path, packing: Packing) -> String {
 
 /// What is said of a file that was named and is not of a kind that is read: what it is and what mends it.
 pub fn refusal(path: &Path) -> String {
-    let shown = path.display();
+    let (shown, quoted) = (path.display(), quote(path));
     let Kind::Other(label) = kind_of(path) else { return format!("{shown}: not read") };
     let parts: Vec<&str> = label.split('.').filter(|part| !part.is_empty()).collect();
     let has = |wanted: &[&str]| parts.iter().any(|part| wanted.contains(part));
-    let packed = parts.last().is_some_and(|last| ["gz", "zst", "zstd", "xz", "bz2"].contains(last));
+    let unpack = match parts.last() {
+        Some(&"gz") => Some("gzip -dc"),
+        Some(&("zst" | "zstd")) => Some("zstd -dc"),
+        Some(&"xz") => Some("xz -dc"),
+        Some(&"bz2") => Some("bzip2 -dc"),
+        _ => None,
+    };
     let what = if has(&["tar", "tgz", "tbz2", "txz", "tzst"]) {
-        format!("a tar archive; unpack it into a folder (tar -xf {shown} -C FOLDER) and name the folder")
+        format!("a tar archive; unpack it into a folder (tar -xf {quoted} -C FOLDER) and name the folder")
     } else if has(&["zip"]) {
-        format!("a zip archive; unpack it into a folder (unzip {shown} -d FOLDER) and name the folder")
+        format!("a zip archive; unpack it into a folder (unzip {quoted} -d FOLDER) and name the folder")
     } else if has(&["7z", "rar"]) {
         "an archive; unpack it into a folder and name the folder".into()
     } else if has(&["csv", "tsv"]) {
         let tab = if has(&["tsv"]) { r#",delimiter="\t""# } else { "" };
-        format!(
-            "a table of text; make JSON lines of it: python3 -c 'import csv,json,sys;csv.field_size_limit(1<<30);\
-             [print(json.dumps(r)) for r in csv.DictReader(sys.stdin{tab})]' < {shown} > {}",
-            path.with_extension("jsonl").display()
-        )
+        let make = format!(
+            "python3 -c 'import csv,json,sys;csv.field_size_limit(1<<30);\
+             [print(json.dumps(r)) for r in csv.DictReader(sys.stdin{tab})]'"
+        );
+        match unpack {
+            Some(unpack) => {
+                let made = quote(&path.with_extension("").with_extension("jsonl"));
+                format!(
+                    "a packed table of text; unpack it first and make JSON lines of it: \
+                     {unpack} {quoted} | {make} > {made}"
+                )
+            }
+            None => {
+                let made = quote(&path.with_extension("jsonl"));
+                format!("a table of text; make JSON lines of it: {make} < {quoted} > {made}")
+            }
+        }
     } else if has(&["parquet", "arrow"]) {
         "packed once more; unpack it (these files are compressed inside)".into()
     } else if has(&["pdf", "html", "htm", "doc", "docx", "epub", "xml"]) {
         "a document with markup; take its text out into .txt or .jsonl".into()
-    } else if packed {
+    } else if unpack.is_some() {
         format!("packed, but its name does not say what is in it; name it like {}", example(path))
     } else if label.starts_with('.') {
         format!("named {label}; {READ} are read: rename or convert it")
@@ -157,6 +190,14 @@ pub fn refusal(path: &Path) -> String {
         format!("without an ending that says what it holds; rename it to {shown}.jsonl or {shown}.txt")
     };
     format!("{shown}: not a kind of file we read: {what}")
+}
+
+/// The path as a word of a shell command.
+fn quote(path: &Path) -> String {
+    let shown = path.to_string_lossy();
+    let shown = if shown.starts_with('-') { format!("./{shown}") } else { shown.into_owned() };
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./+,:@%=".contains(c);
+    if shown.chars().all(is_plain) { shown } else { format!("'{}'", shown.replace('\'', r"'\''")) }
 }
 
 fn example(path: &Path) -> String {
@@ -222,7 +263,14 @@ mod tests {
             ("a.TGZ", ".tgz", "tar -xf"),
             ("a.zip", ".zip", "unzip"),
             ("a.csv", ".csv", "csv.DictReader(sys.stdin)"),
+            ("my data.csv", ".csv", "< 'my data.csv' > 'my data.jsonl'"),
+            ("it's.zip", ".zip", r"unzip 'it'\''s.zip' -d"),
+            ("-a.tar", ".tar", "tar -xf ./-a.tar"),
+            ("d/数据.tar", ".tar", "tar -xf d/数据.tar"),
             ("a.tsv.gz", ".tsv.gz", "delimiter"),
+            ("x.csv.gz", ".csv.gz", "unpack it first"),
+            ("x y.csv.xz", ".csv.xz", "xz -dc 'x y.csv.xz' | python3"),
+            ("x.csv.zst", ".csv.zst", "> x.jsonl"),
             ("a.gz", ".gz", "a.jsonl.gz"),
             ("a.parquet.gz", ".parquet.gz", "unpack"),
             ("a.pdf", ".pdf", "take its text out"),

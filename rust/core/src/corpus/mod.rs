@@ -20,6 +20,7 @@ mod estimate;
 mod folder;
 mod index;
 mod input;
+mod ipc;
 mod json;
 mod kinds;
 mod locate;

@@ -3,6 +3,7 @@
 use std::{fs::File, sync::Arc};
 
 use parquet::{
+    arrow::parquet_to_arrow_schema,
     basic::Type,
     column::reader::ColumnReader,
     data_type::ByteArray,
@@ -13,16 +14,32 @@ use parquet::{
     },
 };
 
-use super::{arrow::split_path, input::Source, rows::Batch};
+use super::{
+    arrow::split_path,
+    input::Source,
+    rows::{Batch, check_columns, guarded},
+};
 use crate::{Error, Result};
 
 /// Rows asked for at a time.
 const BATCH_ROWS: usize = 256;
 
 /// Unpacked bytes of the text columns of each row group; of all columns without `columns`.
+///
+/// # Errors
+/// [`Error::Argument`] if a column is not there or holds no text; [`Error::Damaged`]; [`Error::Io`].
 pub fn row_groups(source: &Source, columns: &[String]) -> Result<Vec<u64>> {
     let file = File::open(&source.path).map_err(Error::io(&source.path))?;
+    guarded(source, || size_row_groups(source, file, columns))
+}
+
+fn size_row_groups(source: &Source, file: File, columns: &[String]) -> Result<Vec<u64>> {
     let reader = open(source, file)?;
+    if find_columns(&reader, columns).is_none() {
+        let schema = reader.metadata().file_metadata().schema_descr();
+        let schema = parquet_to_arrow_schema(schema, None).map_err(|e| damaged(source, &e))?;
+        check_columns(source, &schema, columns)?;
+    }
     let root = reader.metadata().file_metadata().schema();
     let roots: Vec<&str> = root.get_fields().iter().map(|field| field.name()).collect();
     let wanted: Vec<usize> =
@@ -76,6 +93,11 @@ impl FlatRows {
         let row = (0..start as usize).map(rows).sum();
         let (group, end) = (start as usize, end as usize);
         Ok(Ok(Self { source, columns, reader, group, end, open: vec![], left: 0, row }))
+    }
+
+    /// The file.
+    pub fn source(&self) -> Arc<Source> {
+        self.source.clone()
     }
 
     /// Rows of the whole file.

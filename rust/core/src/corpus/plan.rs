@@ -18,6 +18,7 @@ use super::{
     kinds::LeftOut,
     options::{Config, EncodeOptions, hash_json},
     parquet::row_groups,
+    rows::check_arrow,
 };
 use crate::{Error, Result};
 
@@ -211,6 +212,9 @@ fn cut_tasks(sources: &[Source], first: usize, options: &EncodeOptions) -> Resul
                 }
             }
         } else if !file.is_cuttable() {
+            if file.format == Format::Arrow {
+                check_arrow(file, &options.fields)?;
+            }
             let packed = file.packing != Packing::Plain;
             let bytes = file.bytes.saturating_mul(if packed { UNPACKED } else { 1 });
             if bytes >= want {

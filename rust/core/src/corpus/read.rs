@@ -4,7 +4,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{
     blocks::{Block, Blocks, Content, Stop},
-    documents::{Documents, Fate, Reader, Reject, for_each_record},
+    documents::{
+        Documents, Fate, Reader, Reject, element_in, for_each_record, not_utf8, number_lines, too_long,
+    },
     input::{Format, Listing, Rules, Source, list_sources},
     json,
     options::EncodeOptions,
@@ -43,6 +45,9 @@ pub struct InputReader {
 /// A record as JSON, and its number: the line, the place in its array, or the row, from 1.
 pub type Record = (String, u64);
 
+/// The bytes of a record, or what is wrong with it.
+type Found<'b> = std::result::Result<&'b [u8], String>;
+
 /// Some records of one file.
 #[derive(Debug)]
 pub struct Records {
@@ -55,8 +60,9 @@ pub struct Records {
 }
 
 impl InputReader {
-    /// Lists the files; with `whole`, rows are read whole, as records, not as texts. With `skip_bad`, what cannot be read is counted and passed over. Reading gives up with
-    /// [`crate::Error::Stopped`] once `stop` says so.
+    /// Lists the files; with `whole`, rows are read whole, as records, not as texts. With `skip_bad`, what
+    /// cannot be read is counted and passed over. Reading gives up with [`crate::Error::Stopped`] once `stop`
+    /// says so.
     ///
     /// # Errors
     /// As [`list_sources`].
@@ -120,11 +126,12 @@ impl InputReader {
                     }
                 }
                 Fate::Empty => self.counts.empty_documents += 1,
-                _ => {
+                Fate::Kept => {
                     self.counts.documents += 1;
                     self.counts.characters += u64::from(record.characters);
                     texts.push(text.into());
                 }
+                Fate::Short | Fate::Long | Fate::Foreign | Fate::Unsampled => {}
             }
         }
         self.found = found;
@@ -142,14 +149,19 @@ impl InputReader {
         let mut records = Vec::new();
         let mut bad = Vec::new();
         let max = self.options.max_record_bytes;
-        let mut take = |offset: u64, line: u64, element: Option<u64>, number: u64, bytes: &[u8]| {
-            let record = std::str::from_utf8(bytes)
-                .map_err(|e| super::documents::not_utf8(bytes, e))
-                .and_then(|text| json::check(text).map(|()| text.to_owned()));
-            match record {
-                Ok(text) if bytes.len() as u64 <= max => records.push((text, number)),
-                Ok(_) => bad.push(Reject::new(offset, line, element, bytes, "a record too long".into())),
-                Err(reason) => bad.push(Reject::new(offset, line, element, bytes, reason)),
+        let mut take = |offset: u64, element: Option<u64>, number: u64, record: Found<'_>| {
+            let bytes = record.as_ref().copied().unwrap_or_default();
+            let length = bytes.len() as u64;
+            let text = record.and_then(|bytes| {
+                if length > max {
+                    return Err(too_long(length, max));
+                }
+                let text = std::str::from_utf8(bytes).map_err(|e| not_utf8(bytes, e))?;
+                json::check(text).map(|()| text.to_owned())
+            });
+            match text {
+                Ok(text) => records.push((text, number)),
+                Err(reason) => bad.push(Reject::new(offset, 0, element, bytes, reason)),
             }
         };
         let unit = match &block.content {
@@ -160,24 +172,26 @@ impl InputReader {
                     line += memchr::memchr_iter(b'\n', &bytes[counted..start]).count() as u64;
                     counted = start;
                     if !record.trim_ascii().is_empty() {
-                        take(block.offset + start as u64, line, None, origin.line(line), record);
+                        take(block.offset + start as u64, None, origin.line(line), Ok(record));
                     }
                 });
+                number_lines(&mut bad, &block, bytes);
                 "line"
             }
             Content::Elements(bytes, ranges) => {
-                for (at, range) in ranges.iter().enumerate() {
-                    let number = block.element + at as u64 + 1;
-                    let record = bytes[range.clone()].trim_ascii();
-                    let offset = block.offset + range.start as u64;
-                    take(offset, block.line, Some(number), number, record);
+                for (number, range) in (block.element + 1..).zip(ranges) {
+                    let (start, record) = element_in(bytes, range.clone());
+                    let offset = block.offset + start as u64;
+                    take(offset, Some(number), number, record);
                 }
+                number_lines(&mut bad, &block, bytes);
                 "record"
             }
             Content::Rows(batch) => {
                 let mut start = 0;
-                for (row, (end, _)) in (batch.row..).zip(&batch.ends) {
-                    take(row, 0, None, row + 1, &batch.bytes[start..*end]);
+                for (row, (end, wrong)) in (batch.row..).zip(&batch.ends) {
+                    let record = &batch.bytes[start..*end];
+                    take(row, None, row + 1, wrong.clone().map_or(Ok(record), Err));
                     start = *end;
                 }
                 "row"

@@ -2,14 +2,12 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use arrow_array::RecordBatch;
-use arrow_buffer::Buffer;
-use arrow_ipc::reader::StreamDecoder;
+use arrow_schema::Schema;
 use parquet::arrow::{
     ProjectionMask,
     arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
@@ -18,16 +16,15 @@ use parquet::arrow::{
 use super::{
     arrow::{append_row, append_texts, check_path, split_path},
     input::{Format, Source},
+    ipc::{Failed, Ipc},
     parquet::{FlatRows, damaged},
 };
 use crate::{Error, Result};
 
 /// Rows of nested columns asked for at a time.
 const BATCH_ROWS: usize = 64;
-/// Bytes of an Arrow file read at a time.
-const CHUNK: usize = 1 << 20;
-/// What an IPC file (not a stream) begins with; a stream follows.
-const FILE_MAGIC: &[u8] = b"ARROW1\0\0";
+/// Bytes of text that end a batch of such rows.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// A batch of rows: all texts in one buffer.
 #[derive(Debug, Default)]
@@ -54,27 +51,30 @@ impl Rows {
     /// # Errors
     /// [`Error::Argument`] if a column is not there or holds no text; [`Error::Damaged`]; [`Error::Io`].
     pub fn open(source: Arc<Source>, file: File, columns: &[String], start: u64, end: u64) -> Result<Self> {
-        if source.format == Format::Arrow {
-            let nested = NestedRows::new(source, columns, Batches::Ipc(Box::new(Ipc::new(file))), 0);
-            return Ok(Self::Nested(Box::new(nested)));
-        }
-        match FlatRows::open(source.clone(), file, columns, start, end)? {
-            Ok(flat) => Ok(Self::Flat(Box::new(flat))),
-            Err(file) => {
-                let (batches, row) = open_nested(&source, file, columns, start, end)?;
-                Ok(Self::Nested(Box::new(NestedRows::new(source, columns, batches, row))))
+        guarded(&source.clone(), || {
+            if source.format == Format::Arrow {
+                let ipc = open_arrow(&source, file, columns)?;
+                let nested = NestedRows::new(source, columns, Batches::Ipc(Box::new(ipc)), 0);
+                return Ok(Self::Nested(Box::new(nested)));
             }
-        }
+            match FlatRows::open(source.clone(), file, columns, start, end)? {
+                Ok(flat) => Ok(Self::Flat(Box::new(flat))),
+                Err(file) => {
+                    let (batches, row) = open_nested(&source, file, columns, start, end)?;
+                    Ok(Self::Nested(Box::new(NestedRows::new(source, columns, batches, row))))
+                }
+            }
+        })
     }
 
     /// The next rows, `None` behind the last.
     ///
     /// # Errors
-    /// [`Error::Damaged`]; of an Arrow file, whose columns are known only now, [`Error::Argument`], too.
+    /// [`Error::Damaged`]; [`Error::Io`].
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         match self {
-            Self::Flat(rows) => rows.next_batch(),
-            Self::Nested(rows) => rows.next_batch(),
+            Self::Flat(rows) => guarded(&rows.source(), || rows.next_batch()),
+            Self::Nested(rows) => guarded(&rows.source.clone(), || rows.next_batch()),
         }
     }
 
@@ -84,7 +84,7 @@ impl Rows {
             Self::Flat(rows) => rows.all_rows(),
             Self::Nested(rows) => match &mut rows.batches {
                 Batches::Parquet(_, all) => *all,
-                Batches::Ipc(ipc) => return std::mem::take(&mut ipc.untold),
+                Batches::Ipc(ipc) => return ipc.take_packed(),
             },
         };
         // Spread evenly.
@@ -117,22 +117,13 @@ impl NestedRows {
 
     fn next_batch(&mut self) -> Result<Option<Batch>> {
         while self.batch.as_ref().is_none_or(|batch| self.next == batch.num_rows()) {
-            // A broken file must not take the process down, whatever a library makes of it.
-            let next = catch_unwind(AssertUnwindSafe(|| self.batches.next()));
-            let next = next.unwrap_or_else(|_| Err(Failed::Broken("a part of it makes no sense".into())));
-            let batch = next.map_err(|failed| match failed {
-                Failed::Io(e) => Error::io(&self.source.path)(e),
-                Failed::Broken(reason) => broken(&self.source, &reason),
-            })?;
-            let Some(batch) = batch else { return Ok(None) };
-            if self.batch.is_none() && batch.num_rows() > 0 {
-                check_columns(&self.source, &batch.schema(), &self.columns)?;
-            }
+            let Some(batch) = self.batches.next(&self.source)? else { return Ok(None) };
             (self.batch, self.next) = (Some(batch), 0);
         }
         let Some(batch) = &self.batch else { return Ok(None) };
         let mut found = Batch { row: self.row, ..Batch::default() };
-        while self.next < batch.num_rows() && found.ends.len() < BATCH_ROWS && found.bytes.len() < CHUNK {
+        while self.next < batch.num_rows() && found.ends.len() < BATCH_ROWS && found.bytes.len() < BATCH_BYTES
+        {
             let wrong = if self.columns.is_empty() {
                 append_row(batch, self.next, &mut found.bytes);
                 None
@@ -147,67 +138,42 @@ impl NestedRows {
     }
 }
 
-enum Failed {
-    Io(io::Error),
-    Broken(String),
-}
-
 impl Batches {
-    fn next(&mut self) -> std::result::Result<Option<RecordBatch>, Failed> {
+    fn next(&mut self, source: &Source) -> Result<Option<RecordBatch>> {
         match self {
-            Self::Parquet(reader, _) => reader.next().transpose().map_err(|e| Failed::Broken(e.to_string())),
-            Self::Ipc(ipc) => ipc.next(),
+            Self::Parquet(reader, _) => reader.next().transpose().map_err(|e| broken(source, &e.to_string())),
+            Self::Ipc(ipc) => ipc.next().map_err(|e| failed(source, e)),
         }
     }
 }
 
-/// Arrow IPC, stream or file: behind its first bytes a file is a stream, too. Memory: one record batch.
-struct Ipc {
-    file: File,
-    decoder: StreamDecoder,
-    buffer: Buffer,
-    /// Nothing was read so far.
-    is_first: bool,
-    /// Bytes read since they were last asked for.
-    untold: u64,
+/// Looks whether an Arrow file has the columns; what else is wrong is told where it is read.
+///
+/// # Errors
+/// [`Error::Argument`] if a column is not there or holds no text.
+pub fn check_arrow(source: &Source, columns: &[String]) -> Result<()> {
+    let file = File::open(&source.path).map_err(Error::io(&source.path))?;
+    match guarded(source, || open_arrow(source, file, columns)) {
+        Err(e @ Error::Argument(_)) => Err(e),
+        _ => Ok(()),
+    }
 }
 
-impl Ipc {
-    fn new(file: File) -> Self {
-        Self {
-            file,
-            decoder: StreamDecoder::new(),
-            buffer: Buffer::from_vec(Vec::<u8>::new()),
-            is_first: true,
-            untold: 0,
-        }
-    }
+fn open_arrow(source: &Source, file: File, columns: &[String]) -> Result<Ipc> {
+    let ipc = Ipc::open(file).map_err(|e| failed(source, e))?;
+    check_columns(source, ipc.schema(), columns)?;
+    let roots = find_roots(ipc.schema(), columns);
+    Ok(if columns.is_empty() { ipc } else { ipc.project(roots) })
+}
 
-    fn next(&mut self) -> std::result::Result<Option<RecordBatch>, Failed> {
-        loop {
-            if self.buffer.is_empty() {
-                let mut chunk = Vec::with_capacity(CHUNK);
-                let read = (&mut self.file).take(CHUNK as u64).read_to_end(&mut chunk).map_err(Failed::Io)?;
-                if read == 0 {
-                    self.decoder.finish().map_err(|e| Failed::Broken(e.to_string()))?;
-                    return Ok(None);
-                }
-                self.untold += read as u64;
-                let is_file = std::mem::take(&mut self.is_first) && chunk.starts_with(FILE_MAGIC);
-                self.buffer = Buffer::from_vec(chunk);
-                if is_file {
-                    self.buffer.advance(FILE_MAGIC.len());
-                }
-            }
-            match self.decoder.decode(&mut self.buffer) {
-                Ok(Some(batch)) => return Ok(Some(batch)),
-                Ok(None) => {}
-                // Behind the end of a stream may come the footer of a file.
-                Err(e) if e.to_string().contains("Unexpected EOS") => return Ok(None),
-                Err(e) => return Err(Failed::Broken(e.to_string())),
-            }
-        }
-    }
+/// Numbers of the columns that the paths begin with, each once.
+fn find_roots(schema: &Schema, columns: &[String]) -> Vec<usize> {
+    let names = || schema.fields().iter().map(|field| field.name().as_str());
+    let mut roots: Vec<usize> =
+        columns.iter().filter_map(|path| split_path(names(), path)).map(|(root, _)| root).collect();
+    roots.sort_unstable();
+    roots.dedup();
+    roots
 }
 
 /// Opens row groups of a parquet file as record batches; also the number of their first row.
@@ -224,13 +190,10 @@ fn open_nested(
         .map_err(|e| damaged(source, &e))?;
     let schema = builder.schema().clone();
     check_columns(source, &schema, columns)?;
-    let names = || schema.fields().iter().map(|field| field.name().as_str());
-    let roots: Vec<usize> =
-        columns.iter().filter_map(|path| split_path(names(), path)).map(|(root, _)| root).collect();
     let mask = if columns.is_empty() {
         ProjectionMask::all()
     } else {
-        ProjectionMask::roots(builder.parquet_schema(), roots)
+        ProjectionMask::roots(builder.parquet_schema(), find_roots(&schema, columns))
     };
     let metadata = builder.metadata().clone();
     let rows = |group: usize| metadata.row_group(group).num_rows().max(0) as u64;
@@ -245,11 +208,32 @@ fn open_nested(
     Ok((Batches::Parquet(reader, all), row))
 }
 
-fn check_columns(source: &Source, schema: &arrow_schema::Schema, columns: &[String]) -> Result<()> {
+/// Looks whether the paths lead to text.
+///
+/// # Errors
+/// [`Error::Argument`].
+pub fn check_columns(source: &Source, schema: &Schema, columns: &[String]) -> Result<()> {
     columns.iter().try_for_each(|path| {
         let refuse = |reason| Error::Argument(format!("{}: {reason}", source.path.display()));
         check_path(schema, path).map_err(refuse)
     })
+}
+
+/// Does what `read` does: a broken file must not take the process down, whatever a library makes of it.
+///
+/// # Errors
+/// Those of `read`; [`Error::Damaged`] if it panics.
+pub fn guarded<T>(source: &Source, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    let done = catch_unwind(AssertUnwindSafe(read));
+    done.unwrap_or_else(|_| Err(broken(source, "a part of it makes no sense")))
+}
+
+fn failed(source: &Source, failed: Failed) -> Error {
+    match failed {
+        Failed::Io(e) => Error::io(&source.path)(e),
+        Failed::Broken(reason) => broken(source, &reason),
+        Failed::Damaged(reason) => Error::Damaged { path: source.path.clone(), reason: reason.into() },
+    }
 }
 
 fn broken(source: &Source, reason: &str) -> Error {

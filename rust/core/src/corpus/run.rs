@@ -1,7 +1,7 @@
 //! A run from its arguments to the sealed manifest: plan, or go on with a plan; run what is missing; seal.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
     io::Read,
     path::{Path, PathBuf},
@@ -121,8 +121,8 @@ pub fn encode_corpus(
     mut progress: impl FnMut(Progress, u64) -> bool,
 ) -> Result<Report> {
     let config = Config::new(tokenizer, request.fingerprint.clone(), request.options.clone())?;
-    let listing = list_sources(&request.inputs, request.rules(run.skip_bad))?;
-    check_request(request, run, &listing)?;
+    let inputs = list_inputs(request, run)?;
+    check_request(request, run, &inputs.listing)?;
     let existed = request.out.exists();
     disk::create_folder(&request.out)?;
     let tag = match run.part {
@@ -135,12 +135,48 @@ pub fn encode_corpus(
     };
     let lock = lock.inspect_err(|_| drop_if_empty(&request.out, existed))?;
     let mut session = Session { request, run, tag: &tag, existed, started: Instant::now() };
-    let result = session.run(tokenizer, config, listing, &mut progress);
+    let result = session.run(tokenizer, config, inputs, &mut progress);
     if let Err(error) = &result {
         session.tidy(error);
     }
     drop(lock);
     result
+}
+
+/// What the inputs stand for.
+struct Inputs {
+    /// For a new plan, or for what is appended.
+    listing: Listing,
+    /// For comparison with the plan of the first version that the folder has.
+    then: Option<Listing>,
+}
+
+/// Lists the inputs. For the first version they stood for other files: what was begun then is ended so.
+fn list_inputs(request: &Request, run: &RunOptions) -> Result<Inputs> {
+    let rules = request.rules(run.skip_bad);
+    let now = list_sources(&request.inputs, rules);
+    // What is wrong with the folder is said once it is locked.
+    let plan = Plan::load(&request.out).ok().flatten();
+    let Some(plan) = plan.filter(|plan| plan.is_of_first_version() && !run.append) else {
+        return Ok(Inputs { listing: now?, then: None });
+    };
+    let Ok(mut then) = list_sources(&request.inputs, Rules { first_version: true, ..rules }) else {
+        return Ok(Inputs { listing: now?, then: None });
+    };
+    let now = match now {
+        Ok(now) => now,
+        Err(e) if run.overwrite || plan.appended > 0 => return Err(e),
+        // For what goes on as it began, the rules of now do not matter.
+        Err(_) => return Ok(Inputs { listing: then.clone(), then: Some(then) }),
+    };
+    if plan.appended > 0 {
+        // What was appended was listed as now; what only the first version would read was known before.
+        let is: HashSet<_> = now.sources.iter().map(|source| &source.path).collect();
+        let was: HashSet<_> = plan.sources.iter().map(|source| &source.path).collect();
+        then.sources.retain(|source| was.contains(&source.path) && !is.contains(&source.path));
+        then.sources.extend(now.sources.iter().cloned());
+    }
+    Ok(Inputs { listing: now, then: Some(then) })
 }
 
 /// Refuses what cannot go together, before anything is written.
@@ -208,12 +244,12 @@ impl Session<'_> {
         &mut self,
         tokenizer: &Tokenizer,
         config: Config,
-        listing: Listing,
+        inputs: Inputs,
         progress: &mut impl FnMut(Progress, u64) -> bool,
     ) -> Result<Report> {
         let out = self.request.out.as_path();
         let plan_lock = Lock::plan(out)?;
-        let plan = self.make_plan(config, listing)?;
+        let plan = self.make_plan(config, inputs)?;
         drop(plan_lock);
         // Behind the plan: a folder with anything in it but no plan is not known as ours.
         disk::create_folder(&out.join(COMMITS_FOLDER))?;
@@ -280,26 +316,26 @@ impl Session<'_> {
     }
 
     /// The plan of the folder if it is for this request, else a new one; an unfinished run is gone on with.
-    fn make_plan(&self, config: Config, listing: Listing) -> Result<Plan> {
+    fn make_plan(&self, config: Config, inputs: Inputs) -> Result<Plan> {
         let out = self.request.out.as_path();
         let (overwrite, append) = (self.run.overwrite, self.run.append);
+        let Inputs { listing, then } = inputs;
         if let Some(mut plan) = Plan::load(out).or_else(|e| if overwrite { Ok(None) } else { Err(e) })? {
-            // For the first version the same inputs stood for other files; what was begun then is ended so.
-            let rules = Rules { first_version: true, ..self.request.rules(self.run.skip_bad) };
-            let then = (plan.is_of_first_version() && !append)
-                .then(|| list_sources(&self.request.inputs, rules).ok())
-                .flatten();
-            let now = then.as_ref().unwrap_or(&listing);
+            let now = then.as_ref().filter(|_| plan.is_of_first_version()).unwrap_or(&listing);
             let sealed = out.join(MANIFEST_FILE).exists();
             let differences =
                 if append { plan.append_differences(&config, now) } else { plan.differences(&config, now) };
             let of_stdin = plan.sources.iter().any(super::input::Source::is_stdin);
             let shown = out.display();
             if append && differences.is_empty() {
-                let before = plan.sources.len();
-                if !of_stdin {
-                    plan.append(listing)?;
+                if of_stdin && listing.sources.iter().any(super::input::Source::is_stdin) {
+                    return Err(Error::Occupied(format!(
+                        "{shown}: holds text of standard input already, and more of it cannot be told from that; \
+                         write it to a file and append the file"
+                    )));
                 }
+                let before = plan.sources.len();
+                plan.append(listing)?;
                 if plan.sources.len() > before {
                     plan.save(out, self.tag)?;
                 }

@@ -84,6 +84,7 @@ impl Stream {
     }
 
     /// Appends the next `most` bytes to `out`, fewer only at the end; how many. What came before an error stays.
+    /// An error of kind `Unsupported` is no damage: the file is whole, and we do not unpack it.
     pub fn read(&mut self, most: usize, out: &mut Vec<u8>) -> io::Result<usize> {
         match &mut self.reader {
             Reader::Plain(file) => {
@@ -159,11 +160,12 @@ impl Frames {
             }
             let too_large = if self.in_frame { None } else { window_beyond(packed) };
             if let Some(window) = too_large {
-                return Err(io::Error::other(format!(
+                let reason = format!(
                     "a window of {window} bytes, more than the {} we unpack with; pack it anew, with --long=31 \
                      at most",
                     1_u64 << MAX_WINDOW_LOG
-                )));
+                );
+                return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
             }
             let mut input = zstd_safe::InBuffer::around(packed);
             let before = out.len();
@@ -207,43 +209,46 @@ fn window_beyond(frame: &[u8]) -> Option<u64> {
 }
 
 /// Members of gzip, one behind the other. Zeros behind a member are padding, as tapes and blocks leave it.
-struct Members {
-    member: Option<flate2::bufread::GzDecoder<BufReader<Counted>>>,
+struct Members<R> {
+    /// None once all are read.
+    member: Option<flate2::bufread::GzDecoder<R>>,
 }
 
-impl Members {
-    fn new(file: BufReader<Counted>) -> Self {
+impl<R: BufRead> Members<R> {
+    fn new(file: R) -> Self {
         Self { member: Some(flate2::bufread::GzDecoder::new(file)) }
     }
 }
 
-impl Read for Members {
+impl<R: BufRead> Read for Members<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while let Some(member) = &mut self.member {
             let read = member.read(buffer)?;
             if read > 0 || buffer.is_empty() {
                 return Ok(read);
             }
-            let Some(mut file) = self.member.take().map(flate2::bufread::GzDecoder::into_inner) else {
-                break;
-            };
-            loop {
-                let packed = file.fill_buf()?;
-                let Some(other) = packed.iter().position(|&byte| byte != 0) else {
-                    if packed.is_empty() {
-                        return Ok(0);
-                    }
-                    let zeros = packed.len();
-                    file.consume(zeros);
-                    continue;
+            // The file stays where it is until it is known what follows: after an error one may ask again.
+            let file = member.get_mut();
+            let is_end = loop {
+                let packed = match file.fill_buf() {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                    packed => packed?,
                 };
-                if packed[other] != 0x1F {
-                    return Err(io::Error::other("behind a gzip member comes something else"));
+                let zeros = packed.iter().position(|&byte| byte != 0);
+                match zeros.map(|at| packed[at]) {
+                    None if packed.is_empty() => break true,
+                    None | Some(0x1F) => {
+                        let used = zeros.unwrap_or(packed.len());
+                        file.consume(used);
+                        if zeros.is_some() {
+                            break false;
+                        }
+                    }
+                    Some(_) => return Err(io::Error::other("something else follows a gzip member")),
                 }
-                file.consume(other);
-                break;
-            }
-            self.member = Some(flate2::bufread::GzDecoder::new(file));
+            };
+            let file = self.member.take().map(flate2::bufread::GzDecoder::into_inner);
+            self.member = file.filter(|_| !is_end).map(flate2::bufread::GzDecoder::new);
         }
         Ok(0)
     }
@@ -342,7 +347,7 @@ struct Chunks {
 impl Read for Chunks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.chunk.len() {
-            // A short wait, then "interrupted": whoever reads looks whether to stop, and asks again.
+            // A short wait, then `WouldBlock`: whoever reads looks whether to stop, and asks again.
             match self.chunks.recv_timeout(std::time::Duration::from_millis(100)) {
                 Ok(chunk) => (self.chunk, self.at) = (chunk?, 0),
                 Err(e) if e.is_timeout() => return Err(io::ErrorKind::WouldBlock.into()),
@@ -354,5 +359,45 @@ impl Read for Chunks {
         self.at += n;
         self.read.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Every read is interrupted once.
+    struct Interrupting<'b> {
+        bytes: &'b [u8],
+        asked: bool,
+    }
+
+    impl Read for Interrupting<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.asked = !self.asked;
+            if self.asked { Err(io::ErrorKind::Interrupted.into()) } else { self.bytes.read(buffer) }
+        }
+    }
+
+    fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
+        let file = BufReader::with_capacity(16, Interrupting { bytes: packed, asked: false });
+        let mut out = Vec::new();
+        Members::new(file).read_to_end(&mut out).map(|_| out)
+    }
+
+    fn member(text: &str) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(text.as_bytes()).unwrap();
+        out.finish().unwrap()
+    }
+
+    #[test]
+    fn an_interrupted_read_ends_no_file() {
+        let packed = [member("one "), vec![0; 40], member("two "), member("three"), vec![0; 7]].concat();
+        assert_eq!(unpack(&packed).unwrap(), b"one two three");
+        let error = unpack(&[member("one "), b"\0x".to_vec()].concat()).unwrap_err();
+        assert_eq!(error.to_string(), "something else follows a gzip member");
     }
 }
