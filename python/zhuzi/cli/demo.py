@@ -45,7 +45,9 @@ def demo(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from zhuzi.demo import run_demo
 
-    logging.getLogger("zhuzi.train").setLevel(logging.WARNING)  # the losses are in the report
+    log = logging.getLogger("zhuzi.train")
+    level = log.level
+    log.setLevel(logging.WARNING)  # the losses are in the report
     try:
         made = run_demo(
             out,
@@ -61,6 +63,8 @@ def demo(
         for note in getattr(stop, "__notes__", [f"{out}: no step was begun; run the same command again"]):
             click.echo(note, err=True)
         raise
+    finally:
+        log.setLevel(level)
     say(
         "{report}: what each step did; talk to the model: zhuzi chat --model {model}",
         report=made.report,
