@@ -2,11 +2,13 @@
 
 Run as a file: `python -I _trainer.py OPTIONS`, OPTIONS in JSON. Standard input brings the text in parts, each
 with its length in front (four bytes, little endian) and of whole lines; length zero ends it. Standard output
-gets the model, or, with exit code `FAILED`, what SentencePiece said. The process ends when its parent does.
+gets the number of pieces (four bytes) and the model, or, with exit code `FAILED`, what SentencePiece said.
+The process ends when its parent does.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -27,10 +29,14 @@ def main() -> None:
     _end_with(options["parent"])
     import sentencepiece
 
+    made = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_lines(sys.stdin.buffer), model_writer=sys.stdout.buffer, **options["trainer"]
+            sentence_iterator=_lines(sys.stdin.buffer), model_writer=made, **options["trainer"]
         )
+        # Counted here: beside some versions of torch the library crashes when it reads a model.
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue()).get_piece_size()
+        sys.stdout.buffer.write(struct.pack("<I", pieces) + made.getvalue())
     except (RuntimeError, OSError, MemoryError) as error:
         sys.stdout.write(str(error) or type(error).__name__)
         sys.exit(FAILED)

@@ -154,12 +154,12 @@ def train_vocab(
         "num_threads": num_threads or available_cores(),
         "minloglevel": 2,
     }
-    model = _train(sample, vocab_size, options, clock)
+    pieces, model = _train(sample, vocab_size, options, clock)
     with new_file(out, kind="vocabulary", overwrite=overwrite, inputs=inputs) as path:
         path.write_bytes(model)
     return TrainedVocab(
         path=out,
-        pieces=_pieces(model),
+        pieces=pieces,
         documents=sample.documents,
         characters=sample.characters,
         bytes=sample.bytes,
@@ -224,8 +224,10 @@ class _Clock:
             self._progress(TrainingProgress(self._phase, done, total, self._shown - self._began))
 
 
-def _train(sample: Sample, vocab_size: int, options: Mapping[str, object], clock: _Clock) -> bytes:
-    """Train on the sample in a process of its own; returns the model."""
+def _train(
+    sample: Sample, vocab_size: int, options: Mapping[str, object], clock: _Clock
+) -> tuple[int, bytes]:
+    """Train on the sample in a process of its own; returns the number of pieces, and the model."""
     request = json.dumps(
         {"path": sys.path, "parent": os.getpid(), "trainer": {**options, "vocab_size": vocab_size}}
     )
@@ -252,7 +254,8 @@ def _train(sample: Sample, vocab_size: int, options: Mapping[str, object], clock
                 stdin.close()
         answer.seek(0)
         if process.returncode == 0:
-            return answer.read()
+            made = answer.read()
+            return int.from_bytes(made[:4], "little"), made[4:]
         said = answer.read() if process.returncode == _trainer.FAILED else _last_line(log)
         raise _explain(said.decode("utf-8", "replace"), process.returncode, vocab_size, sample)
 
@@ -299,12 +302,6 @@ def _explain(message: str, code: int, wanted: int, sample: Sample) -> ZhuziError
         f"SentencePiece could not train {wanted:,} pieces on {text} ({message or f'exit code {code}'}); "
         "a smaller --vocab-size or more text usually mends it"
     )
-
-
-def _pieces(model: bytes) -> int:
-    import sentencepiece
-
-    return sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
 
 
 def _require_room(out: Path) -> None:
