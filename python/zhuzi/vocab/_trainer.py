@@ -34,7 +34,7 @@ def main() -> None:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=_lines(sys.stdin.buffer), model_writer=made, **options["trainer"]
         )
-        # Counted here: beside some versions of torch the library crashes when it reads a model.
+        # Counted here, so that this process alone loads the library.
         pieces = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue()).get_piece_size()
         sys.stdout.buffer.write(struct.pack("<I", pieces) + made.getvalue())
     except (RuntimeError, OSError, MemoryError) as error:
