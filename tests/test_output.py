@@ -17,12 +17,14 @@ import pytest
 from click.testing import CliRunner
 
 import zhuzi
-from zhuzi import _disk
-from zhuzi._output import new_file, new_folder, require_free, require_free_file, require_space
 from zhuzi.cli import cli
 from zhuzi.cli.options import Input, Output
 from zhuzi.corpus import corpus_stats, export_datatrove, merge_shards
 from zhuzi.errors import OutputExistsError
+from zhuzi.record import disk
+from zhuzi.record.disk import require_space
+from zhuzi.record.output import new_file, new_folder
+from zhuzi.record.place import require_free, require_free_file
 
 
 def write(path: Path, text: str = "mine") -> Path:
@@ -392,7 +394,7 @@ def test_another_failure_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_missing_space_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_disk, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(disk, "free_bytes", lambda _: 1000)
     with pytest.raises(OSError, match="needs 2,000 bytes, and 1,000 are free"):
         require_space(tmp_path / "not" / "there", 2000)
     with pytest.raises(OSError, match="needs 2,000"), new_folder(tmp_path / "out", size=2000):

@@ -1,4 +1,4 @@
-"""Which of torchrun's processes this is: what all of them would say alike, one says."""
+"""This process: its number among torchrun's (what all of them would say alike, one says), and its cores."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def is_together() -> bool:
     """Whether the processes have met: before, each checks the same; from then on each can fail alone."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _number(name: str) -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhuzi._positions import positions_of
 from zhuzi.errors import InputError
+from zhuzi.model.positions import positions_of
 from zhuzi.prompt import format_prompt
 from zhuzi.tokenizer import Tokenizer
 

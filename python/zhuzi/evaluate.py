@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from zhuzi._positions import positions_of
 from zhuzi._show import Report, count
 from zhuzi.errors import InputError
+from zhuzi.model.positions import positions_of
 from zhuzi.tokenizer import Tokenizer
 
 

@@ -15,11 +15,11 @@ import torch
 from tiny import ENGLISH
 
 from zhuzi import Chat, Tokenizer, bits_per_byte
-from zhuzi._positions import positions
 from zhuzi.chat import cache_keyword, complete, generate, stream_text
 from zhuzi.cli import Terminated
 from zhuzi.cli.chat import _talk
 from zhuzi.errors import InputError, MismatchError
+from zhuzi.model.positions import positions
 from zhuzi.prompt import format_prompt
 
 

@@ -135,7 +135,7 @@ def test_a_full_disk_while_saving(stage1: Recipes, tmp_path: Path) -> None:
 
 
 def test_no_room_is_said_before_the_work(stage1: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zhuzi._disk.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("zhuzi.record.disk.free_bytes", lambda path: 1000)
     with pytest.raises(OSError, match=r"needs [0-9,]+ bytes, and 1,000 are free") as raised:
         pretrain(stage1())
     assert raised.value.filename == str(stage1().output) and not stage1().output.exists()

@@ -235,9 +235,9 @@ def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None, ov
     Names the characters without a piece. With --base also how the new pieces are used, and why some never
     are: their text is not in the corpus, or other pieces are merged there first.
     """
-    from zhuzi._output import require_free_file
     from zhuzi.cli.progress import reporter
     from zhuzi.corpus import corpus_stats
+    from zhuzi.record.place import require_free_file
     from zhuzi.tokenizer import Tokenizer
 
     if page is not None:

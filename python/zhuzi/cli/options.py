@@ -45,7 +45,7 @@ class Input(_Place):
 
 
 class Output(_Place):
-    """What a command writes: what stands there is looked at (`zhuzi._output`) before the work begins."""
+    """What a command writes: what stands there is looked at (`zhuzi.record.place`) before the work begins."""
 
 
 #: A file or folder. Whether it can be read is found out where it is read: a failure, not wrong usage.

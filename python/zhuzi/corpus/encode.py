@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from zhuzi import _core
-from zhuzi._output import require_replaceable
 from zhuzi._paths import one_or_more
+from zhuzi._process import available_cores
 from zhuzi._show import Report, count
-from zhuzi.tokenizer import Tokenizer, available_cores
+from zhuzi.record.place import require_replaceable
+from zhuzi.tokenizer import Tokenizer
 
 #: Input bytes (unpacked) after which a shard ends: 20 GB become some forty shards.
 SHARD_BYTES = 512 << 20

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zhuzi._output import mark_folder, new_folder
 from zhuzi._show import Report, count
 from zhuzi.errors import MismatchError
+from zhuzi.record.output import new_folder
+from zhuzi.record.provenance import write_record
 from zhuzi.shards import Corpus, Shard
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def export_dataset(
     files, rows = [], 0
     size = source.tokens * source.shards[0].dtype.itemsize
     with new_folder(out, overwrite=overwrite, inputs=[corpus], size=size) as folder:
-        mark_folder(folder, "dataset", tokenizer=source.tokenizer_fingerprint)
+        write_record(folder, "dataset", tokenizer=source.tokenizer_fingerprint)
         parts = _document_parts(source) if block is None else _block_parts(source, block)
         for number, batches in enumerate(parts):
             files.append(f"data-{number:05}-of-{len(source.shards):05}.arrow")
@@ -119,7 +120,7 @@ def export_datatrove(
     """
     source = Corpus(Path(corpus))
     with new_folder(out, overwrite=overwrite, inputs=[corpus]) as folder:
-        mark_folder(folder, "datatrove", tokenizer=source.tokenizer_fingerprint)
+        write_record(folder, "datatrove", tokenizer=source.tokenizer_fingerprint)
         for path, shard in _named_shards(source):
             linked = folder / f"{path.name}.ds"
             try:

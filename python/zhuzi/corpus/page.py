@@ -6,9 +6,9 @@ import html
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from zhuzi._output import HTML_MARK
 from zhuzi._show import count
 from zhuzi.corpus.characters import visible
+from zhuzi.record.marks import HTML_MARK
 
 if TYPE_CHECKING:
     from zhuzi.corpus.stats import CorpusStats

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhuzi import _core
-from zhuzi._output import PathLike, new_file
 from zhuzi._show import Report, count
 from zhuzi.errors import InputError
+from zhuzi.record.output import new_file
+from zhuzi.record.place import PathLike
 
 
 @dataclass(frozen=True, repr=False)

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhuzi import _core
-from zhuzi._output import new_file
+from zhuzi._process import available_cores
 from zhuzi._show import Report, count
 from zhuzi.corpus.characters import LONGEST, ByteCharacters, visible
 from zhuzi.errors import MismatchError
+from zhuzi.record.output import new_file
 from zhuzi.shards import Corpus
-from zhuzi.tokenizer import Tokenizer, available_cores
+from zhuzi.tokenizer import Tokenizer
 
 #: Tokens counted at a time.
 CHUNK = 1 << 24

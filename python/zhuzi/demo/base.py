@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
-from zhuzi._output import new_folder
 from zhuzi.demo import settings
 from zhuzi.model.folder import quiet
+from zhuzi.record.output import new_folder
 from zhuzi.tokenizer import Tokenizer
 
 _BATCH = 4  # sequences a step

@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi import __version__
-from zhuzi._lock import locked
-from zhuzi._output import new_folder, read_state, require_free, write_state
 from zhuzi.errors import OutputExistsError
+from zhuzi.record.json_file import read_state, replace_json
+from zhuzi.record.lock import locked
+from zhuzi.record.output import new_folder
+from zhuzi.record.place import require_free
 
 #: The step that ends a demo.
 LAST = "report"
 
-#: What the steps put into the folder through `zhuzi._output`, which works in hidden folders beside each.
+#: What the steps put into the folder through `zhuzi.record.output`, which works in hidden folders beside it.
 MADE = (
     *("donor.model", "base-tokenizer", "tokenizer", "base", "extended"),
     *("stage1", "stage2", "sft", "chinese-llama", "chinese-alpaca"),
@@ -63,7 +65,7 @@ class State:
         yield self.facts
         self.facts["steps"][name] = time.monotonic() - began
         self.facts["seconds"] = sum(self.facts["steps"].values())
-        write_state(self.out / "demo.json", self.facts)
+        replace_json(self.out / "demo.json", self.facts)
 
 
 @contextmanager
@@ -90,7 +92,7 @@ def open_state(
             facts = {"seed": settings["seed"], "settings": settings, "steps": {}, "seconds": 0.0}
             with new_folder(out, overwrite=overwrite, inputs=inputs) as made:
                 held.enter_context(locked(made, "runs a demo"))
-                write_state(made / "demo.json", facts)
+                replace_json(made / "demo.json", facts)
         yield State(out, facts)
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zhuzi._disk import sha256
 from zhuzi.errors import InputError, MismatchError
-from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, RECORD, ModelFolder, read_json
+from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder, read_json
 from zhuzi.model.weights import TensorInfo, read_header
+from zhuzi.record.disk import sha256
+from zhuzi.record.provenance import RECORD, read_record
 
 RESTORE = "take the adapter folder from its training run again"
 
@@ -55,8 +56,7 @@ class AdapterFolder:
         missing = [key for key in ("r", "lora_alpha", "target_modules") if key not in config]
         if missing:  # PEFT would take its defaults, and so another adapter
             raise InputError(f"{settings}: has no {', '.join(missing)}; {RESTORE}")
-        record = read_json(path / RECORD) if (path / RECORD).is_file() else None
-        return cls(path, config, read_header(weights), record)
+        return cls(path, config, read_header(weights), read_record(path))
 
     def require_fitting(self, base: ModelFolder) -> None:
         """Raise `MismatchError` unless every tensor has its place in the base; PEFT passes over those.

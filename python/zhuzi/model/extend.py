@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zhuzi._json import write_json
-from zhuzi._output import mark_folder, new_folder, require_free, require_space
 from zhuzi._show import Report
 from zhuzi.errors import InputError
 from zhuzi.model.folder import EMBEDDING, GENERATION, HEAD, ModelFolder
-from zhuzi.model.rows import RowPlan, plan_rows, read_moves
+from zhuzi.model.rows import RowPlan, plan_rows
+from zhuzi.record.disk import require_space
+from zhuzi.record.json_file import write_json
+from zhuzi.record.output import new_folder
+from zhuzi.record.place import require_free
+from zhuzi.record.provenance import read_moves, write_record
 from zhuzi.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -149,15 +152,14 @@ def _write(
     if (folder / GENERATION).is_file():
         write_json(folder / GENERATION, _generation(base, special, plan))
     new.save(folder)
-    moved = {token: {"from": before, "to": after} for token, (before, after) in plan.moved.items()}
-    mark_folder(
+    write_record(
         folder,
         "extended model",
         base=base.describe(),
         tokenizer=new.fingerprint,
         rows=plan.rows,
         ids=plan.ids,
-        **({"moved_tokens": moved} if moved else {}),
+        moved=plan.moved,
     )
 
 

@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhuzi._json import read_object, write_json
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import weights
+from zhuzi.record.json_file import read_object, write_json
 from zhuzi.tokenizer import Tokenizer
 
 # torch is imported by what reads weights, not by what looks at a folder: it takes seconds to load, and most
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-RECORD = "zhuzi.json"
 GENERATION = "generation_config.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 

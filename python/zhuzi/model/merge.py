@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhuzi._output import mark_folder, new_folder, require_free, require_space
 from zhuzi._show import Report
 from zhuzi.errors import InputError, MismatchError, TrainingError, ZhuziError
 from zhuzi.model.adapter import RESTORE, AdapterFolder, is_whole, target_of
-from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, RECORD, ModelFolder, first_line
+from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder, first_line
 from zhuzi.model.weights import load_tensor
+from zhuzi.record.disk import require_space
+from zhuzi.record.output import new_folder
+from zhuzi.record.place import require_free
+from zhuzi.record.provenance import RECORD, write_record
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +88,7 @@ def merge_adapter(
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as made:
         base.copy(made, matrices)
         base.tokenizer.save(made)
-        mark_folder(
+        write_record(
             made,
             "merged model",
             base=base.describe(),

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from zhuzi._added_tokens import names_without_id
-from zhuzi.errors import InputError, MismatchError
-from zhuzi.model.folder import GENERATION, RECORD, ModelFolder, read_json
+from zhuzi.errors import MismatchError
+from zhuzi.model.folder import GENERATION, ModelFolder
 from zhuzi.tokenizer import Tokenizer
+from zhuzi.tokenizer.added_tokens import names_without_id
 
 if TYPE_CHECKING:
     import torch
@@ -111,19 +110,6 @@ def plan_rows(
     }
     left_out = tuple(token for token in homeless if token not in no_row)
     return RowPlan(new.vocab_size, rows, trained, moved, started, no_row, left_out)
-
-
-def read_moves(folder: Path) -> dict[str, tuple[int, int]]:
-    """The table of a tokenizer folder's record: token -> its id in the base, and in this tokenizer."""
-    if not (folder / RECORD).is_file():
-        return {}
-    table: Any = read_json(folder / RECORD).get("moved_tokens", {})
-    try:
-        return {str(token): (int(ids["from"]), int(ids["to"])) for token, ids in table.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise InputError(
-            f"{folder / RECORD}: moved_tokens is no table of token to its ids; make the tokenizer again"
-        ) from None
 
 
 def _kept(base: ModelFolder, new: Tokenizer, trained: int, leaving: set[int]) -> set[int]:

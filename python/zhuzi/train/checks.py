@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from zhuzi._disk import require_space
-from zhuzi._positions import positions
 from zhuzi._show import count
 from zhuzi.errors import RecipeError
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
+from zhuzi.model.positions import positions
+from zhuzi.record.disk import require_space
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 
 #: PEFT keeps the untrained matrix beside the one it trains (`modules_to_save`): it never runs.

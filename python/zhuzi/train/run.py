@@ -24,13 +24,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zhuzi._json import write_json
-from zhuzi._lock import locked
-from zhuzi._output import naming_full_disk, new_file_mode, read_state, require_free, write_state
 from zhuzi._process import is_main
 from zhuzi._show import Report, count
 from zhuzi.errors import OutputExistsError
 from zhuzi.model.folder import ModelFolder
+from zhuzi.record.disk import naming_full_disk, new_file_mode
+from zhuzi.record.json_file import read_state, replace_json, write_json
+from zhuzi.record.lock import locked
+from zhuzi.record.place import require_free
 from zhuzi.train.checks import in_words, require_room
 from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import PretrainRecipe, SftRecipe
@@ -242,7 +243,7 @@ class Run:
     def finish(self, report: TrainReport) -> None:
         """Write the report, which ends the run."""
         facts = {**asdict(report), "share": report.share, "result": report.result.name}
-        write_state(self.path / "report.json", {k: v for k, v in facts.items() if k != "output"})
+        replace_json(self.path / "report.json", {k: v for k, v in facts.items() if k != "output"})
         self.settle()
 
 

@@ -12,11 +12,12 @@ import torch
 import transformers
 from transformers import TrainingArguments, set_seed
 
-from zhuzi._disk import sha256
-from zhuzi._output import mark_folder, new_folder
 from zhuzi._process import is_main
 from zhuzi.errors import TrainingError
 from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder
+from zhuzi.record.disk import sha256
+from zhuzi.record.output import new_folder
+from zhuzi.record.provenance import write_record
 from zhuzi.train.base import (
     compute_dtype,
     count_parameters,
@@ -141,7 +142,7 @@ def _require_frozen(before: dict[str, str], after: dict[str, str], trained: Sequ
 
 
 def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
-    facts = {
+    facts: dict[str, Any] = {
         "base": folder.describe(),
         "tokenizer": folder.tokenizer.fingerprint,
         "rows": folder.rows,
@@ -155,11 +156,11 @@ def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
                 trained[HEAD] = trained[EMBEDDING].clone()
             folder.copy(made, trained)
             folder.tokenizer.save(made)
-            mark_folder(made, "trained model", **facts)
+            write_record(made, "trained model", **facts)
         else:
             # The matrices trained whole are saved anyway; "auto" would ask the hub about the base.
             model.save_pretrained(made, save_embedding_layers=False)
             (made / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
             # So that a merge can tell an adapter that was damaged, or edited by hand.
             files = {name: sha256(made / name) for name in ADAPTER_FILES}
-            mark_folder(made, "adapter", **facts, files=files)
+            write_record(made, "adapter", **facts, files=files)

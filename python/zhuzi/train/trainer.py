@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
-from zhuzi._disk import FullDiskError, naming_full_disk
-from zhuzi._output import replace_folder
 from zhuzi.errors import TrainingError
 from zhuzi.model.weights import load_tensors
+from zhuzi.record.disk import FullDiskError, naming_full_disk
+from zhuzi.record.output import replace_folder
 from zhuzi.train.base import trainable
 from zhuzi.train.progress import bar, tell
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhuzi import _core
-from zhuzi._added_tokens import MODEL_FILE, read_added_tokens
-from zhuzi._output import PathLike, mark_folder, new_folder
 from zhuzi._show import Report
 from zhuzi.errors import ModelFileError
-from zhuzi.tokenizer import Tokenizer, read_model
+from zhuzi.record.output import new_folder
+from zhuzi.record.place import PathLike
+from zhuzi.record.provenance import write_record
+from zhuzi.tokenizer import Tokenizer
+from zhuzi.tokenizer.added_tokens import read_added_tokens
+from zhuzi.tokenizer.files import MODEL_FILE, read_model
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,15 +98,14 @@ def merge_vocab(
         moved = {token: (base_size + i, plain.vocab_size + i) for i, token in enumerate(beside)}
         already = {token: id for token in known if (id := tokenizer.token_to_id(token)) is not None}
         tokenizer.save(folder)
-        table = {token: {"from": before, "to": after} for token, (before, after) in moved.items()}
-        mark_folder(
+        write_record(
             folder,
             "tokenizer",
             base=str(base),
             donor=str(donor),
             policy=policy,
             fingerprint=tokenizer.fingerprint,
-            **({"moved_tokens": table} if table else {}),
+            moved=moved,
         )
     return MergedVocab(
         folder=out,

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast
 
-from zhuzi._output import PathLike, new_file, require_free_file
 from zhuzi._paths import one_or_more
+from zhuzi._process import available_cores
 from zhuzi._show import Report, count
 from zhuzi.corpus.read import read_texts
 from zhuzi.errors import InputError, VocabSizeError, ZhuziError
-from zhuzi.tokenizer import available_cores
+from zhuzi.record.output import new_file
+from zhuzi.record.place import PathLike, require_free_file
 from zhuzi.vocab import _trainer
 from zhuzi.vocab.sample import LINE_BYTES, SAMPLE_BYTES, SAMPLE_RANGE, Sample
 

@@ -12,17 +12,17 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zhuzi._json import read_object
 from zhuzi.errors import ModelFileError
-
-MODEL_FILE = "tokenizer.model"
-ADDED_TOKENS_FILE = "added_tokens.json"
-CONFIG_FILE = "tokenizer_config.json"
-FAST_FILE = "tokenizer.json"
-SPECIAL_TOKENS_FILE = "special_tokens_map.json"
-
-#: How `version` begins in the tokenizer.json that we write: it holds no vocabulary (see `Tokenizer.save`).
-GUARD = "none. No tokenizer.json can hold this vocabulary exactly"
+from zhuzi.tokenizer.files import (
+    ADDED_TOKENS_FILE,
+    CONFIG_FILE,
+    FAST_FILE,
+    GUARD,
+    MODEL_FILE,
+    SPECIAL_TOKENS_FILE,
+    fast_vocabulary,
+    read_if_there,
+)
 
 _KEEP = "keep the file that the model was trained with"
 
@@ -72,7 +72,7 @@ def names_without_id(folder: Path, known: Container[str]) -> list[str]:
     """
     names: dict[str, None] = {}
     for file in (SPECIAL_TOKENS_FILE, CONFIG_FILE):
-        for key, value in _read(folder / file).items():
+        for key, value in read_if_there(folder / file).items():
             if not key.endswith(("_token", "_special_tokens")):
                 continue
             for token in value if isinstance(value, list) else [value]:
@@ -82,33 +82,24 @@ def names_without_id(folder: Path, known: Container[str]) -> list[str]:
     return list(names)
 
 
-def made_from_sentencepiece(path: Path) -> bool:
-    """Whether a tokenizer.json was made from a SentencePiece BPE model, as LLaMA's: its bytes are pieces."""
-    try:
-        vocabulary = {token for token, _ in _vocabulary(_read(path))}
-    except ModelFileError:
-        return False
-    return {f"<0x{byte:02X}>" for byte in range(256)} <= vocabulary
-
-
 def _entries(folder: Path, pieces: int) -> Iterator[tuple[Path, str, int]]:
     """(file, token, id) wherever a file gives a token an id."""
     path = folder / ADDED_TOKENS_FILE
-    yield from _typed(path, _read(path).items())
+    yield from _typed(path, read_if_there(path).items())
 
     path = folder / CONFIG_FILE
-    decoder = _read(path).get("added_tokens_decoder") or {}
+    decoder = read_if_there(path).get("added_tokens_decoder") or {}
     yield from _typed(path, ((_content(path, entry), id) for id, entry in _items(path, decoder)))
 
     path = folder / FAST_FILE
-    fast = _read(path)
+    fast = read_if_there(path)
     if str(fast.get("version")).startswith(GUARD):
         return
     added = [(_content(path, entry), entry.get("id")) for entry in fast.get("added_tokens") or []]
     yield from _typed(path, added)
     held = {token for token, _ in added}
     beyond = 0
-    for token, id in _vocabulary(fast):
+    for token, id in fast_vocabulary(fast):
         beyond += id >= pieces and token not in held
         if id < pieces:
             yield path, token, id
@@ -117,17 +108,6 @@ def _entries(folder: Path, pieces: int) -> Iterator[tuple[Path, str, int]]:
             f"{path}: holds {pieces + beyond} pieces, {MODEL_FILE} beside it {pieces}; put the {MODEL_FILE} "
             "there that it was made from"
         )
-
-
-def _vocabulary(fast: dict[str, Any]) -> list[tuple[str, int]]:
-    """(piece, id) of a tokenizer.json: a table for BPE, a list of (piece, score) for Unigram."""
-    model = fast.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocabulary, dict):
-        return [(token, id) for token, id in vocabulary.items() if isinstance(id, int)]
-    if isinstance(vocabulary, list):
-        return [(entry[0], id) for id, entry in enumerate(vocabulary) if isinstance(entry, list) and entry]
-    return []
 
 
 def _names(token: str, piece: str) -> bool:
@@ -153,11 +133,3 @@ def _content(path: Path, entry: object) -> object:
     if not isinstance(entry, dict) or "content" not in entry:
         raise ModelFileError(f"{path}: an added token without `content` ({entry!r})")
     return entry["content"]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The JSON object of a file; empty if the file is not there."""
-    try:
-        return read_object(path, ModelFileError)
-    except FileNotFoundError:
-        return {}

@@ -5,46 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from zhuzi import _core
-from zhuzi._added_tokens import (
+from zhuzi._process import available_cores
+from zhuzi.record.json_file import write_json
+from zhuzi.tokenizer.added_tokens import read_added_tokens
+from zhuzi.tokenizer.batch import EncodedBatch
+from zhuzi.tokenizer.files import (
     ADDED_TOKENS_FILE,
     CONFIG_FILE,
     FAST_FILE,
-    GUARD,
+    GUARD_FILE,
     MODEL_FILE,
-    made_from_sentencepiece,
-    read_added_tokens,
+    find_model,
+    read_model,
 )
-from zhuzi._ids import many_sequences, one_sequence, why_refused
-from zhuzi._json import write_json
-from zhuzi.errors import ModelFileError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from zhuzi.tokenizer.ids import many_sequences, one_sequence, why_refused
 
 #: Bytes of each thread's cache of segments, unless others are asked for. More gain little on real text.
 CACHE_BYTES = _core.CACHE_BYTES
-
-# The `tokenizers` library turns scores into unique ranks, which gives other ids wherever scores tie (88 % of
-# documents on the merged vocabulary). It reads this file first and refuses it with the version's text, so
-# that whoever asks for `LlamaTokenizer` or `TokenizersBackend` gets a clear failure, never other ids.
-_GUARD: dict[str, object] = {
-    "version": f"{GUARD}: load the folder with AutoTokenizer "
-    "(its SentencePiece backend) or with zhuzi.Tokenizer",
-    "added_tokens": [],
-    "normalizer": None,
-    "pre_tokenizer": None,
-    "post_processor": None,
-    "decoder": None,
-    "model": {"type": "BPE", "vocab": {}, "merges": []},
-}
 
 
 class ArrowArray(Protocol):
@@ -120,23 +102,7 @@ class Tokenizer:
         Raises `ModelFileError` if there is no such model, or the files disagree about an id.
         """
         folder = Path(folder)
-        path = folder / MODEL_FILE
-        if not path.exists():
-            if folder.is_file():
-                raise ModelFileError(f"{folder}: is a file; name the folder it lies in")
-            if not folder.is_dir():
-                raise FileNotFoundError(f"{folder}: there is no such folder")
-            if made_from_sentencepiece(folder / FAST_FILE):
-                raise ModelFileError(
-                    f"{folder}: holds a tokenizer.json, but not the {MODEL_FILE} it was made from "
-                    f"(transformers 5 does not save it); copy {MODEL_FILE} of the original model there"
-                )
-            if (folder / FAST_FILE).exists():
-                raise ModelFileError(
-                    f"{folder}: holds a tokenizer.json but no {MODEL_FILE}; this model's tokenizer is no "
-                    "SentencePiece model (LLaMA 3 and Qwen have none), take a base that comes with one"
-                )
-            raise ModelFileError(f"{folder}: holds no {MODEL_FILE}; copy the base model's there")
+        path = find_model(folder)
         tokenizer = cls(read_model(path), origin=str(path), cache_bytes=cache_bytes)
         added = read_added_tokens(folder, tokenizer.vocab_size, tokenizer.id_to_token)
         if not added:
@@ -160,7 +126,7 @@ class Tokenizer:
         else:
             (folder / ADDED_TOKENS_FILE).unlink(missing_ok=True)
         write_json(folder / CONFIG_FILE, self._config(added))
-        write_json(folder / FAST_FILE, _GUARD)
+        write_json(folder / FAST_FILE, GUARD_FILE)
 
     def _config(self, added: dict[str, int]) -> dict[str, object]:
         # Named explicitly, also where they are the library's defaults: a default that changes with a
@@ -302,70 +268,6 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer(vocab_size={self.vocab_size}, added_tokens={list(self._added)})"
-
-
-class EncodedBatch(Sequence["NDArray[np.uint32]"]):
-    """Ids of many documents over one buffer; `batch[i]` is document `i`, a view without a copy."""
-
-    # numpy is imported by whoever looks at the ids, not while encoding: the threads of its BLAS spin for some
-    # 60 ms after the import, and took a fifth of a second core away from the first batch.
-
-    def __init__(self, ids: _core.Buffer, offsets: _core.Buffer) -> None:
-        self._ids = ids
-        self._offsets = offsets
-
-    @cached_property
-    def ids(self) -> NDArray[np.uint32]:
-        """All ids, one document after the other."""
-        import numpy as np
-
-        return np.frombuffer(self._ids, dtype=np.uint32)
-
-    @cached_property
-    def offsets(self) -> NDArray[np.int64]:
-        """Where each document starts in `ids`, and the end of the last: documents + 1 numbers."""
-        import numpy as np
-
-        return np.frombuffer(self._offsets, dtype=np.int64)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"ids": self.ids, "offsets": self.offsets}
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # int or slice, as in Sequence
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        i = range(len(self))[index]
-        return self.ids[self.offsets[i] : self.offsets[i + 1]]
-
-    def __iter__(self) -> Iterator[NDArray[np.uint32]]:
-        ends = self.offsets.tolist()
-        return (self.ids[a:b] for a, b in pairwise(ends))
-
-    def tolist(self) -> list[list[int]]:
-        """The ids as plain lists, one a document."""
-        ids, ends = self.ids.tolist(), self.offsets.tolist()
-        return [ids[a:b] for a, b in pairwise(ends)]
-
-    def __repr__(self) -> str:
-        return f"EncodedBatch({len(self)} documents, {len(self.ids)} ids)"
-
-
-def read_model(path: str | os.PathLike[str]) -> bytes:
-    """Bytes of a model file, bounded: a wrong path (weights, a disk image) must not fill the memory."""
-    limit = 256 << 20
-    with Path(path).open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ModelFileError(f"{path}: too large for a SentencePiece model; give the {MODEL_FILE} file")
-    return data
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _rebuild(model: bytes, added: Sequence[str], cache_bytes: int) -> Tokenizer:

@@ -1,0 +1,93 @@
+"""The files of a tokenizer folder: their names, and how they are read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from zhuzi.errors import ModelFileError
+from zhuzi.record.json_file import read_object
+
+MODEL_FILE = "tokenizer.model"
+ADDED_TOKENS_FILE = "added_tokens.json"
+CONFIG_FILE = "tokenizer_config.json"
+FAST_FILE = "tokenizer.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+
+#: How `version` begins in the tokenizer.json that we write: it holds no vocabulary (see `Tokenizer.save`).
+GUARD = "none. No tokenizer.json can hold this vocabulary exactly"
+
+# The `tokenizers` library turns scores into unique ranks, which gives other ids wherever scores tie (88 % of
+# documents on the merged vocabulary). It reads this file first and refuses it with the version's text, so
+# that whoever asks for `LlamaTokenizer` or `TokenizersBackend` gets a clear failure, never other ids.
+GUARD_FILE: dict[str, object] = {
+    "version": f"{GUARD}: load the folder with AutoTokenizer "
+    "(its SentencePiece backend) or with zhuzi.Tokenizer",
+    "added_tokens": [],
+    "normalizer": None,
+    "pre_tokenizer": None,
+    "post_processor": None,
+    "decoder": None,
+    "model": {"type": "BPE", "vocab": {}, "merges": []},
+}
+
+
+def find_model(folder: Path) -> Path:
+    """The `tokenizer.model` of a folder; `ModelFileError` or `FileNotFoundError` says why there is none."""
+    path = folder / MODEL_FILE
+    if not path.exists():
+        if folder.is_file():
+            raise ModelFileError(f"{folder}: is a file; name the folder it is in")
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: there is no such folder")
+        if made_from_sentencepiece(folder / FAST_FILE):
+            raise ModelFileError(
+                f"{folder}: holds a tokenizer.json, but not the {MODEL_FILE} it was made from "
+                f"(transformers 5 does not save it); copy {MODEL_FILE} of the original model there"
+            )
+        if (folder / FAST_FILE).exists():
+            raise ModelFileError(
+                f"{folder}: holds a tokenizer.json but no {MODEL_FILE}; this model's tokenizer is no "
+                "SentencePiece model (LLaMA 3 and Qwen have none), take a base that comes with one"
+            )
+        raise ModelFileError(f"{folder}: holds no {MODEL_FILE}; copy the base model's there")
+    return path
+
+
+def read_model(path: str | os.PathLike[str]) -> bytes:
+    """Bytes of a model file, bounded: a wrong path (weights, a disk image) must not fill the memory."""
+    limit = 256 << 20
+    with Path(path).open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ModelFileError(f"{path}: too large for a SentencePiece model; give the {MODEL_FILE} file")
+    return data
+
+
+def made_from_sentencepiece(path: Path) -> bool:
+    """Whether a tokenizer.json was made from a SentencePiece BPE model, as LLaMA's: its bytes are pieces."""
+    try:
+        vocabulary = {token for token, _ in fast_vocabulary(read_if_there(path))}
+    except ModelFileError:
+        return False
+    return {f"<0x{byte:02X}>" for byte in range(256)} <= vocabulary
+
+
+def fast_vocabulary(fast: dict[str, Any]) -> list[tuple[str, int]]:
+    """(piece, id) of a tokenizer.json: a table for BPE, a list of (piece, score) for Unigram."""
+    model = fast.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        return [(token, id) for token, id in vocabulary.items() if isinstance(id, int)]
+    if isinstance(vocabulary, list):
+        return [(entry[0], id) for id, entry in enumerate(vocabulary) if isinstance(entry, list) and entry]
+    return []
+
+
+def read_if_there(path: Path) -> dict[str, Any]:
+    """The JSON object of a file; empty if the file is not there."""
+    try:
+        return read_object(path, ModelFileError)
+    except FileNotFoundError:
+        return {}
