@@ -18,7 +18,7 @@ RUST := $(shell find rust -type f \( -name '*.rs' -o -name '*.proto' -o -name Ca
 INSTALL := tools/install.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(if $(SYSTEM_TORCH),--pip)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-rust test-python test-oldest test-newest lint format bench instructions fuzz wheel clean
+.PHONY: help setup demo test test-slow test-rust test-python test-oldest test-newest lint format bench results instructions fuzz wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,7 +104,10 @@ format: setup ## Format all code
 bench: setup ## Measure encoding beside the peers that are installed: make bench BENCH="--model M FILE..."
 	$(BIN)/python benches/bench_encode.py $(BENCH)
 
-instructions: ## Count the encoder's instructions a byte (valgrind); fails where they have grown
+results: ## Make benches/RESULTS.md and docs/speed.svg from benches/results.json
+	$(PYTHON) benches/make_results.py
+
+instructions: ## Count the encoder's instructions per byte (valgrind); fails if they have grown
 	cargo bench --quiet -p zhuzi-core --bench instructions
 
 fuzz: ## Fuzz model files and ids for a minute each (cargo-fuzz and a nightly compiler)

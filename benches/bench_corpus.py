@@ -4,16 +4,17 @@
 
 Every measurement runs in a process of its own, on the same cores, taking turns; peak memory is the process's
 ru_maxrss (mapped pages included; the largest of its children where it has some). A slow peer gets a part of
-the file, and its speed is that of the part. `--log FILE` appends the tables to a file.
+the file, and its speed is that of the part. `--record FILE` appends the tables to a file of records such as
+benches/results.json.
 
   zhuzi       `zhuzi corpus encode`, from file to fsynced shards
   gigatoken   `encode_files`: the ids of all documents in memory, nothing written; on merged vocabularies its
-              ids are others than sentencepiece's
+              ids differ from sentencepiece's
   megatron    what tools/preprocess_data.py does, without its imports: a pool of processes parses lines and
               encodes with sentencepiece, the parent writes `.bin` and `.idx`
   datasets    `load_dataset("json")`, `map` with transformers' tokenizer, `map` with `group_texts`
 
-Bias: we chose the text and the model; the peers' programs are ours after their documentation.
+Bias: we chose the text and the model; we wrote the peers' programs, following their documentation.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from recording import Recorder
 
 #: Bytes of the text that a peer gets at most.
 MOST = {"zhuzi": 1 << 62, "gigatoken": 1 << 30, "megatron": 100 << 20, "datasets": 30 << 20}
@@ -161,38 +162,45 @@ def head(text: Path, most: int, folder: Path) -> Path:
 
 
 def compare(
-    text: Path, folder: Path, threads: int, rounds: int, most: dict[str, int], engines: list[str]
-) -> Iterator[str]:
-    """The tables, line by line."""
+    text: Path, folder: Path, threads: int, rounds: int, engines: list[str], recorder: Recorder
+) -> None:
+    """Measure, print and record both tables: the engines, and where our time goes."""
     results: dict[str, list[tuple[float, int, int, dict[str, float]]]] = {engine: [] for engine in engines}
     with tempfile.TemporaryDirectory(dir=text.parent) as place:
-        parts = {engine: head(text, most[engine], Path(place)) for engine in engines}
+        parts = {engine: head(text, MOST[engine], Path(place)) for engine in engines}
         for _ in range(rounds):
             for engine in engines:
                 results[engine].append(measure(engine, parts[engine], folder, threads))
         sizes = {engine: part.stat().st_size for engine, part in parts.items()}
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    yield f"{time.strftime('%Y-%m-%d %H:%M')}, {platform.node()}, {cpu}, {threads} threads, {rounds} rounds\n"
-    yield "| engine | MB of jsonl | seconds (median) | MB/s | zhuzi is faster by | peak MB | tokens |"
-    yield "|---|---|---|---|---|---|---|"
-    speeds = {
-        engine: sizes[engine] / 1e6 / statistics.median(run[0] for run in runs)
-        for engine, runs in results.items()
-    }
-    for engine, runs in results.items():
-        seconds = statistics.median(run[0] for run in runs)
-        peak = max(run[2] for run in runs)
-        yield (
-            f"| {engine} | {sizes[engine] / 1e6:,.0f} | {seconds:.1f} | {speeds[engine]:.1f} | "
-            f"{speeds['zhuzi'] / speeds[engine]:.1f} | {peak:,} | {runs[0][1]:,} |"
+    seconds = {engine: statistics.median(run[0] for run in runs) for engine, runs in results.items()}
+    speeds = {engine: sizes[engine] / 1e6 / took for engine, took in seconds.items()}
+    rows = [
+        (
+            engine,
+            round(sizes[engine] / 1e6),
+            round(seconds[engine], 1),
+            round(speeds[engine], 1),
+            round(speeds["zhuzi"] / speeds[engine], 1),
+            max(run[2] for run in runs),
+            runs[0][1],
         )
+        for engine, runs in results.items()
+    ]
+    columns = ["engine", "MB of jsonl", "seconds", "MB/s", "zhuzi is faster by", "peak MB", "tokens"]
+    how = {"rounds": rounds, "threads": threads, "text_mb": round(text.stat().st_size / 1e6)}
+    recorder.table("engines", f"From file to shards, {threads} threads", columns, rows, **how)
     stages = results["zhuzi"][0][3]
     whole = sum(stages.values())
-    yield "\nWhere the time of zhuzi goes (seconds of all threads together):\n"
-    yield "| stage | seconds | share |\n|---|---|---|"
-    for stage in ("read", "parse", "encode", "write", "commit"):
-        yield f"| {stage} | {stages[stage]:.2f} | {100 * stages[stage] / whole:.1f} % |"
+    recorder.table(
+        "stages",
+        "Where the time of zhuzi goes, all threads together",
+        ["stage", "seconds", "share"],
+        [
+            (stage, round(stages[stage], 2), f"{100 * stages[stage] / whole:.1f} %")
+            for stage in ("read", "parse", "encode", "write", "commit")
+        ],
+        **how,
+    )
 
 
 @pytest.mark.bench
@@ -204,7 +212,7 @@ def test_corpus(tmp_path: Path) -> None:
 
     model = files("mistral_common") / "data" / "tokenizer.model.v1"
     zhuzi.Tokenizer.from_sentencepiece(str(model)).save(tmp_path / "tokenizer")
-    sample = (files("zhuzi.demo") / "sample" / "zh.jsonl").read_bytes()
+    sample = (files("zhuzi.demo") / "data" / "zh.jsonl").read_bytes()
     text = tmp_path / "zh.jsonl"
     text.write_bytes(sample * (20_000_000 // len(sample)))
     ours = measure("zhuzi", text, tmp_path / "tokenizer", 2)
@@ -220,7 +228,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--engine", action="append", choices=ENGINES, help="only these, zhuzi always")
-    parser.add_argument("--log", type=Path)
+    parser.add_argument("--label", default="", help="what the text and the model are, for the record")
+    parser.add_argument("--record", type=Path, help="append the tables to this file of records")
     parser.add_argument("--child", choices=ENGINES, help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -228,11 +237,8 @@ def main() -> None:
         child(args.child, str(args.text), str(args.model), args.out, args.threads)
         return
     engines = [e for e in ENGINES if e == "zhuzi" or not args.engine or e in args.engine]
-    for line in compare(args.text, args.model, args.threads, args.rounds, MOST, engines):
-        sys.stdout.write(line + "\n")
-        if args.log:
-            with args.log.open("a") as file:
-                file.write(line + "\n")
+    recorder = Recorder("corpus", args.label, args.record)
+    compare(args.text, args.model, args.threads, args.rounds, engines, recorder)
 
 
 if __name__ == "__main__":

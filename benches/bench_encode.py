@@ -1,12 +1,14 @@
 """Encoding speed beside every peer that is installed: python benches/bench_encode.py --model M FILE...
 
-FILEs are .jsonl (field `text`) or .txt (a document a line), plain or .zst. Every measurement runs in a
-process of its own with empty caches, but memory that the system has at hand; engines take turns, the median
-of the rounds counts, and only ratios within one run mean anything on a shared machine. Tables: all text, by
-file, by document length, by threads (with what as many independent processes reach together), and hostile
-texts, whose cost a byte is given beside that of ordinary text, at 1 MB and at 100 MB.
-The number of tokens of an engine that claims to be exact is compared with sentencepiece's; a difference fails
-the run.
+FILEs are .jsonl (field `text`) or .txt (one document per line), plain or .zst. Every measurement runs in a
+process of its own with cold caches, on memory that the system has ready; engines take turns, and the median
+of the rounds counts. On a shared machine only ratios within one run mean anything. Tables: all text, by file,
+by document length, by threads (with what as many independent processes reach together), and hostile texts,
+whose cost per byte is given beside that of ordinary text, at 1 MB and at 100 MB. `--record FILE` appends the
+tables to a file of records such as benches/results.json.
+
+Engines that claim to be exact must give sentencepiece's ids for every document of the table over all text,
+and its number of tokens everywhere else; a difference fails the run.
 
 Bias: we chose the files and the model; peers run through their Python interface with its usual result type
 (lists of ids for sentencepiece, objects for tokenizers), and so do we (one buffer of ids).
@@ -19,8 +21,8 @@ import io
 import itertools
 import json
 import mmap
+import operator
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -31,6 +33,8 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from recording import Recorder, Row
 
 #: Engine -> module that must be installed.
 PEERS = {
@@ -107,6 +111,31 @@ def measure(engine: str, model: str, threads: int, path: str) -> None:
     result = encode(docs)
     seconds = time.perf_counter() - started
     sys.stdout.write(json.dumps([seconds, sum(len(getattr(ids, "ids", ids)) for ids in result)]) + "\n")
+
+
+def digest(engine: str, model: str, path: str) -> None:
+    """Child process: print a hash of the ids of each document."""
+    result = load(engine, model, 1)(json.loads(Path(path).read_text("utf-8")))
+    # The hash of a tuple of integers is the same in every process.
+    hashes = [hash(tuple(map(int, getattr(ids, "ids", ids)))) for ids in result]
+    sys.stdout.write(json.dumps(hashes) + "\n")
+
+
+def differing(engines: Sequence[str], model: str, docs: list[str]) -> dict[str, str]:
+    """Of each engine the share of documents whose ids are others than sentencepiece's."""
+    hashes: dict[str, list[int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "docs.json"
+        path.write_text(json.dumps(docs), "utf-8")
+        for engine in engines:
+            line = [sys.executable, __file__, "--digest", engine, "--model", model, str(path)]
+            done = subprocess.run(line, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                hashes[engine] = json.loads(done.stdout.splitlines()[-1])
+    wanted = hashes["sentencepiece"]
+    shares = {e: sum(map(operator.ne, got, wanted)) / len(wanted) for e, got in hashes.items()}
+    assert not any(shares[engine] for engine in EXACT), f"exact engines differ: {shares}"
+    return {engine: f"{100 * share:.1f} %" if share else "0 %" for engine, share in shares.items()}
 
 
 def run_children(
@@ -194,15 +223,33 @@ def read(path: Path) -> Iterator[str]:
             yield text
 
 
-def table(title: str, engines: Sequence[str], rows: list[tuple[str, int, dict[str, float]]]) -> None:
-    """Print MB/s of each engine, and how many times sentencepiece's speed ours is."""
-    say = sys.stdout.write
-    say(f"\n{title}\n\n| | MB | " + " | ".join(f"{e} MB/s" for e in engines) + " | zhuzi / sentencepiece |\n")
-    say("|---|---|" + "---|" * (len(engines) + 1) + "\n")
-    for name, size, seconds in rows:
-        speeds = [f"{size / 1e6 / seconds[e]:.1f}" if e in seconds else "" for e in engines]
-        ratio = seconds["sentencepiece"] / seconds["zhuzi"]
-        say(f"| {name} | {size / 1e6:.1f} | " + " | ".join(speeds) + f" | {ratio:.1f} |\n")
+def by_engine(
+    size: int, one: dict[str, float], all_cores: dict[str, float], differ: dict[str, str]
+) -> list[Row]:
+    """MB/s of each engine on one thread and on all, times sentencepiece's, and where its ids differ."""
+    return [
+        (
+            engine,
+            round(size / 1e6 / took, 1),
+            round(one["sentencepiece"] / took, 1),
+            round(size / 1e6 / all_cores[engine], 1) if engine in all_cores else None,
+            differ.get(engine),
+        )
+        for engine, took in one.items()
+    ]
+
+
+def speeds(engines: Sequence[str], rows: list[tuple[str, int, dict[str, float]]]) -> list[Row]:
+    """MB/s of each engine in columns, and how many times sentencepiece's speed ours is."""
+    return [
+        (
+            name,
+            round(size / 1e6, 1),
+            *(round(size / 1e6 / seconds[e], 1) if e in seconds else None for e in engines),
+            round(seconds["sentencepiece"] / seconds["zhuzi"], 1),
+        )
+        for name, size, seconds in rows
+    ]
 
 
 def linked_han(size: int, pieces: Sequence[str], draw: random.Random) -> str:
@@ -245,14 +292,8 @@ def hostile(size: int, pieces: Sequence[str]) -> Iterator[tuple[str, str]]:
     yield "'ab' repeated", "ab" * (size // 2)
 
 
-def hostile_table(everything: list[str], model: str, rounds: int) -> None:
-    """Cost a byte against ordinary text, its growth from 1 to 100 MB, and sentencepiece's cost at 1 MB."""
-    say = sys.stdout.write
-    say("\nHostile texts, one thread: nanoseconds a byte\n\n")
-    say(
-        "| | zhuzi, 1 MB | x ordinary | 100 MB | 100 MB / 1 MB | sentencepiece, 1 MB | zhuzi is faster by |\n"
-    )
-    say("|---|---|---|---|---|---|---|\n")
+def hostile_rows(everything: list[str], model: str, rounds: int) -> Iterator[Row]:
+    """Cost per byte beside ordinary text, its growth from 1 to 100 MB, and sentencepiece's cost at 1 MB."""
     ordinary = "\n".join(everything).encode()
     small, large = 10**6, 10**8
 
@@ -269,10 +310,12 @@ def hostile_table(everything: list[str], model: str, rounds: int) -> None:
         grown = compare(["zhuzi"], model, 1, [longer.pop(name)], 1)["zhuzi"] / large * 1e9
         ours, theirs = took["zhuzi"] / small * 1e9, took["sentencepiece"] / small * 1e9
         usual = usual or ours
-        say(
-            f"| {name} | {ours:.1f} | {ours / usual:.1f} | {grown:.1f} | {grown / ours:.2f} | {theirs:.0f} | "
-        )
-        say(f"{theirs / ours:.0f} |\n")
+        relative = round(ours / usual, 1), round(grown, 1), round(grown / ours, 2)
+        yield name, round(ours, 1), *relative, round(theirs), round(theirs / ours)
+
+
+def share_of_han(text: str) -> float:
+    return sum("\u4e00" <= c <= "\u9fff" for c in text) / len(text)
 
 
 def size_of(docs: Sequence[str]) -> int:
@@ -288,56 +331,91 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mb", type=float, default=60, help="text of the table over all files")
     parser.add_argument("--tables", default="all,file,threads,length,hostile")
+    parser.add_argument("--min-han", type=float, default=0, help="only documents with this share of Han")
+    parser.add_argument("--label", default="", help="what the text and the model are, for the record")
+    parser.add_argument("--record", type=Path, help="append the tables to this file of records")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--digest", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         measure(args.child, args.model, args.threads, str(args.files[0]))
         return
+    if args.digest:
+        digest(args.digest, args.model, str(args.files[0]))
+        return
+    run_tables(args)
 
+
+def run_tables(args: argparse.Namespace) -> None:
+    """Measure, print and record the tables that were asked for."""
+    recorder = Recorder("encode", args.label, args.record)
     engines = [engine for engine, module in PEERS.items() if find_spec(module)]
-    by_file = {path.name.split(".")[0]: list(read(path)) for path in args.files}
+    by_file = {
+        path.name.split(".")[0]: [doc for doc in read(path) if share_of_han(doc) >= args.min_han]
+        for path in args.files
+    }
     everything = [doc for docs in by_file.values() for doc in docs]
     random.Random(1).shuffle(everything)
     while size_of(everything) > args.mb * 1e6:
         everything = everything[: len(everything) * 9 // 10]
-    cores = len(os.sched_getaffinity(0))
-    sys.stdout.write(
-        f"{platform.processor() or platform.machine()}, {cores} cores, {platform.python_version()}, model "
-        f"{Path(args.model).name}, {args.rounds} rounds, every engine cold\n"
-    )
+    size, cores = size_of(everything), len(os.sched_getaffinity(0))
+    text = {"rounds": args.rounds, "text_mb": round(size / 1e6, 1), "documents": len(everything)}
+    columns = ["", "MB", *(f"{engine} MB/s" for engine in engines), "zhuzi / sentencepiece"]
 
     def run(docs: list[str], threads: int = 1, processes: int = 1) -> dict[str, float]:
         return compare(engines, args.model, threads, docs, args.rounds, processes)
 
     if "all" in args.tables:
-        rows = [(f"{len(everything)} documents", size_of(everything), run(everything))]
-        table("All text, one thread", engines, rows)
+        rows = by_engine(
+            size, run(everything), run(everything, cores), differing(engines, args.model, everything)
+        )
+        names = [
+            "engine",
+            "1 thread, MB/s",
+            "x sentencepiece",
+            f"{cores} threads, MB/s",
+            "documents that differ",
+        ]
+        recorder.table("all", "All text", names, rows, **text)
     if "file" in args.tables:
-        rows = [(name, size_of(docs), run(docs)) for name, docs in by_file.items()]
-        table("By file, one thread", engines, rows)
+        found = [(name, size_of(docs), run(docs)) for name, docs in by_file.items() if docs]
+        recorder.table("file", "By file, one thread", columns, speeds(engines, found), rounds=args.rounds)
     if "threads" in args.tables:
-        rows = []
+        found = []
         for n in range(1, cores + 1):
-            rows.append((f"{n} threads", size_of(everything), run(everything, n)))
+            found.append((f"{n} threads", size, run(everything, n)))
             if n > 1:
-                rows.append(
-                    (f"{n} processes of one thread", size_of(everything), run(everything, processes=n))
-                )
-        table("By threads", engines, rows)
+                found.append((f"{n} processes of one thread", size, run(everything, processes=n)))
+        recorder.table("threads", "By threads", columns, speeds(engines, found), **text)
     if "length" in args.tables:
-        engines = [engine for engine in engines if engine in EXACT]
+        exact = [engine for engine in engines if engine in EXACT]
         whole = "\n".join(everything)
-        rows = []
+        found = []
         for length in LENGTHS:
             document = (
                 (whole * (length // len(whole.encode()) + 1)).encode()[:length].decode("utf-8", "ignore")
             )
             docs = [document] * max(1, 10_000_000 // length)
-            rows.append((f"documents of {length:,} bytes", size_of(docs), run(docs)))
-        table("By document length, one thread", engines, rows)
+            found.append(
+                (f"{length:,} bytes", size_of(docs), compare(exact, args.model, 1, docs, args.rounds))
+            )
+        names = ["documents of", "MB", *(f"{engine} MB/s" for engine in exact), columns[-1]]
+        title = "By document length, one thread"
+        recorder.table("length", title, names, speeds(exact, found), rounds=args.rounds)
     if "hostile" in args.tables:
-        hostile_table(everything, args.model, args.rounds)
+        names = [
+            "",
+            "zhuzi, 1 MB",
+            "x ordinary",
+            "100 MB",
+            "100 MB / 1 MB",
+            "sentencepiece, 1 MB",
+            "zhuzi is faster by",
+        ]
+        rows = list(hostile_rows(everything, args.model, args.rounds))
+        title = "Hostile texts, one thread: nanoseconds per byte"
+        recorder.table("hostile", title, names, rows, rounds=args.rounds)
 
 
 if __name__ == "__main__":

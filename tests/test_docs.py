@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,6 +17,7 @@ from zhuzi.cli import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHER_PAGES = ("DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md", "benches/RESULTS.md", "benches/LOG.md")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -25,8 +29,9 @@ def test_python_blocks_run(
     page: Path, mistral: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}  # a page is read from top to bottom
     for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), {})
+        exec(compile(block, page.name, "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -44,7 +49,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in [*PAGES, ROOT / "DESIGN.md", ROOT / "CONTRIBUTING.md"]:
+    for page in [*PAGES, *(ROOT / name for name in OTHER_PAGES)]:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
@@ -55,11 +60,52 @@ def test_the_reference_lists_every_public_name() -> None:
         assert name.startswith("__") or f"zhuzi.{name}`" in text, name
 
 
-def test_the_road_is_drawn_from_its_script(tmp_path: Path) -> None:
-    script = tmp_path / "draw_road.py"
-    script.write_text((ROOT / "docs" / "draw_road.py").read_text("utf-8"), "utf-8")
+@pytest.mark.parametrize("name", ["road", "example"])
+def test_pictures_are_drawn_by_their_scripts(name: str, mistral: Path, tmp_path: Path) -> None:
+    script = tmp_path / f"draw_{name}.py"
+    script.write_text((ROOT / "docs" / script.name).read_text("utf-8"), "utf-8")
     subprocess.run([sys.executable, str(script)], check=True)
-    assert (tmp_path / "road.svg").read_text("utf-8") == (ROOT / "docs" / "road.svg").read_text("utf-8")
+    drawn = (tmp_path / f"{name}.svg").read_text("utf-8")
+    assert drawn == (ROOT / "docs" / f"{name}.svg").read_text("utf-8")
+
+
+def test_the_picture_of_the_engine_shows_the_example_of_its_page() -> None:
+    page, drawing = (ROOT / "docs" / name for name in ("engine.md", "draw_example.py"))
+    shown = re.search(r"APPENDED = .*", drawing.read_text("utf-8"))
+    assert shown and shown[0] in page.read_text("utf-8")
+    ids = re.search(r"ids == \[(.*)\]", page.read_text("utf-8"))
+    assert ids
+    picture = (ROOT / "docs" / "example.svg").read_text("utf-8")
+    assert all(f">{id}<" in picture for id in ids[1].split(", "))
+
+
+def load_script(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def make_results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benches"))
+    return load_script(ROOT / "benches" / "make_results.py")
+
+
+def test_results_are_made_from_their_records(make_results: ModuleType) -> None:
+    records = json.loads((ROOT / "benches" / "results.json").read_text("utf-8"))
+    assert (ROOT / "benches" / "RESULTS.md").read_text("utf-8") == make_results.page(records)
+    assert (ROOT / "docs" / "speed.svg").read_text("utf-8") == make_results.picture(records)
+
+
+def test_every_record_says_where_it_comes_from() -> None:
+    for record in json.loads((ROOT / "benches" / "results.json").read_text("utf-8")):
+        for key in ("bench", "table", "label", "date", "commit", "command", "machine", "load", "versions"):
+            assert key in record, record["table"]
+        script = record["command"].split()[1]
+        assert (ROOT / script).exists(), script
+        assert all(len(row) == len(record["columns"]) for row in record["rows"]), record["table"]
 
 
 def test_the_encoding_example(merged: Path, chinese_file: Path, tmp_path: Path) -> None:
