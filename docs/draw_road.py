@@ -8,7 +8,7 @@ STEPS = [
     ("corpus encode", "text + tokenizer/", "corpus/", "Megatron shards"),
     ("model extend", "LLaMA + tokenizer/", "llama-zh/", "old rows untouched"),
     ("pretrain", "llama-zh/ + corpus/", "stage 1: model", "embedding alone"),
-    ("pretrain", "stage 1 + corpus/", "stage 2: adapter", "LoRA + both, over 8 bits"),
+    ("pretrain", "stage 1 + corpus/", "stage 2: adapter", "LoRA + both, 8-bit base"),
     ("model merge", "stage 1 + adapter", "chinese-llama/", "16-bit safetensors"),
     ("sft", "chinese-llama/ + records", "adapter", "LoRA on all seven"),
     ("model merge", "chinese-llama/ + adapter", "chinese-alpaca/", "16-bit safetensors"),

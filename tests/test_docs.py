@@ -16,7 +16,7 @@ import zhuzi
 from zhuzi.cli import cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHER_PAGES = ("DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md", "benches/RESULTS.md", "benches/LOG.md")
 
 
@@ -97,6 +97,36 @@ def test_results_are_made_from_their_records(make_results: ModuleType) -> None:
     records = json.loads((ROOT / "benches" / "results.json").read_text("utf-8"))
     assert (ROOT / "benches" / "RESULTS.md").read_text("utf-8") == make_results.page(records)
     assert (ROOT / "docs" / "speed.svg").read_text("utf-8") == make_results.picture(records)
+
+
+def test_the_readme_gives_the_headline_figures(make_results: ModuleType) -> None:
+    records = json.loads((ROOT / "benches" / "results.json").read_text("utf-8"))
+    for name in ("README.md", "README.zh.md"):
+        text = (ROOT / name).read_text("utf-8")
+        for what, figure in make_results.headline(records).items():
+            if what != "corpus x gigatoken":  # which writes nothing
+                assert f"{figure:g}" in text, f"{name}: {what} {figure}"
+
+
+def test_both_readmes_have_the_same_commands_and_links() -> None:
+    english, chinese = (ROOT / name for name in ("README.md", "README.zh.md"))
+
+    def commands(page: Path) -> list[str]:
+        found = re.findall(r"```\w+\n(.*?)```", page.read_text("utf-8"), re.S)
+        return [re.sub(r" *# .*", "", block) for block in found]
+
+    def links(page: Path) -> list[str]:
+        text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S)
+        return re.findall(r"\]\(([^)]+)\)", text)
+
+    def quoted(page: Path) -> set[str]:
+        text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S)
+        return set(re.findall(r"`([^`]+)`", text))
+
+    assert commands(english) == commands(chinese)
+    assert links(english)[1:] == links(chinese)[1:]
+    assert (links(english)[0], links(chinese)[0]) == (chinese.name, english.name)
+    assert quoted(english) == quoted(chinese)
 
 
 def test_every_record_says_where_it_comes_from() -> None:
