@@ -48,6 +48,15 @@ def test_modules_and_errors_are_there_after_import() -> None:
     assert set(zhuzi.corpus.__all__) <= set(dir(zhuzi.corpus))
 
 
+def test_names_of_the_documentation_are_there_after_moves() -> None:
+    from zhuzi.chat import Chat
+    from zhuzi.evaluate import bits_per_byte
+    from zhuzi.shards import Corpus
+
+    assert (Chat, bits_per_byte, Corpus) == (zhuzi.Chat, zhuzi.bits_per_byte, zhuzi.Corpus)
+    assert zhuzi.chat.Chat is zhuzi.infer.Chat and zhuzi.evaluate.bits_per_byte is zhuzi.eval.bits_per_byte
+
+
 def test_every_public_name_is_there() -> None:
     for name in zhuzi.__all__:
         assert getattr(zhuzi, name) is not None

@@ -12,8 +12,19 @@ from zhuzi._core import __version__
 from zhuzi._lazy import lazy
 
 if TYPE_CHECKING:
-    from zhuzi import chat, corpus, demo, errors, evaluate, model, shards, tokenizer, train, vocab
-    from zhuzi.chat import Chat
+    from zhuzi import (
+        chat,
+        corpus,
+        demo,
+        errors,
+        evaluate,
+        infer,
+        model,
+        shards,
+        tokenizer,
+        train,
+        vocab,
+    )
     from zhuzi.corpus import encode_corpus
     from zhuzi.demo import run_demo
     from zhuzi.errors import (
@@ -26,7 +37,8 @@ if TYPE_CHECKING:
         VocabSizeError,
         ZhuziError,
     )
-    from zhuzi.evaluate import bits_per_byte
+    from zhuzi.eval import bits_per_byte
+    from zhuzi.infer import Chat, Sampling
     from zhuzi.model import extend_model, merge_adapter
     from zhuzi.shards import Corpus
     from zhuzi.tokenizer import EncodedBatch, Encoding, Tokenizer
@@ -36,7 +48,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "Chat": "zhuzi.chat",
+        "Chat": "zhuzi.infer.chat",
         "Corpus": "zhuzi.shards",
         "EncodedBatch": "zhuzi.tokenizer",
         "Encoding": "zhuzi.tokenizer",
@@ -45,18 +57,21 @@ __getattr__, __dir__ = lazy(
         "ModelFileError": "zhuzi.errors",
         "OutputExistsError": "zhuzi.errors",
         "RecipeError": "zhuzi.errors",
+        "Sampling": "zhuzi.infer.sampling",
         "Tokenizer": "zhuzi.tokenizer",
         "TrainingError": "zhuzi.errors",
         "VocabSizeError": "zhuzi.errors",
         "ZhuziError": "zhuzi.errors",
-        "bits_per_byte": "zhuzi.evaluate",
+        "bits_per_byte": "zhuzi.eval",
         "chat": None,
         "corpus": None,
         "demo": None,
         "encode_corpus": "zhuzi.corpus",
         "errors": None,
+        "eval": None,  # not in __all__: `from zhuzi import *` must leave Python's own alone
         "evaluate": None,
         "extend_model": "zhuzi.model",
+        "infer": None,
         "load_recipe": "zhuzi.train",
         "merge_adapter": "zhuzi.model",
         "merge_vocab": "zhuzi.vocab",
@@ -82,6 +97,7 @@ __all__ = [
     "ModelFileError",
     "OutputExistsError",
     "RecipeError",
+    "Sampling",
     "Tokenizer",
     "TrainingError",
     "VocabSizeError",
@@ -95,6 +111,7 @@ __all__ = [
     "errors",
     "evaluate",
     "extend_model",
+    "infer",
     "load_recipe",
     "merge_adapter",
     "merge_vocab",

@@ -14,13 +14,14 @@ import pytest
 import torch
 from tiny import ENGLISH
 
-from zhuzi import Chat, Tokenizer, bits_per_byte
-from zhuzi.chat import cache_keyword, complete, generate, stream_text
+from zhuzi import Chat, Sampling, Tokenizer, bits_per_byte
 from zhuzi.cli import Terminated
 from zhuzi.cli.chat import _talk
 from zhuzi.errors import InputError, MismatchError
+from zhuzi.infer.chat import complete
+from zhuzi.infer.generate import cache_keyword, generate, stream_text
+from zhuzi.infer.prompt import format_prompt
 from zhuzi.model.positions import positions
-from zhuzi.prompt import format_prompt
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +105,24 @@ def test_seed_and_limits(chat: Chat) -> None:
         {"repetition_penalty": 0.0},
         {"repetition_penalty": -1.0},
         {"repetition_penalty": float("nan")},
+        {"top_k": -1},
+        {"max_new_tokens": -1},
     ],
 )
 def test_settings_that_cannot_be(model: Path, settings: dict[str, float]) -> None:
     (name,) = settings
     with pytest.raises(ValueError, match=f"{name}: want"):
         Chat(Fixed([]), Tokenizer.from_dir(model)).reply("天", **settings)
+
+
+def test_one_sampling_or_its_fields(chat: Chat) -> None:
+    drawn = Sampling(max_new_tokens=8, temperature=5.0, top_p=1.0, top_k=0, seed=1)
+    fields = {"max_new_tokens": 8, "temperature": 5.0, "top_p": 1.0, "top_k": 0, "seed": 1}
+    expected = list(chat.reply("天", sampling=drawn))
+    assert expected and expected == list(chat.reply("天", **fields))
+    assert expected == list(chat.reply("天", sampling=Sampling(max_new_tokens=8, seed=1), **fields))
+    with pytest.raises(TypeError, match="top_q"):
+        chat.reply("天", top_q=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-45, 1e-6, 1e-5])
@@ -200,6 +213,16 @@ def test_a_folder_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
         input="天", capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 1 and "holds no config.json" in ended.stderr
+    assert "AssertionError" not in ended.stderr
+
+
+def test_a_question_that_is_too_long_is_refused_before_torch_is_loaded(model: Path) -> None:
+    code = "import sys; from zhuzi.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "chat", "--model", str(model)],
+        input="天" * 300, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1 and "the model 256 positions" in ended.stderr
     assert "AssertionError" not in ended.stderr
 
 

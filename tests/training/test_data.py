@@ -15,7 +15,7 @@ from tiny import write_corpus
 
 from zhuzi import Tokenizer
 from zhuzi.errors import InputError, TrainingError
-from zhuzi.prompt import format_prompt
+from zhuzi.infer.prompt import format_prompt
 from zhuzi.shards import Corpus
 from zhuzi.train.data import Blocks, PadRecords, Records, checked, collate_blocks, open_records
 

@@ -6,64 +6,72 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
 from zhuzi.cli.options import PATH, reason
 from zhuzi.errors import InputError, ZhuziError
+from zhuzi.infer.sampling import Sampling
 
 
 @click.command()
 @click.option("--model", type=PATH, required=True, help="Folder of a tuned model.")
-@click.option("--max-new-tokens", default=256, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--max-new-tokens",
+    default=Sampling.max_new_tokens,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Tokens after which an answer ends.",
+)
 @click.option(
     "--temperature",
-    default=0.2,
+    default=Sampling.temperature,
     show_default=True,
     type=click.FloatRange(min=0),
     help="0 always takes the likeliest token.",
 )
-@click.option("--top-p", default=0.9, show_default=True, type=click.FloatRange(min=0, max=1, min_open=True))
-@click.option("--top-k", default=40, show_default=True, type=click.IntRange(min=0), help="0 = all tokens.")
 @click.option(
-    "--repetition-penalty", default=1.1, show_default=True, type=click.FloatRange(min=0, min_open=True)
+    "--top-p",
+    default=Sampling.top_p,
+    show_default=True,
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Draw from the likeliest tokens whose probabilities sum to this; 1 = all tokens.",
 )
-@click.option("--seed", type=int, default=None, help="Repeat a draw.")
+@click.option(
+    "--top-k",
+    default=Sampling.top_k,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Draw from so many of the likeliest tokens; 0 = all tokens.",
+)
+@click.option(
+    "--repetition-penalty",
+    default=Sampling.repetition_penalty,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Makes tokens that came before less likely; 1 = no effect.",
+)
+@click.option("--seed", type=int, default=Sampling.seed, help="Repeat a draw.")
 @click.option("--device", default=None, help="[default: a GPU if there is one, else the CPU]")
-def chat(
-    model: Path,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    top_k: int,
-    repetition_penalty: float,
-    seed: int | None,
-    device: str | None,
-) -> None:
+def chat(model: Path, device: str | None, **settings: Any) -> None:
     """Talk with a model. With text on standard input it answers that and ends.
 
     Each question stands alone: the published tuning knows no turns. Ctrl-C ends an answer; an empty line,
     Ctrl-D or `exit` ends the talk.
     """
-    from zhuzi.chat import Chat
+    from zhuzi.infer.chat import Chat, open_model
 
     if sys.stdin is None:
         raise click.UsageError("standard input is closed; write a question to it, or use a terminal")
+    sampling = Sampling(**settings)
     asked = None if sys.stdin.isatty() else _piped()
+    folder = open_model(model, asked)
     click.echo(f"chat: loading {model}", err=True)
-    talk = Chat.from_dir(model, device=device)
+    talk = Chat.load(folder, device=device)
 
     def answer(question: str) -> None:
-        pieces = talk.reply(
-            question,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-        )
-        for piece in pieces:
+        for piece in talk.reply(question, sampling=sampling):
             click.echo(piece, nl=False)
             sys.stdout.flush()
         click.echo()

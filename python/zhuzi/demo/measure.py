@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from zhuzi.chat import Chat, complete
 from zhuzi.demo import settings
 from zhuzi.demo.sample import Split
-from zhuzi.evaluate import bits_per_byte
+from zhuzi.eval import bits_per_byte
+from zhuzi.infer.chat import Chat, complete
 from zhuzi.model.folder import ModelFolder
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.data import IGNORED, Records

@@ -12,7 +12,7 @@ from zhuzi._show import count
 from zhuzi.corpus import read
 from zhuzi.corpus.read import RecordReader
 from zhuzi.errors import InputError, MismatchError, TrainingError
-from zhuzi.prompt import format_prompt
+from zhuzi.infer.prompt import format_prompt
 from zhuzi.shards import Corpus
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.alpaca import check, unread_keys

@@ -1,0 +1,155 @@
+"""Talk with a tuned model: the prompt of tuning, an answer that streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from zhuzi.errors import InputError
+from zhuzi.infer.generate import generate, require_room, stream_text
+from zhuzi.infer.prompt import format_prompt
+from zhuzi.infer.sampling import GREEDY, Sampling, SamplingSettings
+from zhuzi.model.positions import positions
+from zhuzi.tokenizer import Tokenizer
+
+# torch is imported where it is used: a folder that holds no model is refused before it is loaded.
+if TYPE_CHECKING:
+    import torch
+
+    from zhuzi.model.folder import ModelFolder
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A model and its tokenizer, to be asked one thing at a time (the published tuning is single-turn)."""
+
+    model: Any
+    """A causal language model of transformers."""
+    tokenizer: Tokenizer
+
+    @classmethod
+    def from_dir(cls, path: str | Path, *, device: str | None = None) -> Chat:
+        """Load a model folder: in fp32 on a CPU, as stored on a GPU (the default if there is one).
+
+        Raises:
+            InputError: no model in the folder. MismatchError: its tokenizer has ids without a row.
+            ValueError: a device that is unknown, or not in this machine.
+        """
+        return cls.load(open_model(path), device=device)
+
+    @classmethod
+    def load(cls, folder: ModelFolder, *, device: str | None = None) -> Chat:
+        """As `from_dir`, of a folder that `open_model` opened."""
+        import torch
+
+        place = _device(device)
+        dtype = torch.float32 if place.type == "cpu" else folder.dtype
+        return cls(folder.load(dtype, place), folder.tokenizer)
+
+    def reply(
+        self,
+        instruction: str,
+        *,
+        input: str = "",  # the records' own name for it
+        sampling: Sampling | None = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> Iterator[str]:
+        """The answer, piece by piece; never half a character. Ends at EOS or after `max_new_tokens`.
+
+        It also ends, with a warning, where the model's positions are full. The prompt's ids are those of
+        tuning.
+
+        Args:
+            instruction, input: what is asked, as in a record of Alpaca.
+            sampling: how the answer is drawn; the published settings by default.
+            settings: fields of `sampling` to change, as in `temperature=0`.
+
+        Raises:
+            ValueError: a setting that cannot be.
+            InputError: the prompt leaves no room for an answer in the model's positions.
+        """
+        ids = generate(
+            self.model,
+            prompt_ids(self.tokenizer, instruction, input),
+            eos_id=self.tokenizer.eos_id,
+            limit=self.tokenizer.vocab_size,
+            sampling=replace(sampling or Sampling(), **settings),
+        )
+        return stream_text(self.tokenizer, ids)
+
+
+def open_model(path: str | Path, asked: str | None = None) -> ModelFolder:
+    """A model folder to talk with; refused before torch is loaded if it cannot answer, or not `asked`.
+
+    Raises:
+        InputError: no model in the folder, no BOS id, or no room for an answer in the model's positions.
+        MismatchError: its tokenizer has ids without a row.
+    """
+    from zhuzi.model.folder import ModelFolder
+
+    folder = ModelFolder.open(path)
+    folder.require_rows()
+    prompt = prompt_ids(folder.tokenizer, asked or "")  # refuses a tokenizer without BOS
+    if asked is not None:
+        require_room(positions(folder.config), len(prompt))
+    return folder
+
+
+def prompt_ids(tokenizer: Tokenizer, instruction: str, input: str = "") -> list[int]:
+    """The prompt of tuning as ids, BOS in front; `InputError` if the tokenizer has no BOS."""
+    if tokenizer.bos_id is None:
+        raise InputError("the tokenizer has no BOS id, with which every prompt of tuning begins")
+    return [tokenizer.bos_id, *tokenizer.encode(format_prompt(instruction, input))]
+
+
+def complete(
+    model: Any,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    sampling: Sampling = GREEDY,
+    **settings: Unpack[SamplingSettings],
+) -> str:
+    """What a model that was not tuned writes after `text`; `text` itself is not repeated.
+
+    `sampling` and `settings` as in `generate`: 64 tokens, each the likeliest, by default.
+
+    Raises:
+        ValueError: a setting that cannot be.
+        InputError: a text that fills the model's positions.
+    """
+    prompt = tokenizer.encode(text, add_bos=True)
+    ids = generate(
+        model,
+        prompt,
+        eos_id=tokenizer.eos_id,
+        limit=tokenizer.vocab_size,
+        sampling=sampling,
+        **settings,
+    )
+    # Decoded after the prompt: alone, the first token would lose the space it begins with.
+    return tokenizer.decode([*prompt, *ids])[len(tokenizer.decode(prompt)) :]
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name, or this machine's GPU, or its CPU."""
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: {name!r} is unknown; want cpu, cuda or cuda:1") from None
+    if device.type == "meta":
+        raise ValueError("device: meta holds no weights; want cpu, cuda or cuda:1")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        raise ValueError(
+            f"device: {name!r} is not in this machine, which has {torch.cuda.device_count()} CUDA devices; "
+            "leave it out to take what there is"
+        ) from None
+    return device

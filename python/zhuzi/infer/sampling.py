@@ -1,0 +1,91 @@
+"""How the next token is drawn from a model's logits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+# torch takes seconds to load: settings are checked without it.
+if TYPE_CHECKING:
+    import torch
+
+_GREEDY_BELOW = 1e-5  # such a temperature draws the likeliest id anyway, and its quotients would overflow
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is drawn. The defaults are the published inference settings of Chinese Alpaca.
+
+    Penalty, temperature, top-k and top-p act in this order, as in transformers.
+
+    Raises:
+        ValueError: a setting that cannot be (a penalty of 0, a temperature that is no number).
+    """
+
+    max_new_tokens: int = 256
+    """Tokens after which the answer ends, if EOS does not end it before; 0 or more."""
+    temperature: float = 0.2
+    """What the logits are divided by: 0 always takes the likeliest token, 1 draws by the model's own odds."""
+    top_p: float = 0.9
+    """Draw from the likeliest tokens whose probabilities sum to this, more than 0; 1 keeps all
+    (Holtzman et al. 1904.09751)."""
+    top_k: int = 40
+    """Draw from so many of the likeliest tokens; 0 keeps all."""
+    repetition_penalty: float = 1.1
+    """What makes tokens of prompt and answer less likely to come again, more than 0; 1 has no effect
+    (Keskar et al. 1909.05858)."""
+    seed: int | None = None
+    """Repeats a draw; none draws anew each time."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature: want 0 or more, not {self.temperature}")
+        for name in ("top_p", "repetition_penalty"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: want more than 0, not {value}")
+        for name in ("max_new_tokens", "top_k"):
+            value = getattr(self, name)
+            if value < 0:
+                raise ValueError(f"{name}: want 0 or more, not {value}")
+
+
+class SamplingSettings(TypedDict, total=False):
+    """The fields of `Sampling`, as keywords of the functions that take one."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    seed: int | None
+
+
+#: Always the likeliest token, nothing penalised.
+GREEDY = Sampling(max_new_tokens=64, temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
+
+
+def choose(logits: torch.Tensor, seen: list[int], sampling: Sampling, draw: torch.Generator) -> int:
+    """One id from its logits ([ids], fp32, on the CPU; changed in place).
+
+    Args:
+        seen: ids of the prompt and the answer so far, for the penalty.
+        draw: the source of randomness.
+    """
+    import torch
+
+    penalty = sampling.repetition_penalty
+    if penalty != 1.0:
+        used = torch.tensor(sorted(set(seen)))
+        scores = logits[used]
+        logits[used] = torch.where(scores > 0, scores / penalty, scores * penalty)
+    if sampling.temperature < _GREEDY_BELOW:
+        return int(logits.argmax())
+    logits, order = (logits / sampling.temperature).sort(descending=True, stable=True)
+    if sampling.top_k > 0:
+        logits, order = logits[: sampling.top_k], order[: sampling.top_k]
+    probabilities = logits.softmax(-1)
+    # Keep the likeliest ids up to the one that fills top_p, that one included.
+    probabilities[probabilities.cumsum(-1) - probabilities >= sampling.top_p] = 0
+    return int(order[torch.multinomial(probabilities, 1, generator=draw)])
