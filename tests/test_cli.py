@@ -172,6 +172,21 @@ def test_a_report_that_cannot_be_shown_is_no_failure(merged: Path, tmp_path: Pat
     assert process.returncode == 0
 
 
+def test_ctrl_c_while_the_command_line_loads_shows_no_trace() -> None:
+    code = (
+        "import sys\n"
+        "class Pressed:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed)\n"
+        "from zhuzi.__main__ import main\n"
+        "main()"
+    )
+    stopped = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
+    assert (stopped.returncode, stopped.stderr) == (1, "zhuzi: interrupted\n")
+    assert '__main__:main"' in (Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     "args",
     [

@@ -1,6 +1,24 @@
-"""`python -m zhuzi`, which torchrun needs (`torchrun -m zhuzi pretrain ...`)."""
+"""Where `zhuzi` and `python -m zhuzi` (as for `torchrun -m zhuzi pretrain ...`) begin.
 
-from zhuzi.cli import main
+Little is imported before `main`: the command line takes a moment to load, and Ctrl-C meanwhile must not show
+a trace of imports.
+"""
+
+import sys
+
+from zhuzi._process import is_first_here
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from zhuzi.cli import main as run
+    except KeyboardInterrupt:
+        if is_first_here():
+            sys.stderr.write("zhuzi: interrupted\n")
+        sys.exit(1)
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun: "1 shard", "2,000 shards", "3 entries" (`plural` where it is not noun + s)."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def some(names: Sequence[str]) -> str:
+    """Names as one reads them in a line: the first few and how many more."""
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4:,} more"
 
 
 class Report:

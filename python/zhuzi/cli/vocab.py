@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zhuzi._show import count
+from zhuzi._show import count, some
 from zhuzi.cli import options
 from zhuzi.cli.options import OUT_FILE, PATH, say
-from zhuzi.vocab.merge import some
 from zhuzi.vocab.sample import LINE_BYTES, RESERVED, SAMPLE_BYTES, SAMPLE_RANGE
 
 if TYPE_CHECKING:

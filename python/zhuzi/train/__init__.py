@@ -9,13 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zhuzi._lazy import lazy
-from zhuzi.train.recipe import load_recipe
 
 if TYPE_CHECKING:
     from zhuzi.train.pretraining import pretrain
+    from zhuzi.train.recipe import load_recipe
     from zhuzi.train.tuning import sft
 
-
-__getattr__, __dir__ = lazy(__name__, {"pretrain": "zhuzi.train.pretraining", "sft": "zhuzi.train.tuning"})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "load_recipe": "zhuzi.train.recipe",
+        "pretrain": "zhuzi.train.pretraining",
+        "sft": "zhuzi.train.tuning",
+    },
+)
 
 __all__ = ["load_recipe", "pretrain", "sft"]

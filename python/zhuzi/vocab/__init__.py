@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from zhuzi.vocab.merge import MergedVocab, merge_vocab
-from zhuzi.vocab.sample import SAMPLE_BYTES
-from zhuzi.vocab.train import (
-    PAPER_VOCAB_SIZE,
-    TrainedVocab,
-    TrainingProgress,
-    train_vocab,
+from typing import TYPE_CHECKING
+
+from zhuzi._lazy import lazy
+
+if TYPE_CHECKING:
+    from zhuzi.vocab.merge import MergedVocab, merge_vocab
+    from zhuzi.vocab.sample import SAMPLE_BYTES
+    from zhuzi.vocab.train import PAPER_VOCAB_SIZE, TrainedVocab, TrainingProgress, train_vocab
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "PAPER_VOCAB_SIZE": "zhuzi.vocab.train",
+        "SAMPLE_BYTES": "zhuzi.vocab.sample",
+        "MergedVocab": "zhuzi.vocab.merge",
+        "TrainedVocab": "zhuzi.vocab.train",
+        "TrainingProgress": "zhuzi.vocab.train",
+        "merge_vocab": "zhuzi.vocab.merge",
+        "train_vocab": "zhuzi.vocab.train",
+    },
 )
 
 __all__ = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhuzi import _core
-from zhuzi._show import Report
+from zhuzi._show import Report, some
 from zhuzi.errors import ModelFileError
 from zhuzi.record.output import new_folder
 from zhuzi.record.place import PathLike
@@ -196,9 +196,3 @@ def _beside_donor(donor: Path) -> list[str]:
     except (ModelFileError, OSError, RuntimeError, ValueError):
         return []
     return [f"added tokens of the donor left out, as they are no pieces: {some(tokens)}"] if tokens else []
-
-
-def some(names: Sequence[str]) -> str:
-    """Names as one reads them in a line: the first few and how many more."""
-    shown = ", ".join(names[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4:,} more"
