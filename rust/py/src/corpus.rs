@@ -85,7 +85,7 @@ pub fn encode_tasks(
         let tell = |at| teller.tell(at, 0);
         corpus::encode_tasks(&tokenizer.core, fingerprint, &out, &tasks, threads, skip_bad, tell)
     });
-    teller.finish(result)
+    teller.finish(result).map(drop)
 }
 
 /// All that is wrong with a corpus; `progress(bytes)` is called now and then.

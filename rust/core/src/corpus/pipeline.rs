@@ -58,6 +58,19 @@ pub struct Progress {
     pub tokens: u64,
 }
 
+impl Progress {
+    /// What these tasks have read and written.
+    pub(super) fn of<'c>(commits: impl IntoIterator<Item = &'c Commit>) -> Self {
+        let mut sum = Self::default();
+        for commit in commits {
+            sum.bytes += commit.packed_bytes;
+            sum.documents += commit.counts.documents;
+            sum.tokens += commit.counts.tokens;
+        }
+        sum
+    }
+}
+
 /// Where the time went, in nanoseconds; those of reading and encoding may run side by side.
 #[derive(Debug, Default)]
 pub struct Clock {

@@ -266,13 +266,10 @@ impl Session<'_> {
             commit::remove_temporary(out, self.tag)?;
         }
         let mut before = Before::default();
-        let mut base = Progress::default();
         for commit in commits.values() {
             before.add_commit(out, commit, plan.config.options.dedup)?;
-            base.bytes += commit.packed_bytes;
-            base.documents += commit.counts.documents;
-            base.tokens += commit.counts.tokens;
         }
+        let base = Progress::of(commits.values());
         let resumed = commits.len();
         let limit = plan.config.options.limit;
         let is_missing = |task: &usize, commits: &BTreeMap<usize, Commit>| !commits.contains_key(task);
@@ -532,7 +529,8 @@ impl Report {
     }
 }
 
-/// Runs some tasks of the plan that lies in `out`, whatever else runs there; for workers of a cluster.
+/// Runs some tasks of the plan in `out`, whatever else runs there, and returns what they have read and written;
+/// for workers of a cluster.
 ///
 /// # Errors
 /// [`Error::Argument`] if there is no plan, it was made for another tokenizer, or by another version.
@@ -544,7 +542,7 @@ pub fn encode_tasks(
     threads: usize,
     skip_bad: bool,
     mut progress: impl FnMut(Progress) -> bool,
-) -> Result<()> {
+) -> Result<Progress> {
     let refuse = |reason: String| Err(Error::Argument(format!("{}: {reason}", out.display())));
     let Some(plan) = Plan::load(out)? else {
         return refuse("holds no plan; is this a shared file system, seen under the same path here?".into());
@@ -570,5 +568,5 @@ pub fn encode_tasks(
     if result.is_err() {
         let _ = commit::remove_temporary(out, &tag);
     }
-    result.map(drop)
+    result.map(|commits| Progress::of(&commits))
 }

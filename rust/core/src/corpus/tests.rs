@@ -197,8 +197,18 @@ fn parts_and_workers_make_the_same_corpus() {
     let run = RunOptions { plan_only: true, ..options(1) };
     let report = encode(&tokenizer, &plain(&cluster), &run).unwrap();
     for task in report.missing.iter().rev().skip(1) {
-        encode_tasks(&tokenizer, "f", &cluster, &[*task], 1, true, |_| true).unwrap();
+        let before = progress_of(&cluster).unwrap();
+        let made = encode_tasks(&tokenizer, "f", &cluster, &[*task], 1, true, |_| true).unwrap();
+        let after = progress_of(&cluster).unwrap();
+        assert_eq!(after.committed, before.committed + 1);
+        assert_eq!(after.done.bytes, before.done.bytes + made.bytes);
+        assert_eq!(after.done.documents, before.done.documents + made.documents);
+        assert_eq!(after.done.tokens, before.done.tokens + made.tokens);
     }
+    let now = progress_of(&cluster).unwrap();
+    assert_eq!((now.committed + 1, now.tasks), (report.tasks, report.tasks));
+    assert!(now.done.bytes > 0 && now.done.bytes < now.total_bytes);
+    assert!(matches!(progress_of(&folder.0.join("none")), Err(Error::Argument(_))));
     let other = encode_tasks(&tokenizer, "g", &cluster, &[0], 1, true, |_| true);
     assert!(matches!(other, Err(Error::Argument(e)) if e.contains("the tokenizer")));
     let report = encode(&tokenizer, &plain(&cluster), &options(2)).unwrap();
