@@ -13,7 +13,7 @@ def main() -> None:
     tokenizer_dir, out, *files = sys.argv[1:]
     made = zhuzi.encode_corpus(files, tokenizer_dir, out)
     sys.stdout.write(
-        f"{made.documents:,} documents, {made.characters / made.tokens:.2f} characters a token\n"
+        f"{made.documents:,} documents, {made.characters / made.tokens:.2f} characters per token\n"
     )
 
     tokenizer = zhuzi.Tokenizer.from_dir(tokenizer_dir)

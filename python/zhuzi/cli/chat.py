@@ -1,4 +1,4 @@
-"""`zhuzi chat`: talk with a tuned model in the terminal."""
+"""`zhuzi chat`: chat with a tuned model in the terminal."""
 
 from __future__ import annotations
 
@@ -22,43 +22,45 @@ from zhuzi.infer.sampling import Sampling
     default=Sampling.max_new_tokens,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Tokens after which an answer ends.",
+    help="Longest answer, in tokens.",
 )
 @click.option(
     "--temperature",
     default=Sampling.temperature,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="0 always takes the likeliest token.",
+    help="0 always takes the most likely token.",
 )
 @click.option(
     "--top-p",
     default=Sampling.top_p,
     show_default=True,
     type=click.FloatRange(min=0, max=1, min_open=True),
-    help="Draw from the likeliest tokens whose probabilities sum to this; 1 = all tokens.",
+    help="Draw from the most likely tokens whose probabilities sum to this; 1 = all tokens.",
 )
 @click.option(
     "--top-k",
     default=Sampling.top_k,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Draw from so many of the likeliest tokens; 0 = all tokens.",
+    help="Draw from this many of the most likely tokens; 0 = all tokens.",
 )
 @click.option(
     "--repetition-penalty",
     default=Sampling.repetition_penalty,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Makes tokens that came before less likely; 1 = no effect.",
+    help="Make tokens that have already occurred less likely; 1 = no effect.",
 )
-@click.option("--seed", type=int, default=Sampling.seed, help="Repeat a draw.")
-@click.option("--device", default=None, help="[default: a GPU if there is one, else the CPU]")
+@click.option("--seed", type=int, default=Sampling.seed, help="Seed, to make a draw repeatable.")
+@click.option(
+    "--device", default=None, help="Device of torch. [default: a GPU if there is one, else the CPU]"
+)
 def chat(model: Path, device: str | None, **settings: Any) -> None:
-    """Talk with a model. With text on standard input it answers that and ends.
+    """Chat with a model. Text on standard input is one question: it is answered, and the command ends.
 
-    Each question stands alone: the published tuning knows no turns. Ctrl-C ends an answer; an empty line,
-    Ctrl-D or `exit` ends the talk.
+    Each question is answered on its own, since the published tuning has single turns only. Ctrl-C ends an
+    answer; an empty line, Ctrl-D or `exit` ends the chat.
     """
     from zhuzi.infer.chat import Chat, open_model
 
@@ -104,14 +106,14 @@ def _not_utf8(read: bytes, error: UnicodeDecodeError) -> str:
 
 
 def _talk(answer: Callable[[str], None]) -> None:
-    """Question and answer until the user ends it."""
+    """Questions and answers, until the user ends the chat."""
     with suppress(ImportError):
         import readline  # noqa: F401  # arrow keys and history for input()
     interrupted = False
     while True:
         try:
             question = input("> ").strip()
-            question.encode()  # bytes that are no text come as lone surrogates
+            question.encode()  # bytes that are not text arrive as lone surrogates
         except EOFError:
             click.echo()
             return
@@ -141,5 +143,5 @@ def _talk(answer: Callable[[str], None]) -> None:
 
 
 def _by_key(stop: KeyboardInterrupt) -> bool:
-    """Whether Ctrl-C was pressed, rather than a signal sent that ends the process."""
+    """True if Ctrl-C was pressed, false if a signal asks the process to end."""
     return type(stop) is KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""`zhuzi demo`: the whole road on a small sample, then a report."""
+"""`zhuzi demo`: all steps on a small sample, then a report."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def demo(
 ) -> None:
     """Teach a small English LLaMA Chinese, from vocabulary to chat, in a few minutes on a CPU.
 
-    Every step is the real one on small data; OUT/report.html shows what each did. Run the same command again
-    to resume after an interruption.
+    Every step is the real one, on small data; OUT/report.html shows what each did. After an interruption the
+    same command resumes.
     """
     # On shared cores, threads that spin while they wait make small models several times slower. OpenMP reads
     # this when torch is loaded.
@@ -59,7 +59,7 @@ def demo(
             say=_say_now,
         )
     except KeyboardInterrupt as stop:
-        # Without a note it was interrupted before its first step.
+        # Without a note, it was interrupted before the first step.
         for note in getattr(stop, "__notes__", [f"{out}: no step was begun; run the same command again"]):
             click.echo(note, err=True)
         raise
@@ -73,6 +73,6 @@ def demo(
 
 
 def _say_now(line: str) -> None:
-    """One line of progress, flushed, so that a log file has it at once."""
+    """One line of progress, flushed, so that it reaches a log file at once."""
     click.echo(line)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`zhuzi model`: grow a model to a larger vocabulary, merge an adapter into it."""
+"""`zhuzi model`: extend a model to a larger vocabulary, merge an adapter into it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from zhuzi.cli.options import MODEL, PATH, say
 
 @click.group(cls=options.Road)
 def model() -> None:
-    """Grow a model, or merge an adapter into one."""
+    """Extend a model's vocabulary, or merge an adapter into a model."""
 
 
 @model.command("extend")
-@click.option("--model", "base", type=MODEL, required=True, help="Model folder, or id on the hub.")
+@click.option("--model", "base", type=MODEL, required=True, help="Model folder, or hub id.")
 @click.option("--tokenizer", type=PATH, required=True, help="Folder of the larger tokenizer.")
 @click.option(
     "--dtype",
     type=click.Choice(["bfloat16", "float16"]),
     default=None,
-    help="What an fp32 base is rounded to. [default: bfloat16; a 16-bit base keeps its own type]",
+    help="Type to which an fp32 base is rounded. [default: bfloat16; a 16-bit base keeps its type]",
 )
 @click.option(
     "--pad-to-multiple",
     type=click.IntRange(min=1),
     default=None,
-    help="Add rows of padding up to a multiple of this, such as 64.",
+    help="Add padding rows up to a multiple of this number, such as 64.",
 )
 @options.out
 @options.overwrite
@@ -79,15 +79,13 @@ def extend(
     help="The 16-bit model (folder or hub id) that the adapter was made on.",
 )
 @click.option("--adapter", type=PATH, required=True, help="Adapter folder, such as RUN/adapter.")
-@click.option(
-    "--unverified", is_flag=True, help="Take an adapter that does not say which base it was made on."
-)
+@click.option("--unverified", is_flag=True, help="Accept an adapter that does not record its base.")
 @options.out
 @options.overwrite
 def merge(base: str, adapter: Path, unverified: bool, out: Path, overwrite: bool) -> None:
     """Merge a LoRA adapter, with its embeddings and head, into its 16-bit base.
 
-    Refused where the adapter was made on another base, tokenizer or vocabulary size.
+    Refused if the adapter was made on another base, tokenizer or vocabulary size.
     """
     from zhuzi.model import merge_adapter
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("recipe", type=PATH)
 @options.overwrite
 def pretrain(recipe: Path, overwrite: bool) -> None:
-    """Pre-train as RECIPE (a YAML file) says; the same command goes on after an interruption."""
+    """Pre-train as RECIPE, a YAML file, says. After an interruption the same command resumes."""
     from zhuzi.train import pretrain
 
     _say(pretrain(recipe, overwrite=overwrite))
@@ -30,7 +30,7 @@ def pretrain(recipe: Path, overwrite: bool) -> None:
 @click.argument("recipe", type=PATH)
 @options.overwrite
 def sft(recipe: Path, overwrite: bool) -> None:
-    """Tune on instructions as RECIPE (a YAML file) says; the same command goes on after an interruption."""
+    """Tune on instructions as RECIPE, a YAML file, says. After an interruption the same command resumes."""
     from zhuzi.train import sft
 
     _say(sft(recipe, overwrite=overwrite))

@@ -31,7 +31,9 @@ def vocab() -> None:
 @vocab.command("train")
 @click.argument("inputs", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=OUT_FILE, required=True, help="Model file to write, such as donor.model.")
-@click.option("--vocab-size", default=20_000, show_default=True, type=click.IntRange(min=4), help="Pieces.")
+@click.option(
+    "--vocab-size", default=20_000, show_default=True, type=click.IntRange(min=4), help="Number of pieces."
+)
 @click.option(
     "--type",
     "model_type",
@@ -52,9 +54,9 @@ def vocab() -> None:
     default=SAMPLE_BYTES,
     show_default=True,
     type=click.IntRange(*SAMPLE_RANGE),
-    help="Train on so much text at most, a random sample of what is given; it decides the memory.",
+    help="Train on a random sample of at most this many bytes of text; it determines the memory used.",
 )
-@click.option("--seed", default=42, show_default=True, type=int, help="Of the sample.")
+@click.option("--seed", default=42, show_default=True, type=int, help="Seed of the sample.")
 @options.fields
 @options.split
 @options.separator
@@ -64,7 +66,7 @@ def vocab() -> None:
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="At a record that cannot be read: stop, or pass over it.",
+    help="What to do at a record that cannot be read.",
 )
 @options.threads
 @options.overwrite
@@ -76,7 +78,7 @@ def train(
     threads: int | None,
     **settings: Any,
 ) -> None:
-    """Train a donor vocabulary on INPUTS, which are what `zhuzi corpus encode` reads.
+    """Train a donor vocabulary on INPUTS, which may be anything that `zhuzi corpus encode` reads.
 
     The published donor has 20,000 unigram pieces.
     """
@@ -92,7 +94,7 @@ def train(
 
 
 def _report(made: TrainedVocab) -> list[str]:
-    """What was made, from what, and what was left out or changed."""
+    """What was written, from what, and what was left out or changed."""
     lines = [
         f"{made.path}: {count(made.pieces, 'piece')} from {count(made.used_documents, 'document')} of "
         f"{count(made.used_characters, 'character')}"
@@ -118,7 +120,7 @@ def _megabytes(size: int) -> str:
 
 @contextmanager
 def _shown(pieces: int) -> Iterator[Callable[[TrainingProgress], None]]:
-    """Shows how far training is: a bar on a terminal, a line every ten seconds in a log."""
+    """Shows the progress of training: a bar on a terminal, a line every ten seconds in a log."""
     import tqdm
 
     terminal = sys.stderr.isatty()
@@ -165,9 +167,9 @@ def merge(
 ) -> None:
     """Append the donor's pieces to the base's vocabulary and write a tokenizer folder.
 
-    The ids of the base's pieces keep their meaning. Policy paper: every piece the base lacks, in the donor's
-    order, with score 0 (LLaMA and the published donor give 49,953 ids; 49,954 with [PAD]). Added tokens
-    of a base folder come next, before those of --add-token; model extend moves the rows that they have.
+    The base's pieces keep their ids. Policy paper appends every piece that the base lacks, in the donor's
+    order, with score 0 (LLaMA and the published donor give 49,953 ids; 49,954 with [PAD]). Added tokens of a
+    base folder come next, then those of --add-token; model extend moves their rows with them.
     """
     from zhuzi.vocab import merge_vocab
 
@@ -177,7 +179,7 @@ def merge(
 
 
 def _merge_report(made: MergedVocab) -> list[str]:
-    """What was made, and what was moved, already there, left out or kept as another kind."""
+    """What was written, and what was moved, already present, left out or kept as another kind."""
     added = made.vocab_size - made.base_size - made.appended
     lines = [
         f"{made.folder}: {made.vocab_size:,} ids = {made.base_size:,} of the base + {made.appended:,} "
