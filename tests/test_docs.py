@@ -138,6 +138,21 @@ def test_every_record_says_where_it_comes_from() -> None:
         assert all(len(row) == len(record["columns"]) for row in record["rows"]), record["table"]
 
 
+def test_a_recorded_table_is_what_the_page_shows(make_results: ModuleType, tmp_path: Path) -> None:
+    recording = load_script(ROOT / "benches" / "recording.py")
+    file = tmp_path / "results.json"
+    file.write_text((ROOT / "benches" / "results.json").read_text("utf-8"), "utf-8")
+    columns = ["documents of", "MB", "sentencepiece MB/s", "zhuzi MB/s", "zhuzi / sentencepiece"]
+    recorder = recording.Recorder("encode", "mixed", file)
+    recorder.table("length", "By document length", columns, [("7 bytes", 1.0, 2.5, 1234.5, 494)], rounds=1)
+    records = json.loads(file.read_text("utf-8"))
+    page = make_results.page(records)
+    assert "| 7 bytes | 1.0 | 2.5 | 1,234.5 | 494 |" in page
+    assert records[-1]["machine"] in page  # the page's own machine is another
+    recording.save(records, tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == file.read_bytes()
+
+
 def test_the_encoding_example(merged: Path, chinese_file: Path, tmp_path: Path) -> None:
     script = ROOT / "examples" / "encode_and_read.py"
     done = subprocess.run(
