@@ -1,4 +1,4 @@
-"""Measures of a model that can be compared across vocabularies."""
+"""How good a model is, in figures that can be compared across vocabularies."""
 
 from zhuzi.eval.bits import BitsPerByte, bits_per_byte
 

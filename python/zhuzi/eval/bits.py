@@ -15,7 +15,7 @@ from zhuzi.tokenizer import Tokenizer
 
 @dataclass(frozen=True, repr=False)
 class BitsPerByte(Report):
-    """The result of `bits_per_byte`. Smaller is better; a uniform guess over bytes costs 8 bits per byte."""
+    """What `bits_per_byte` measured. Smaller is better; a uniform guess over bytes costs 8 bits a byte."""
 
     bits: float
     tokens: int  # predicted
@@ -33,31 +33,31 @@ class BitsPerByte(Report):
 
     @property
     def per_byte(self) -> float:
-        """Bits per UTF-8 byte."""
+        """Bits a UTF-8 byte."""
         return self.bits / self.bytes
 
     @property
     def per_character(self) -> float:
-        """Bits per Unicode character."""
+        """Bits a Unicode character."""
         return self.bits / self.characters
 
 
 def bits_per_byte(
     model: Any, tokenizer: Tokenizer, texts: Iterable[str], *, context: int = 512
 ) -> BitsPerByte:
-    """Sum of -log2 p over the tokens of the texts, divided by their UTF-8 bytes.
+    """Sum of -log2 p over the tokens of the texts, against their UTF-8 bytes.
 
-    Each text is encoded by itself, without BOS and EOS, and its tokens are cut into windows of
-    `context` - 1. A window is read with BOS in front (so the model sees at most `context` tokens, and BOS is
-    never predicted). Each token is predicted once, from those before it in the window. Unlike perplexity per
-    token, the result can be compared across vocabularies.
+    Each text is encoded alone, without BOS and EOS, and its tokens are cut into windows of `context` - 1. A
+    window is read with BOS in front (so no more than `context` tokens are seen at once, and BOS is never
+    predicted); each of its tokens is predicted once, from those before it in the window. Perplexity a token
+    cannot be compared across vocabularies; this can.
 
     Args:
         model: a causal language model (`transformers`), on any device; evaluated one window at a time, in
-            evaluation mode, and returned to its mode.
+            evaluation mode, and left in the mode it was in.
 
     Raises:
-        InputError: the texts hold no characters, or the tokenizer has no BOS.
+        InputError: the texts hold no character, or the tokenizer has no BOS.
         ValueError: a context beyond the model's positions.
     """
     import torch

@@ -1,4 +1,4 @@
-"""Using a trained model: the prompt, sampling, a streamed answer.
+"""Using a trained model: the prompt, how tokens are drawn, an answer that streams.
 
 Nothing here loads torch when it is imported.
 """

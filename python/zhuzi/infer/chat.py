@@ -1,4 +1,4 @@
-"""Chat with a tuned model: the prompt of tuning, a streamed answer."""
+"""Talk with a tuned model: the prompt of tuning, an answer that streams."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zhuzi.infer.sampling import GREEDY, Sampling, SamplingSettings
 from zhuzi.model.positions import positions
 from zhuzi.tokenizer import Tokenizer
 
-# torch is imported where it is used: a folder without a model is refused before torch is loaded.
+# torch is imported where it is used: a folder that holds no model is refused before it is loaded.
 if TYPE_CHECKING:
     import torch
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chat:
-    """A model and its tokenizer. Each question stands on its own: the published tuning is single-turn."""
+    """A model and its tokenizer, to be asked one thing at a time (the published tuning is single-turn)."""
 
     model: Any
     """A causal language model of transformers."""
@@ -35,13 +35,13 @@ class Chat:
 
         Raises:
             InputError: no model in the folder. MismatchError: its tokenizer has ids without a row.
-            ValueError: a device that is unknown or not in this machine.
+            ValueError: a device that is unknown, or not in this machine.
         """
         return cls.load(open_model(path), device=device)
 
     @classmethod
     def load(cls, folder: ModelFolder, *, device: str | None = None) -> Chat:
-        """As `from_dir`, for a folder that `open_model` opened."""
+        """As `from_dir`, of a folder that `open_model` opened."""
         import torch
 
         place = _device(device)
@@ -58,16 +58,16 @@ class Chat:
     ) -> Iterator[str]:
         """The answer, piece by piece; never half a character. Ends at EOS or after `max_new_tokens`.
 
-        It also ends, with a warning, when the model's positions are full. The prompt's ids are those of
+        It also ends, with a warning, where the model's positions are full. The prompt's ids are those of
         tuning.
 
         Args:
-            instruction, input: the question, as in an Alpaca record.
+            instruction, input: what is asked, as in a record of Alpaca.
             sampling: how the answer is drawn; the published settings by default.
             settings: fields of `sampling` to change, as in `temperature=0`.
 
         Raises:
-            ValueError: an invalid setting.
+            ValueError: a setting that cannot be.
             InputError: the prompt leaves no room for an answer in the model's positions.
         """
         ids = generate(
@@ -81,7 +81,7 @@ class Chat:
 
 
 def open_model(path: str | Path, asked: str | None = None) -> ModelFolder:
-    """A model folder for chat; refused before torch is loaded if it cannot answer at all, or not `asked`.
+    """A model folder to talk with; refused before torch is loaded if it cannot answer, or not `asked`.
 
     Raises:
         InputError: no model in the folder, no BOS id, or no room for an answer in the model's positions.
@@ -112,12 +112,12 @@ def complete(
     sampling: Sampling = GREEDY,
     **settings: Unpack[SamplingSettings],
 ) -> str:
-    """What an untuned model writes after `text`, without `text` itself.
+    """What a model that was not tuned writes after `text`; `text` itself is not repeated.
 
-    `sampling` and `settings` as in `generate`: 64 tokens, each the most likely, by default.
+    `sampling` and `settings` as in `generate`: 64 tokens, each the likeliest, by default.
 
     Raises:
-        ValueError: an invalid setting.
+        ValueError: a setting that cannot be.
         InputError: a text that fills the model's positions.
     """
     prompt = tokenizer.encode(text, add_bos=True)
@@ -129,12 +129,12 @@ def complete(
         sampling=sampling,
         **settings,
     )
-    # Decoded after the prompt: by itself, the first token would lose its leading space.
+    # Decoded after the prompt: alone, the first token would lose the space it begins with.
     return tokenizer.decode([*prompt, *ids])[len(tokenizer.decode(prompt)) :]
 
 
 def _device(name: str | None) -> torch.device:
-    """The named device, else this machine's GPU, else its CPU."""
+    """The device of that name, or this machine's GPU, or its CPU."""
     import torch
 
     if name is None:

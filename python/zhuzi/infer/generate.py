@@ -1,4 +1,4 @@
-"""Token by token: ids after a prompt, and their text as it grows."""
+"""Token by token: ids after a prompt, and their text as they come."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ def generate(
     sampling: Sampling = GREEDY,
     **settings: Unpack[SamplingSettings],
 ) -> Iterator[int]:
-    """Ids after `prompt`, one forward pass per token with a key-value cache; without EOS.
+    """Ids after `prompt`, one forward per token with a key-value cache; EOS is not among them.
 
     Args:
         model: a causal language model of transformers, on any device.
         limit: the number of the tokenizer's ids; rows of the model beyond them are padding.
-        sampling: how ids are drawn; the most likely one by default.
+        sampling: how ids are drawn, the likeliest by default.
         settings: fields of `sampling` to change.
 
     Raises:
-        ValueError: an invalid setting.
-        InputError: a prompt that fills the model's positions. Both are raised by the call, not at the first
-            id.
+        ValueError: a setting that cannot be.
+        InputError: a prompt that fills the model's positions. Both at once, not at the first id.
     """
     sampling = replace(sampling, **settings)
     room = require_room(positions_of(model), len(prompt))
@@ -71,7 +70,7 @@ def cache_keyword(model: Any) -> str:
     """The name by which the model's forward takes and returns the keys and values of earlier tokens.
 
     transformers renames it. It must be a parameter by name: `**kwargs` swallows a wrong one, and every token
-    would be chosen from the last one alone.
+    would be chosen from the last alone.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     base = getattr(base, "_orig_mod", base)  # torch.compile's wrapper
@@ -86,7 +85,7 @@ def cache_keyword(model: Any) -> str:
 
 
 def require_room(positions: int | None, prompt: int) -> int | None:
-    """Tokens that `positions` leave for an answer to a prompt of this length; `None` if they are unknown.
+    """Tokens that `positions` leave for an answer to a prompt of so many tokens; none if they are not known.
 
     Raises:
         InputError: they leave no room.
@@ -117,10 +116,10 @@ def _warned(ids: Iterator[int], room: int, prompt: int) -> Iterator[int]:
 
 
 def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
-    """The text of ids as they arrive.
+    """The text of ids as they come.
 
-    A character without a piece of its own arrives as up to four byte tokens and decodes to U+FFFD until the
-    last one is there: such a tail is held back.
+    A character without a piece of its own comes as up to four byte tokens, and decodes to U+FFFD until the
+    last is there: such a tail is held back.
     """
     held: list[int] = []
     sent = 0
@@ -137,7 +136,7 @@ def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """No gradient and no dropout for one forward pass; in between, the caller finds the model as it was."""
+    """No gradient and no dropout for one forward; between two, the caller finds the model as it was."""
     import torch
 
     training = model.training

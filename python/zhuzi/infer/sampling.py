@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 if TYPE_CHECKING:
     import torch
 
-_GREEDY_BELOW = 1e-5  # such a temperature draws the most likely id anyway, and its quotients would overflow
+_GREEDY_BELOW = 1e-5  # such a temperature draws the likeliest id anyway, and its quotients would overflow
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Sampling:
     Penalty, temperature, top-k and top-p act in this order, as in transformers.
 
     Raises:
-        ValueError: an invalid setting (a penalty of 0, a temperature that is not a number).
+        ValueError: a setting that cannot be (a penalty of 0, a temperature that is no number).
     """
 
     max_new_tokens: int = 256
@@ -62,7 +62,7 @@ class SamplingSettings(TypedDict, total=False):
     seed: int | None
 
 
-#: Always the most likely token, no penalty.
+#: Always the likeliest token, nothing penalised.
 GREEDY = Sampling(max_new_tokens=64, temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
 
 
@@ -86,6 +86,6 @@ def choose(logits: torch.Tensor, seen: list[int], sampling: Sampling, draw: torc
     if sampling.top_k > 0:
         logits, order = logits[: sampling.top_k], order[: sampling.top_k]
     probabilities = logits.softmax(-1)
-    # Keep the most likely ids, up to and including the one that reaches top_p.
+    # Keep the likeliest ids up to the one that fills top_p, that one included.
     probabilities[probabilities.cumsum(-1) - probabilities >= sampling.top_p] = 0
     return int(order[torch.multinomial(probabilities, 1, generator=draw)])

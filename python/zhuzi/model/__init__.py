@@ -1,6 +1,6 @@
 """Models on disk: what a folder holds, extending one, merging an adapter into one.
 
-Neither loads torch, transformers or PEFT before every check that needs none of them has passed.
+Neither brings torch, transformers or PEFT before every check that needs none of them has passed.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class AdapterFolder:
         """Read the settings and the headers.
 
         Raises:
-            InputError: no adapter in the folder, one of a kind other than LoRA, or a damaged one.
+            InputError: no adapter in the folder, one of another kind than LoRA, or a damaged one.
         """
         settings, weights = (path / name for name in ADAPTER_FILES)
         if (path / _PICKLE).is_file() and not weights.is_file():
@@ -54,15 +54,14 @@ class AdapterFolder:
         if config.get("peft_type") != "LORA":
             raise InputError(f"{path}: not a LoRA adapter; only those are merged")
         missing = [key for key in ("r", "lora_alpha", "target_modules") if key not in config]
-        if missing:  # PEFT would take its defaults, which make another adapter
+        if missing:  # PEFT would take its defaults, and so another adapter
             raise InputError(f"{settings}: has no {', '.join(missing)}; {RESTORE}")
         return cls(path, config, read_header(weights), read_record(path))
 
     def require_fitting(self, base: ModelFolder) -> None:
-        """Raise `MismatchError` unless every tensor has its place in the base; PEFT would ignore it.
+        """Raise `MismatchError` unless every tensor has its place in the base; PEFT passes over those.
 
-        Reads headers only. The record's rows and tokenizer are compared first, as they are more informative
-        than shapes.
+        Reads headers only. The record's rows and tokenizer are compared first: they say more than a shape.
         """
         if self.record is not None:
             self._require_equal("number of rows", self._recorded("rows"), base.rows, base)
@@ -91,7 +90,7 @@ class AdapterFolder:
         """Compare both files with the record's digests; reads every byte of them.
 
         Raises:
-            InputError: one has changed since it was trained.
+            InputError: one was changed since it was trained.
         """
         for name in ADAPTER_FILES if self.record is not None else ():
             if self._recorded("files", name) != sha256(self.path / name):
@@ -118,7 +117,7 @@ class AdapterFolder:
         return value
 
     def adapts(self, *matrices: str) -> bool:
-        """True if it adds to one of these matrices (instead of replacing it)."""
+        """Whether it adds to one of these matrices (rather than to put another in its place)."""
         return any(target_of(name) in matrices and not is_whole(name) for name in self.tensors)
 
     def targets(self, base: ModelFolder) -> set[str]:
@@ -132,7 +131,7 @@ def target_of(name: str) -> str:
 
 
 def is_whole(name: str) -> bool:
-    """True if a tensor of an adapter replaces a matrix instead of being added to it."""
+    """Whether a tensor of an adapter is put in a matrix's place, and not added to it."""
     return _FACTOR.search(name) is None
 
 

@@ -1,8 +1,8 @@
-"""Add the rows of a larger vocabulary to a model.
+"""Give a model the rows of a larger vocabulary.
 
 A new row starts as the mean of the old rows of the piece's tokens under the old tokenizer, without the dummy
 prefix (with it a stray `▁` enters nearly every mean), input and head alike. Mundra et al. 2407.05841 and
-Swallow (2404.17790) find this as good as more expensive initialisations.
+Swallow (2404.17790) find this on par with dearer ways of starting them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, repr=False)
 class ExtendReport(Report):
-    """The result of `extend_model`."""
+    """What `extend_model` made."""
 
     out: Path
     old_rows: int
@@ -46,7 +46,7 @@ class ExtendReport(Report):
     base_fingerprint: str
     tokenizer_fingerprint: str
     ids: int = 0  # of the new tokenizer
-    padding: int = 0  # rows after the last id
+    padding: int = 0  # rows behind the ids
     moved: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # token -> its old id, its new one
     # Added tokens of the base without a row -> the tokens, the mean of whose rows theirs starts as.
     no_row: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -65,24 +65,24 @@ def extend_model(
     pad_to_multiple: int | None = None,
     overwrite: bool = False,
 ) -> ExtendReport:
-    """Add a row to embedding and head for each id that the tokenizer has beyond the model's own.
+    """Give embedding and head a row for each id that the tokenizer has beyond the model's own.
 
-    Works on the stored tensors, one file at a time: no model is built, and every tensor but these two is
-    copied to the byte. A 16-bit base keeps its type and its rows bit for bit; an fp32 base is first rounded
-    to `dtype` (bfloat16 by default). Rows after the last id are padding: new ids take them first.
+    Works on the stored tensors, a file at a time: no model is built, and every tensor but these two is copied
+    to the byte. A base of 16 bits keeps its type and its rows bit for bit; an fp32 base is first rounded to
+    `dtype` (bfloat16 if not given). Rows behind the ids are padding: new ids take them first, the rest stays.
 
     Args:
         model: a model folder (with its tokenizer.model) or a hub id.
         tokenizer: the new tokenizer, or its folder. Every id of the model's own is the same token there, or
             a token that the folder's record says was moved: its rows move with it.
         out: the new model folder: weights, config, the new tokenizer, and zhuzi.json.
-        pad_to_multiple: add padding rows up to a multiple of this (64 or 128 suit tensor cores).
+        pad_to_multiple: add rows of padding up to a multiple of this (64 or 128 suit tensor cores).
 
     Raises:
         MismatchError: a trained row would be lost, or nothing is to be extended.
         InputError: the model folder is damaged, or `dtype` would change a 16-bit base.
         OutputExistsError: `out` holds something and `overwrite` is not set.
-        OSError: the disk has too little space (checked before the work starts).
+        OSError: the disk has too little space (looked at before the work starts).
     """
     out = Path(out)
     inputs = [path for path in (model, tokenizer) if isinstance(path, str | Path)]
@@ -121,7 +121,7 @@ def extend_model(
 
 
 def _matrices(base: ModelFolder, plan: RowPlan, stored: str) -> dict[str, torch.Tensor]:
-    """Embedding and head with the new rows, as far as the base stores them."""
+    """Embedding and head with the new rows, those of them that the base stores."""
     matrices = {EMBEDDING: plan.apply(base.read(EMBEDDING), stored)}
     if not base.tied:
         matrices[HEAD] = plan.apply(base.read(HEAD), stored)
@@ -164,7 +164,7 @@ def _write(
 
 
 def _storage(base: ModelFolder, dtype: str | None) -> str:
-    """The type in which the new model is stored."""
+    """The type the new model is stored in."""
     if dtype is not None and dtype not in _HALF:
         raise ValueError(f"dtype: want float16 or bfloat16, not {dtype!r}")
     if base.dtype_name == "float32":
@@ -188,7 +188,7 @@ def _special_ids(
 ) -> dict[str, Any]:
     """The tokens that begin, end and pad a text: those that a file of the base names, by their new ids.
 
-    If it names none, or an id that is no token, `otherwise` has them.
+    Where it names none, or what is no token, `otherwise` has them.
     """
     special = dict(otherwise)
     for key, ours in otherwise.items():

@@ -17,8 +17,8 @@ from zhuzi.model import weights
 from zhuzi.record.json_file import read_object, write_json
 from zhuzi.tokenizer import Tokenizer
 
-# torch is imported by functions that read weights, not for checking a folder: it takes seconds to load, and
-# most refusals need none of it.
+# torch is imported by what reads weights, not by what looks at a folder: it takes seconds to load, and most
+# refusals need none of it.
 if TYPE_CHECKING:
     import torch
 
@@ -27,7 +27,7 @@ HEAD = "lm_head.weight"
 GENERATION = "generation_config.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
-# The files fetched from a hub repository: none that runs code.
+# What is fetched of a hub repository: nothing that runs code.
 _HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model"]
 _log = logging.getLogger(__name__)
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}  # safetensors' names, torch's
@@ -35,7 +35,7 @@ _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}  # safetensor
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A LLaMA-shaped model on disk: its settings, and where each tensor is; weights are read when used."""
+    """A LLaMA-shaped model on disk: its settings, and where each tensor lies; weights are read when used."""
 
     path: Path
     config: dict[str, Any]
@@ -88,12 +88,12 @@ class ModelFolder:
 
     @property
     def tied(self) -> bool:
-        """True if the head is the embedding itself."""
+        """Whether the head is the embedding itself."""
         return bool(self.config.get("tie_word_embeddings", False))
 
     @property
     def dtype_name(self) -> str:
-        """The type in which the weights are stored (the embedding's): float16, bfloat16 or float32."""
+        """The type the weights are stored in (that of the embedding): float16, bfloat16 or float32."""
         return _DTYPES[self.tensors[EMBEDDING].dtype]
 
     @property
@@ -102,7 +102,7 @@ class ModelFolder:
         return self.dtype_of(EMBEDDING)
 
     def dtype_of(self, name: str) -> torch.dtype:
-        """The type in which one of the float tensors is stored."""
+        """The type one of the float tensors is stored in."""
         import torch
 
         dtype: torch.dtype = getattr(torch, _DTYPES[self.tensors[name].dtype])
@@ -132,7 +132,7 @@ class ModelFolder:
         return weights.fingerprint(self.tensors)
 
     def require_rows(self) -> None:
-        """Raise `MismatchError` if an id of the tokenizer has no row. Rows without an id are padding."""
+        """Raise `MismatchError` if an id of the tokenizer has no row. Rows without id are padding: fine."""
         self.require_rows_of_pieces()
         for id in range(self.rows, self.tokenizer.vocab_size):
             raise MismatchError(
@@ -151,7 +151,7 @@ class ModelFolder:
             )
 
     def bytes_in(self, dtype: str) -> int:
-        """Bytes of all tensors after those in fp32 are rounded to `dtype`."""
+        """Bytes of all tensors once those in fp32 are rounded to `dtype`."""
         return sum(
             (info.end - info.begin) // (2 if dtype != "float32" and info.dtype == "F32" else 1)
             for info in self.tensors.values()
@@ -193,7 +193,7 @@ class ModelFolder:
     ) -> None:
         """Write the model into the folder `out`, file by file (memory is bounded by the largest file).
 
-        Tensors in `replaced` replace the folder's own; every other one is copied unchanged or, with
+        Tensors in `replaced` stand in for the folder's own; every other one is copied unchanged, or, with
         `round_to`, rounded from fp32. `config` adds to config.json. The tokenizer is not copied.
         """
         import torch
@@ -222,13 +222,13 @@ class ModelFolder:
             _log.warning(f"{self.path}: its chat template is left out, as no text becomes its tokens here")
 
     def describe(self) -> dict[str, Any]:
-        """What a record says about this model, so that a later step can check that it is the same one."""
+        """What a record says about this model, so that a later step can tell whether it is the same one."""
         return {"path": str(self.path), "fingerprint": self.fingerprint, "rows": self.rows}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Turns off transformers' progress bars except on a terminal: in a log they are noise."""
+    """No progress bars of transformers where nobody looks: in a log they are noise."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -242,7 +242,7 @@ def quiet() -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model folder; `InputError` if there is none."""
+    """The JSON object a file of a model folder holds; `InputError` if there is none."""
     try:
         return read_object(path, InputError)
     except FileNotFoundError:
@@ -250,7 +250,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's exception, or its type if it has no message."""
+    """What a foreign exception says first, or its kind if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

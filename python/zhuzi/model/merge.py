@@ -28,14 +28,14 @@ _TOLERANCE = 1e-4  # of the merged logits against base plus adapter, both in fp3
 
 @dataclass(frozen=True, repr=False)
 class MergeReport(Report):
-    """The result of `merge_adapter`. Differences are max |a - b| / max |b| over the logits of a probe."""
+    """What `merge_adapter` made. Differences are max |a - b| / max |b| over the logits of a probe."""
 
     out: Path
-    merged: int  # matrices to which LoRA was added
-    replaced: int  # matrices that were trained in full
+    merged: int  # matrices LoRA was added to
+    replaced: int  # matrices that were trained whole
     difference: float  # merged against base plus adapter, both in fp32: the merge itself
     difference_stored: float  # the saved model against base plus adapter: with the rounding to 16 bit
-    verified: bool  # true if the adapter's record proved it undamaged, and of this base
+    verified: bool  # whether the adapter's record proved it whole, and of this base
 
     def _headline(self) -> str:
         return f"{self.out}: logits differ by {self.difference:.1e}, by {self.difference_stored:.1e} as saved"
@@ -49,21 +49,21 @@ def merge_adapter(
     overwrite: bool = False,
     unverified: bool = False,
 ) -> MergeReport:
-    """Add LoRA's products to the base's matrices, and replace those that were trained in full.
+    """Add LoRA's products to the base's matrices and put the matrices trained whole in place of the base's.
 
-    Done in fp32 on the CPU, on the stored 16-bit base (merging into a quantised base would keep its error),
-    then rounded to the base's own type. Matrices without an adapter are copied to the byte. The result
-    loads in plain transformers.
+    Done in fp32 on the CPU, on the stored 16-bit base (merging into a quantised one would bake its error in),
+    then rounded to the base's own type. Matrices without adapter are copied to the byte. The result loads in
+    plain transformers.
 
     Args:
-        unverified: also accept an adapter without zhuzi.json if it fits; nothing proves that it was trained
-            on this base. An existing record is always checked.
+        unverified: also take an adapter without zhuzi.json, if it fits: nothing proves that it was trained on
+            this base. A record that is there is always checked.
 
     Raises:
         MismatchError: the adapter was made on another base, tokenizer or number of rows, or does not fit it,
-            or has no record.
+            or has no record that tells.
         InputError: no adapter in the folder, or one that was damaged or edited.
-        TrainingError: the merged logits differ by more than 1e-4, so the merge cannot be trusted.
+        TrainingError: the merged logits differ by more than 1e-4: the merge is not to be trusted.
         OutputExistsError: `out` holds something and `overwrite` is not set.
     """
     out = Path(out)
@@ -115,7 +115,7 @@ def merge_adapter(
 def _merge(
     base: ModelFolder, adapter: AdapterFolder, probe: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, float]:
-    """The changed tensors as stored; the logits of base plus adapter; the difference of the merged ones."""
+    """What changes, as it is stored; the logits of base plus adapter; how far the merged ones are off."""
     merged = _adapted(base, adapter)
     wanted = _logits(merged, probe)
     try:
@@ -141,7 +141,7 @@ def _merge(
 
 
 def _adapted(base: ModelFolder, adapter: AdapterFolder) -> Any:
-    """Base plus adapter in fp32. PEFT only warns of tensors for which its config has no place."""
+    """Base plus adapter in fp32. PEFT only warns of tensors its config has no place for."""
     import torch
     from peft import PeftModel, get_peft_model_state_dict
 
@@ -152,7 +152,7 @@ def _adapted(base: ModelFolder, adapter: AdapterFolder) -> Any:
     except Exception as error:  # kinds of PEFT's, safetensors', torch's and Python's own
         raise InputError(f"{adapter.path}: PEFT cannot load it ({first_line(error)}); {RESTORE}") from error
     held = set(get_peft_model_state_dict(merged, save_embedding_layers=False))
-    # Beside what its settings name, PEFT saves embedding and head in full if they were adapted or resized.
+    # Beside what its settings name, PEFT saves embedding and head whole, where they were adapted or resized.
     held |= {name for name in set(adapter.tensors) - held if _is_loaded(merged, adapter, name)}
     if held != set(adapter.tensors):
         name = min(held ^ set(adapter.tensors))
@@ -164,7 +164,7 @@ def _adapted(base: ModelFolder, adapter: AdapterFolder) -> Any:
 
 
 def _is_loaded(merged: Any, adapter: AdapterFolder, name: str) -> bool:
-    """True if a full matrix of the adapter is now in the model, bit for bit."""
+    """Whether a whole matrix of the adapter now stands in the model, to the bit."""
     import torch
 
     if not is_whole(name):
@@ -182,7 +182,7 @@ def _reload(folder: Path) -> Any:
 
 
 def _probe(rows: int) -> torch.Tensor:
-    """[2, 32] ids, the same in every call."""
+    """[2, 32] ids, the same at every call."""
     import torch
 
     return torch.randint(rows, (2, 32), generator=torch.Generator().manual_seed(0))

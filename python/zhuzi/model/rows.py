@@ -1,6 +1,6 @@
-"""Where each row of an extended matrix comes from: decided from ids and headers, before a weight is read.
+"""Which row of an extended matrix comes from where: decided on ids and headers, before a weight is read.
 
-No trained row is lost: an id of the model's tokenizer keeps its row in place, or the row moves with its token
+No trained row is lost: an id of the model's tokenizer keeps its row in place, or the row goes with its token
 to the id that the new tokenizer's record names (`moved_tokens`, by `zhuzi vocab merge --base FOLDER`).
 """
 
@@ -23,26 +23,27 @@ if TYPE_CHECKING:
 class RowPlan:
     """The rows of embedding and head after extending: [rows, hidden size] each."""
 
-    ids: int  # of the new tokenizer; later rows are padding
+    ids: int  # of the new tokenizer: the rows behind are padding
     rows: int
-    trained: int  # the base's first rows, which belong to its ids; later ones are padding
+    trained: int  # the base's first rows, which belong to its ids; those behind are padding
     moved: dict[str, tuple[int, int]]  # token -> its old id and its new one
     started: dict[int, list[int]]  # new id -> old ids, the mean of whose rows it starts as
     no_row: dict[str, tuple[int, int]]  # token of the base without a row -> its old id and its new one
     left_out: tuple[str, ...]  # tokens of the base that have no row, nor an id of the new tokenizer
 
     def followed(self, id: object) -> int | None:
-        """The new id of an old id's token; `None` if it has none, or there was no such token."""
+        """The id that the token of an old id has now; none if it has none, or there was no such token."""
         for before, after in (*self.moved.values(), *self.no_row.values()):
             if before == id:
                 return after
         return id if isinstance(id, int) and 0 <= id < self.trained else None
 
     def apply(self, matrix: torch.Tensor, dtype: str) -> torch.Tensor:
-        """The extended matrix, in `dtype`. Means are computed in fp64, over rows as stored.
+        """The extended matrix, in `dtype`. Means are taken in fp64, over rows as stored.
 
-        New padding rows are the mean of the trained ones. In a head, that makes a padding id less likely than
-        the average token in every context (exp is convex); rows of zeros could be likelier than most.
+        New padding rows are the mean of the trained ones. In a head that makes a padding id less likely than
+        the average token, whatever the context (exp is convex), where rows of zeros may be likelier than
+        most.
         """
         import torch
 
@@ -112,7 +113,7 @@ def plan_rows(
 
 
 def _kept(base: ModelFolder, new: Tokenizer, trained: int, leaving: set[int]) -> set[int]:
-    """Ids that are the same token in both; every other id of the base must be one that moves."""
+    """Ids that are the same token in both; each other id of the base must be one that moves."""
     kept = set()
     for i in range(trained):
         ours, theirs = base.tokenizer.id_to_token(i), new.id_to_token(i)
@@ -127,7 +128,7 @@ def _kept(base: ModelFolder, new: Tokenizer, trained: int, leaving: set[int]) ->
 
 
 def _require_all_named(base: ModelFolder) -> None:
-    """Refuse to treat rows after the last id as padding if the folder names tokens that may be theirs."""
+    """Refuse to use rows behind the ids as padding while the folder names tokens that may be theirs."""
     old = base.tokenizer
     if base.rows <= old.vocab_size:
         return

@@ -1,8 +1,8 @@
-"""The tensors of a model folder: where each is, and one fingerprint of them all.
+"""The tensors of a model folder: where each lies, and one fingerprint of them all.
 
-The safetensors header is read here, with every bound checked, instead of by the library: a fingerprint needs
-the raw bytes in place (memory-mapped, no copy, no torch), and the message about a damaged download should
-name the file. Format: https://github.com/huggingface/safetensors#format
+The safetensors header is read here, with every bound checked, and not by the library: a fingerprint needs
+the raw bytes in place (memory-mapped, no copy, no torch), and a damaged download deserves a message that
+names the file. Format: https://github.com/huggingface/safetensors#format
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of one safetensors file, by name.
 
     Raises:
-        InputError: the file is truncated or not a safetensors file (the message names it).
+        InputError: the file is truncated or is no safetensors file (the message names it).
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -94,7 +94,7 @@ def read_headers(folder: Path) -> dict[str, TensorInfo]:
     """The tensors of a model folder, over all its safetensors files, by name.
 
     Raises:
-        InputError: no safetensors weights, a missing or damaged file, or an index that contradicts the files.
+        InputError: no safetensors weights, a file missing or damaged, or an index that says otherwise.
     """
     if (folder / INDEX).is_file():
         return _read_indexed(folder)
@@ -116,13 +116,13 @@ def refuse_pickles(model: str | Path, names: Iterable[str]) -> None:
 
 
 def load_tensor(path: Path, name: str) -> Any:
-    """One tensor of a safetensors file, as torch's; `InputError` if the library cannot read it."""
+    """One tensor of a safetensors file, as torch's; `InputError` where the library cannot read it."""
     with _readable(path), safe_open(path, framework="pt") as file:
         return file.get_tensor(name)
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """All tensors of a safetensors file, as torch's; `InputError` if the library cannot read it."""
+    """All tensors of a safetensors file, as torch's; `InputError` where the library cannot read it."""
     with _readable(path), safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
 
@@ -144,7 +144,7 @@ def _read_indexed(folder: Path) -> dict[str, TensorInfo]:
         raise InputError(f"{index}: no weight_map can be read from it ({error}); fetch it again") from error
     tensors: dict[str, TensorInfo] = {}
     for name in files:
-        # A name, never a path: an index must not point outside its folder.
+        # A name, never a path: an index must not lead out of its folder.
         if Path(name).name != name or not (folder / name).is_file():
             raise InputError(f"{index}: names {name!r}, which the folder does not hold; fetch it again")
         found = read_header(folder / name)
@@ -157,7 +157,7 @@ def _read_indexed(folder: Path) -> dict[str, TensorInfo]:
 def fingerprint(tensors: Mapping[str, TensorInfo]) -> str:
     """sha256 (hex) over (name, type, shape, bytes) of the tensors sorted by name.
 
-    It does not depend on how the tensors are split into files, or on their order in a file.
+    How the tensors are spread over files does not matter, nor their order in a file.
     """
     infos = [tensors[name] for name in sorted(tensors)]
     with ThreadPoolExecutor() as pool:  # hashlib releases the GIL

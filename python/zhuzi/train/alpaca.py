@@ -1,4 +1,4 @@
-"""Alpaca records: `instruction`, `input` and `output` as texts. Anything else is an error, never dropped."""
+"""Alpaca records: `instruction`, `input` and `output` as texts; what is not that is named, never dropped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEYS = ("instruction", "input", "output")
 
 _WANTED = "want an object with instruction, input and output"
 
-# Other common formats of instruction data, by their keys, and how to convert them to Alpaca's.
+# Other shapes in which instruction data goes round, by the keys that show them, and the way to Alpaca's.
 _SHAPES = [
     (("conversations",), "a ShareGPT conversation", "write each question and its answer as a record"),
     (("messages",), "a chat", "write each question and its answer as a record"),
@@ -25,10 +25,10 @@ _SHAPES = [
 
 
 def check(record: Any, place: str) -> dict[str, Any]:
-    """The record, if it is an Alpaca record that tuning can use in full.
+    """The record, if it is one of Alpaca's that tuning can use whole.
 
     Raises:
-        InputError: it is not; the message has `place`, what the record looks like, and what to do.
+        InputError: it is not; `place`, what it looks like and what mends it are named.
     """
     if not isinstance(record, dict):
         raise InputError(f"{place}: {_kind(record)}; {_WANTED}")
@@ -52,12 +52,12 @@ def check(record: Any, place: str) -> dict[str, Any]:
 
 
 def unread_keys(record: Mapping[str, Any]) -> list[str]:
-    """Keys of a record that hold something but are not read by tuning."""
+    """Keys of a record that say something, and that tuning does not read."""
     return [key for key, value in record.items() if key not in KEYS and value not in (None, "", [], {})]
 
 
 def _require_single_turn(record: Mapping[str, Any], place: str) -> None:
-    """The published prompt has one question and a fixed system prompt: no more can be trained with it."""
+    """The published prompt has one question and a fixed system prompt: more cannot be learned from it."""
     for key, what in (("history", "earlier turns"), ("system", "a system prompt")):
         if record.get(key) not in (None, "", [], {}):
             raise InputError(

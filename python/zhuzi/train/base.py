@@ -1,4 +1,4 @@
-"""The model to train: loaded, adapted, and asserted to train exactly what the recipe says."""
+"""The model to train: loaded, adapted, and asserted to train what the recipe says and nothing else."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
     """The recipe's model on this process's device, ready to train.
 
     The frozen part is held in int8 (`base_bits: 8`) or in the compute type (fp32 on a CPU, where bf16 is ten
-    times slower without its instructions; bf16, else fp16, on a GPU). What trains is fp32 and starts from
-    exactly the stored values.
+    times slower without its instructions; bf16, else fp16, on a GPU); what trains is fp32 and starts from the
+    stored values exactly.
     """
     quantised = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "embed_tokens"])
     model = folder.load(
@@ -33,7 +33,7 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
         parameter.data = parameter.data.float()
         stored = STORED_AS.get(module_of(name))
         if stored is not None:
-            # Not from the loaded copy: its rounding would change rows that no token touched.
+            # Not from the loaded copy: rounded to the compute type, it would change rows no token touched.
             stored = EMBEDDING if folder.tied else stored
             parameter.data.copy_(folder.read(stored))
     if recipe.gradient_checkpointing:
@@ -57,13 +57,13 @@ def compute_dtype() -> torch.dtype:
 
 
 def device_name() -> str:
-    """This process's device with the name of its GPU, as in a report."""
+    """This process's device with the name of its GPU, as a report tells it."""
     here = device()
     return str(here) if here.type == "cpu" else f"{here} {torch.cuda.get_device_name(here)}"
 
 
 def adapt(model: Any, recipe: Recipe, *, tied: bool) -> Any:
-    """Freeze all but what the recipe trains; with `lora`, wrap the model with PEFT."""
+    """Freeze the model but for what the recipe trains; with `lora`, wrap it by PEFT."""
     whole = trained_whole(recipe, tied=tied)
     if recipe.lora is None:
         model.requires_grad_(False)
@@ -89,7 +89,7 @@ def trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
 
 
 def count_parameters(model: Any) -> tuple[int, int]:
-    """Trainable parameters, and all parameters: with LoRA's, without PEFT's frozen copies."""
+    """Trainable parameters, and all of them: LoRA's included, PEFT's frozen copies not."""
     live = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if FROZEN_COPY not in name]
     return sum(n for n, trains in live if trains), sum(n for n, _ in live)
 
@@ -103,8 +103,8 @@ def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_parameters()
     yield from model.named_buffers()
     for name, module in model.named_modules():
-        # bitsandbytes keeps the scales of an int8 weight beside it, and moves them in the first forward pass.
-        weight = module._parameters.get("weight")  # its own: a PEFT wrapper forwards the inner one
+        # bitsandbytes holds the scales of an int8 weight beside it, and moves them at the first forward.
+        weight = module._parameters.get("weight")  # its own: PEFT's wrappers pass on that of the layer within
         scales = getattr(weight, "SCB", None)
         if scales is None:
             scales = getattr(getattr(module, "state", None), "SCB", None)
@@ -121,7 +121,7 @@ def _require_intended(model: Any, recipe: Recipe, *, tied: bool) -> None:
     """Raise unless exactly the intended parameters train, each in fp32.
 
     fp16 trainables fail under mixed precision ("Attempting to unscale FP16 gradients"), and an embedding that
-    PEFT left frozen, or whose frozen copy is trained instead, is only noticed in the finished model.
+    PEFT left frozen, or whose frozen copy trains in its stead, is only noticed in the finished model.
     """
     found = {name for name, _ in trainable(model)}
     whole = trained_whole(recipe, tied=tied)

@@ -1,4 +1,4 @@
-"""What is known of a run before torch is loaded: whether it is possible, what it does, what it will write."""
+"""What can be known of a run before torch is loaded: that it cannot be, what it does, what it will write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zhuzi.model.positions import positions
 from zhuzi.record.disk import require_space
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 
-#: PEFT keeps the untrained matrix beside the trained one (`modules_to_save`); it is never used.
+#: PEFT keeps the untrained matrix beside the one it trains (`modules_to_save`): it never runs.
 FROZEN_COPY = ".original_module."
 
 #: The name under which a folder stores a module's matrix.
@@ -19,7 +19,7 @@ STORED_AS = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
 
 
 def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
-    """Raise `RecipeError` if the recipe needs something that this model or machine lacks."""
+    """Raise `RecipeError` where the recipe asks for what this model or machine has not."""
     micro_batch(recipe)
     most = positions(folder.config)
     if most is not None and recipe.sequence_length > most:
@@ -32,7 +32,7 @@ def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
     present = {module_of(name) for name, info in folder.tensors.items() if len(info.shape) == 2}
     present -= {"embed_tokens", *(["lm_head"] if folder.tied else [])}
     for target in recipe.lora.targets:
-        if target not in present:  # PEFT ignores a name that matches nothing as long as another one matches
+        if target not in present:  # PEFT passes over a name that matches nothing as long as another matches
             raise RecipeError(
                 f"lora.targets: the model has no matrix {target!r} to adapt; it has "
                 f"{', '.join(sorted(present))}"
@@ -40,7 +40,7 @@ def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
 
 
 def micro_batch(recipe: Recipe) -> tuple[int, int]:
-    """Sequences per forward pass on one device, and forward passes per step."""
+    """Sequences a forward on one device, and how many forwards make a step."""
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     micro = recipe.micro_batch_size or recipe.batch_size // devices
     if micro == 0 or recipe.batch_size % (micro * devices):
@@ -56,7 +56,7 @@ def require_room(recipe: Recipe, folder: ModelFolder) -> None:
 
 
 def checkpoint_bytes(recipe: Recipe, folder: ModelFolder) -> int:
-    """Bytes of a checkpoint: the trained parameters in fp32, and AdamW's two moments of each."""
+    """Bytes of a checkpoint: what trains in fp32, and AdamW's two moments of it."""
     return 3 * _trained_bytes(recipe, folder)
 
 
@@ -79,7 +79,7 @@ def _trained_bytes(recipe: Recipe, folder: ModelFolder) -> int:
 
 
 def trained_whole(recipe: Recipe, *, tied: bool) -> list[str]:
-    """Modules whose matrices are trained in full. A tied head is the embedding and not named."""
+    """The modules whose matrices train whole. A tied head is the embedding: both would make two of it."""
     return ["embed_tokens"] if tied and recipe.modules_to_save else list(recipe.modules_to_save)
 
 
@@ -91,7 +91,7 @@ def module_of(name: str) -> str:
 
 
 def in_words(recipe: PretrainRecipe | SftRecipe, folder: ModelFolder) -> str:
-    """One line that describes a run."""
+    """One line that says what a run does."""
     whole = trained_whole(recipe, tied=folder.tied)
     parts = [*(["LoRA"] if recipe.lora is not None else []), *whole]
     return (

@@ -18,9 +18,9 @@ from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.alpaca import check, unread_keys
 from zhuzi.train.progress import tell, warn
 
-IGNORED = -100  # the label that transformers' loss ignores
+IGNORED = -100  # the label transformers' loss leaves out
 
-# torch is imported where a tensor is made: reading and checking need none, and torch takes seconds to load.
+# torch is imported where a tensor is made: reading and refusing need none, and it takes seconds to load.
 if TYPE_CHECKING:
     import torch
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Blocks:
     """A corpus cut into blocks of `length` tokens: the published `group_texts`.
 
-    All documents are concatenated (the end-of-sequence ids are already there) and cut. What is left
-    at the end, less than a block, is dropped. A block is read from the memory map when it is needed.
+    All documents are laid end to end (the end-of-sequence id lies between them already) and cut; what is left
+    over at the end, less than a block, is dropped. A block is read from the memory map when it is asked for.
 
     Raises:
         TrainingError: fewer tokens than one block.
@@ -66,7 +66,7 @@ class Blocks:
 
 
 def collate_blocks(blocks: Sequence[torch.Tensor]) -> Batch:
-    """[batch, length] ids. The labels are the ids (the model shifts them), and there is no padding."""
+    """[batch, length] ids; the labels are the ids (the model shifts them), and nothing is padding."""
     import torch
 
     ids = torch.stack(list(blocks))
@@ -76,12 +76,12 @@ def collate_blocks(blocks: Sequence[torch.Tensor]) -> Batch:
 class Records:
     """Alpaca records as ids and labels: BOS + encode(prompt) + encode(output) + EOS, cut at `length`.
 
-    Prompt and output are encoded separately, as published; labels are -100 on BOS and prompt. A record whose
-    output is empty or entirely cut off trains nothing (alone in a batch, its loss would be NaN): it is left
+    Prompt and output are encoded apart, as published; labels are -100 on BOS and prompt. A record whose
+    output is empty, or cut away whole, teaches nothing (its loss would be NaN alone in a batch): it is left
     out and counted.
 
     Raises:
-        InputError: a record that cannot be read or used (the message has file and place).
+        InputError: a record that cannot be read or used (file and place named).
         TrainingError: no record is left.
     """
 
@@ -121,7 +121,7 @@ class Records:
         self.items.append((ids[:length], len(prompt)))
 
     def notes(self, length: int) -> list[str]:
-        """What of the records is not trained on, one line each."""
+        """What of the records is not trained on, a line each."""
         notes = []
         if self.left_out:
             notes.append(f"{count(self.left_out, 'record')} left out: the prompt fills the {length:,} tokens")
@@ -163,7 +163,7 @@ class PadRecords:
 
 
 def record_notes(empty_outputs: int, unread: Counter[str]) -> list[str]:
-    """What of the records is not trained on, one line each; `unread` counts the records that have a key."""
+    """What of Alpaca records teaches nothing, a line each; `unread` counts the records that have a key."""
     notes = []
     if empty_outputs:
         notes.append(f"{count(empty_outputs, 'record')} left out: the output is empty")
@@ -174,12 +174,12 @@ def record_notes(empty_outputs: int, unread: Counter[str]) -> list[str]:
 
 
 def open_records(inputs: Path | Sequence[Path]) -> RecordReader:
-    """The reader of files, folders and patterns; its `notes()` say what it left out.
+    """The reader of files, folders and patterns, whose `notes()` tell what it left out.
 
-    It reads JSON Lines and JSON arrays (`.jsonl`, `.ndjson`, `.json`, also compressed), Parquet and Arrow.
+    Read are JSON Lines and JSON arrays (`.jsonl`, `.ndjson`, `.json`, each also packed), Parquet and Arrow.
 
     Raises:
-        InputError: an input is missing, or of a kind that holds no records.
+        InputError: an input that is not there, or of a kind that holds no records.
     """
     inputs = [inputs] if isinstance(inputs, Path) else inputs
     try:
@@ -199,7 +199,7 @@ def checked(reader: RecordReader) -> Iterator[dict[str, Any]]:
     """The Alpaca records of a reader, in order.
 
     Raises:
-        InputError: there are none, or one is not an Alpaca record (the message has file and place).
+        InputError: there are none, or one is none of Alpaca's (file and place named).
     """
     empty = True
     for record, place in reader:

@@ -22,26 +22,26 @@ def pretrain(
     callbacks: Sequence[Any] = (),
     progress: bool | None = None,
 ) -> TrainReport:
-    """Train a model on the blocks of a corpus, as the recipe says; resume a run that was stopped.
+    """Train a model on the blocks of a corpus, as the recipe says; go on where a killed run stopped.
 
     Which parameters train, and the published figures, are in the recipes; the method is that of Cui, Yang,
     Yao 2023 (arXiv 2304.08177).
 
     Args:
         recipe: a recipe, or the path of its YAML file.
-        overwrite: replace an earlier run in the output folder.
+        overwrite: remove what the output folder holds and start anew.
         callbacks: more `transformers.TrainerCallback`s.
-        progress: a bar (true), nothing per step (false), or, by default, a bar on a terminal and in a
-            notebook and lines elsewhere: to the log, or to stderr if logging is not set up.
+        progress: a bar (true), no word of single steps (false), or, by default, a bar on a terminal and in a
+            notebook, and elsewhere lines: to the log, or to stderr where no logging is set up.
 
     Raises:
-        RecipeError: the recipe is invalid or impossible here.
+        RecipeError: the recipe cannot be.
         MismatchError: the corpus was encoded by another tokenizer than the model's, or ids exceed its rows.
         OutputExistsError: the output folder holds something else.
-        TrainingError: too few tokens, or a loss that is not a number.
+        TrainingError: too few tokens, or a loss that is no number.
         OSError: the disk has no room for a checkpoint or the result.
     """
-    # torch and transformers take seconds to load, so everything that can be checked without them comes first.
+    # torch and transformers take seconds to load: whatever can be refused without them is, first.
     source = Path(recipe) if isinstance(recipe, str | Path) else None
     recipe = resolve_recipe(recipe, PretrainRecipe)
     folder = ModelFolder.open(recipe.model)

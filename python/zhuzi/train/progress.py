@@ -1,4 +1,4 @@
-"""Progress of training: a bar on a terminal or in a notebook, else lines; only from the first process."""
+"""How far a training is: a bar where somebody looks, lines elsewhere; said by the first process alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = logging.getLogger("zhuzi.train")
 
 
 def tell(line: str) -> None:
-    """One line of progress: to the log, or to stderr if logging is not set up."""
+    """One line of progress: to the log, or, in a script that has set up no logging, to stderr."""
     if not is_main():
         return
     if _log.hasHandlers():
@@ -24,15 +24,15 @@ def tell(line: str) -> None:
 
 
 def warn(line: str) -> None:
-    """One line of warning."""
+    """One line that somebody should read."""
     if is_main():
         _log.warning("%s", line)
 
 
 def bar(total: int, done: int, wanted: bool | None) -> Any:
-    """A bar of `total` steps, `done` of them already taken, or `None` if lines are to be written.
+    """A bar of `total` steps, `done` of them before, or none where lines are to be written.
 
-    With `wanted` `None` there is a bar in a notebook and on a terminal.
+    `wanted` none: in a notebook, and on a terminal.
     """
     notebook = "ipykernel" in sys.modules or "google.colab" in sys.modules
     if not (wanted or (wanted is None and (notebook or sys.stderr.isatty()))):

@@ -1,4 +1,4 @@
-"""Recipes: what a training run does, as data. Frozen, typed, validated when they are read."""
+"""Recipes: what a training run does, as data. Frozen, typed, checked where they are read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-# By default pydantic takes `true` for 1, and YAML has .inf and .nan.
+# Left to itself, pydantic takes `true` for 1, and YAML has .inf and .nan.
 _Whole = Annotated[int, Field(strict=True)]
 _Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_bool)]
 
@@ -53,7 +53,7 @@ def _kept(path: Path) -> Path:
     return path
 
 
-# Expanded only here, so that every reader of the recipe sees the same path.
+# Expanded here, once: whatever reads the recipe sees one path.
 _Path = Annotated[Path, AfterValidator(expand)]
 _Kept = Annotated[_Path, AfterValidator(_kept)]
 
@@ -72,15 +72,15 @@ class LoraRecipe(_Frozen):
 
 
 class Recipe(_Frozen):
-    """What pre-training and tuning have in common.
+    """What pre-training and tuning share.
 
-    Paths are relative to the current folder; `~` and `$VAR` are expanded.
+    Paths are taken from the current folder; `~` and `$VAR` are expanded.
     """
 
     task: Literal["pretrain", "sft"]
     model: Annotated[str, AfterValidator(expand_text)]  # a model folder, or a hub id
     output: _Path
-    # Matrices trained in full. Everything else is frozen, or adapted by LoRA.
+    # Matrices trained whole. All else is frozen, or adapted by LoRA.
     modules_to_save: Annotated[tuple[Literal["embed_tokens", "lm_head"], ...], AfterValidator(_each_once)] = (
         "embed_tokens",
         "lm_head",
@@ -89,8 +89,8 @@ class Recipe(_Frozen):
     base_bits: Literal[8, 16] = 16  # 8: the frozen weights in int8 (LLM.int8(), Dettmers et al. 2208.07339)
     sequence_length: _Whole = Field(512, ge=2)  # tokens
     steps: _Whole = Field(gt=0)  # optimiser steps
-    batch_size: _Whole = Field(gt=0)  # sequences per optimiser step, over all devices
-    micro_batch_size: _Whole | None = Field(None, gt=0)  # sequences per forward pass on one device; none: all
+    batch_size: _Whole = Field(gt=0)  # sequences an optimiser step, over all devices
+    micro_batch_size: _Whole | None = Field(None, gt=0)  # sequences a forward on one device; none: all
     learning_rate: _Number = Field(gt=0)  # peak; cosine down to zero
     warmup: _Number = Field(0.05, ge=0, lt=1)  # share of the steps
     weight_decay: _Number = Field(0.0, ge=0)
@@ -99,7 +99,7 @@ class Recipe(_Frozen):
     log_every: _Whole = Field(10, gt=0)  # steps
     save_every: _Whole = Field(500, gt=0)  # steps
     keep_checkpoints: _Whole = Field(2, gt=0)
-    verify_frozen: StrictBool = False  # digest every tensor before and after: frozen ones must not change
+    verify_frozen: StrictBool = False  # digest every tensor before and after: what is frozen must not move
 
     @model_validator(mode="after")
     def _can_be(self) -> Recipe:
@@ -129,7 +129,7 @@ class PretrainRecipe(Recipe):
 
     @property
     def data(self) -> tuple[Path, ...]:
-        """What the run reads in addition to the model."""
+        """What the run reads, beside the model."""
         return (self.corpus,)
 
 
@@ -141,7 +141,7 @@ class SftRecipe(Recipe):
 
     @property
     def data(self) -> tuple[Path, ...]:
-        """What the run reads in addition to the model."""
+        """What the run reads, beside the model."""
         return self.instructions
 
     @field_validator("instructions", mode="before")
@@ -159,7 +159,7 @@ def load_recipe(path: str | Path) -> PretrainRecipe | SftRecipe:
     """Read a YAML recipe.
 
     Raises:
-        RecipeError: no such file, invalid YAML, an unknown key (the closest is named), or an invalid value.
+        RecipeError: no such file, no YAML, an unknown key (the near name is offered), a value that cannot be.
     """
     try:
         # A SafeLoader, which builds plain values only.
@@ -184,7 +184,7 @@ def load_recipe(path: str | Path) -> PretrainRecipe | SftRecipe:
 
 
 def resolve_recipe(recipe: AnyRecipe | str | Path, kind: type[AnyRecipe]) -> AnyRecipe:
-    """A recipe of the wanted kind, given as itself or as its file."""
+    """A recipe of the wanted kind, from itself or from its file."""
     given = recipe if isinstance(recipe, BaseModel) else load_recipe(recipe)
     if isinstance(given, kind):
         return given
@@ -199,7 +199,7 @@ class _KeyGivenTwiceError(Exception):
 
 
 class _EachKeyOnce(yaml.SafeLoader):
-    """Refuses a key given twice, of which YAML would silently take the last."""
+    """YAML lets the last of two equal keys win, silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -214,7 +214,7 @@ class _EachKeyOnce(yaml.SafeLoader):
 
 def _reasons(error: ValidationError, kind: type[BaseModel]) -> str:
     details = error.errors()
-    # To pydantic, a list with an invalid item is also "too short".
+    # A list whose item cannot be is "too short" as well, to pydantic.
     inner = {detail["loc"][:-1] for detail in details}
     told = [d for d in details if d["type"] != "too_short" or d["loc"] not in inner]
     return "; ".join(_reason(detail, kind) for detail in told)
@@ -236,7 +236,7 @@ def _reason(detail: Any, kind: type[BaseModel]) -> str:
     return f"{key}: {reason} (it is {reprlib.repr(value)})"
 
 
-# Our words for pydantic's kinds of error; `{}` is filled from its context.
+# What pydantic says of a value, by its kinds of error; `{}` is filled from its context.
 _WORDS = {
     "int_type": "want a whole number",
     "int_parsing": "want a whole number",

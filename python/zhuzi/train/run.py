@@ -1,15 +1,15 @@
 """The output folder of a training run, and its report.
 
 OUT/run.json      the recipe and fingerprints of what it reads; written first
-OUT/log.jsonl     losses, as they are computed
-OUT/checkpoints/  what a stopped run resumes from
+OUT/log.jsonl     losses as they come
+OUT/checkpoints/  what a stopped run goes on from
 OUT/model/        the result: a whole model (no LoRA), or ...
 OUT/adapter/      ... PEFT's adapter, to be merged
 OUT/report.json   the report; written last: a run that has it is finished
 OUT/.lock         held (flock) by the process that trains
 
-A run that is replaced is kept as .OUT.replaced beside the new one until that has its first checkpoint or its
-report. If the new run fails earlier, the old one is restored.
+A run that another replaces is kept as .OUT.replaced beside it until the new one has its first checkpoint, or
+its report, and comes back if the new one fails before that.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from zhuzi.train.recipe import PretrainRecipe, SftRecipe
 
 @dataclass(frozen=True, repr=False)
 class TrainReport(Report):
-    """The result and figures of a training run."""
+    """What a training run did."""
 
     task: str
     output: Path  # the run's folder
     result: Path  # the model, or the adapter, in it
     steps: int
-    losses: list[tuple[int, float]]  # (step, mean loss since the previous entry, nats per token)
+    losses: list[tuple[int, float]]  # (step, mean loss of the steps since the entry before, nats a token)
     learning_rates: list[tuple[int, float]]
     tokens: int  # seen by the model over all steps, padding not counted
     seconds: float  # of training, in the process that finished it
     trainable: int
     parameters: int  # all of them, without PEFT's frozen copies
     trainable_names: list[str]
-    resumed_from: int | None  # the step of the checkpoint from which it was resumed
+    resumed_from: int | None  # the step of the checkpoint it went on from
     frozen_checked: int | None  # tensors found bit-equal before and after, with `verify_frozen`
     left_out: int = 0  # records without room for their output
     empty_outputs: int = 0  # records left out, since their output is empty
@@ -92,9 +92,9 @@ class Run:
         overwrite: bool,
         source: Path | None = None,
     ) -> dict[str, Any]:
-        """Do the quick checks of `open`, and say what the run does unless it is finished.
+        """Check of `open` what is quick to check, and say what the run does unless it is finished.
 
-        Returns the content of run.json without the fingerprints of weights and data. Raises as `open`.
+        Returns what run.json says of the run, without the fingerprints of weights and data. Raises as `open`.
         """
         if not is_main():  # the first process claims it for all
             return {}
@@ -127,7 +127,7 @@ class Run:
         """Hold `recipe.output`, new or to be resumed, for the block.
 
         `facts` are those of `prepare`, `data` is the data's fingerprint, `source` the recipe's own file. The
-        weights are read in full for their fingerprint.
+        weights are read whole for their fingerprint.
 
         Raises:
             OutputExistsError: it holds something else, or a run of another recipe, model or data (the first
@@ -138,9 +138,9 @@ class Run:
             yield run
             return
         facts = {**facts, "model": folder.fingerprint, "data": data}
-        # Checked again: reading the weights takes minutes, and something may have appeared there meanwhile.
+        # Looked at again: reading the weights takes minutes, and something may have come there meanwhile.
         run._require_free(folder, overwrite=overwrite, source=source)
-        # Decided before the lock: what appears later belongs to another process and must not be moved.
+        # Decided before the lock: what comes there later is another process's, and not to be moved.
         there, is_run = run.path.exists() and any(run.path.iterdir()), run._is_begun
         with naming_full_disk(run.path), ExitStack() as held:
             if is_run:
@@ -176,7 +176,7 @@ class Run:
             )
 
     def _begin(self, facts: Mapping[str, Any], held: ExitStack, *, replace: bool) -> None:
-        """Put a new run in place, locked from the start; with `replace`, move the old one aside."""
+        """Put a new run in place, locked from its first moment, and with `replace` what stood there aside."""
         place = self.path.resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
@@ -213,23 +213,23 @@ class Run:
         return place.with_name(f".{place.name}.replaced")
 
     def _stands(self) -> bool:
-        """True if the run has something to resume from, or is finished."""
+        """Whether the run has something to go on from, or is finished."""
         return (self.path / "report.json").is_file() or any(self.checkpoints.glob("checkpoint-*"))
 
     def settle(self) -> None:
-        """Remove the run that this one replaced, once this one has its first checkpoint or its report."""
+        """Remove the run that this one replaced: this one has its first checkpoint, or its report."""
         if is_main() and self._replaced.exists():
             shutil.rmtree(self._replaced)
 
     def _take_back(self) -> None:
-        """After a failure: restore the replaced run if this one has nothing to resume from."""
+        """After a failure: what the run replaced, if it got nowhere itself."""
         if self._replaced.exists() and not self._stands():
             shutil.rmtree(self.path.resolve())
             self._replaced.rename(self.path.resolve())
             warn(f"{self.path}: the run before it is back in place")
 
     def finished(self, overwrite: bool = False) -> TrainReport | None:
-        """The report of a finished run; `None` if the first process is overwriting it."""
+        """The report of the run, if it has ended; none of a run that the first process is overwriting."""
         path = self.path / "report.json"
         if overwrite or not path.is_file():
             return None

@@ -43,14 +43,14 @@ def train_stage(
     progress: bool | None = None,
     counts: Mapping[str, Any] | None = None,
 ) -> TrainReport:
-    """Train, from the last checkpoint if there is one; save the result; report.
+    """Train, go on from the last checkpoint if there is one, save the result, report.
 
-    `counts` are the report's figures about the data, by field.
+    `counts` are what the report says of the data (its fields by name).
     """
     if not is_main():
         transformers.logging.set_verbosity_error()  # the first process has said it
     arguments = _arguments(recipe, run)
-    set_seed(recipe.seed)  # LoRA's initial values are drawn from this seed
+    set_seed(recipe.seed)  # LoRA's first values are drawn from here
     model = load_for_training(folder, recipe)
     names = [name for name, _ in trainable(model)]
     trained, parameters = count_parameters(model)
@@ -127,7 +127,7 @@ def _arguments(recipe: Recipe, run: Run) -> Any:
         disable_tqdm=True,
         report_to="none",
     )
-    # One process, one device; torchrun starts more. By default the Trainer would use every GPU.
+    # One process, one device: torchrun gives more. Left alone, the Trainer would spread over every GPU.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
@@ -148,7 +148,7 @@ def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
         "rows": folder.rows,
         "recipe": recipe.model_dump(mode="json"),
     }
-    # A run that is killed between this and its report saves its result again.
+    # A run killed between this and its report saves its result again.
     with new_folder(out, overwrite=True, size=result_bytes(recipe, folder)) as made:
         if recipe.lora is None:
             trained = {n: p.detach().cpu().to(folder.dtype) for n, p in trainable(model)}
@@ -158,9 +158,9 @@ def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
             folder.tokenizer.save(made)
             write_record(made, "trained model", **facts)
         else:
-            # The matrices trained in full are saved anyway; "auto" would ask the hub about the base.
+            # The matrices trained whole are saved anyway; "auto" would ask the hub about the base.
             model.save_pretrained(made, save_embedding_layers=False)
             (made / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-            # So that merging can detect an adapter that was damaged or edited by hand.
+            # So that a merge can tell an adapter that was damaged, or edited by hand.
             files = {name: sha256(made / name) for name in ADAPTER_FILES}
             write_record(made, "adapter", **facts, files=files)

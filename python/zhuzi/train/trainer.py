@@ -1,4 +1,4 @@
-"""transformers' Trainer with checkpoints that are complete or absent, and losses that are numbers.
+"""transformers' Trainer with checkpoints that are whole or absent, and losses that are numbers.
 
 The stock Trainer writes a checkpoint in place: killed while saving, it resumed silently with other losses (no
 optimizer or RNG file) or crashed (half an adapter).
@@ -28,7 +28,7 @@ _WEIGHTS = "trainable.safetensors"
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
-    """Trains one stage. Checkpoints hold what is trained, not the frozen base, and are renamed into place."""
+    """Trains one stage. A checkpoint holds what trains, not the frozen base, and is renamed into place."""
 
     def __init__(self, *args: Any, keep_checkpoints: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,7 +55,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)
-        # With fp16 the gradient scaler expects infinities: it skips the step and lowers its scale.
+        # Under fp16 the gradient scaler expects infinities, passes over the step and lowers its scale.
         if norm is not None and self.accelerator.scaler is None and not torch.isfinite(torch.as_tensor(norm)):
             raise TrainingError(
                 f"step {self.state.global_step + 1}: {self._not_a_number('gradient', float(norm))}"
@@ -69,7 +69,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
             "learning_rate or raise warmup, and start anew with --overwrite"
         )
 
-    # A checkpoint is written under another name and renamed, so that a kill leaves the previous one.
+    # A checkpoint is written under another name and renamed, so that a kill leaves the one before it.
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writing or self.args.output_dir)
@@ -93,7 +93,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
                     shutil.rmtree(old)
         except FullDiskError:
             if self.args.should_save:
-                remove_partial(folder)  # it may fill the disk; the previous checkpoint is complete
+                remove_partial(folder)  # its bytes may be all that is left; the checkpoint before is whole
             raise
         finally:
             self._writing = None
@@ -117,7 +117,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
+    """The whole checkpoints of a run, oldest first."""
     return sorted(
         (p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)), key=step_of
     )
@@ -145,7 +145,7 @@ class OnSave(TrainerCallback):  # type: ignore[misc]
 
 
 class LogLosses(TrainerCallback):  # type: ignore[misc]
-    """Writes OUT/log.jsonl and shows progress: a bar on a terminal, log lines elsewhere."""
+    """Writes OUT/log.jsonl and tells how it goes: a bar on a terminal, log lines elsewhere."""
 
     def __init__(self, path: Path, progress: bool | None = None) -> None:
         self.path, self.progress = path, progress

@@ -20,16 +20,16 @@ def sft(
     callbacks: Sequence[Any] = (),
     progress: bool | None = None,
 ) -> TrainReport:
-    """Tune a model on instructions, as the recipe says; resume a run that was stopped.
+    """Tune a model on instructions, as the recipe says; go on where a killed run stopped.
 
-    The loss covers only the output and its EOS (`zhuzi.train.data.Records`). Arguments as for `pretrain`.
+    The loss is on the output and its EOS only (`zhuzi.train.data.Records`). Arguments as for `pretrain`.
 
     Raises:
-        RecipeError: the recipe is invalid or impossible here.
-        InputError: a record that cannot be read (the message has file and place).
+        RecipeError: the recipe cannot be.
+        InputError: a record that cannot be read (file and place named).
         MismatchError: the tokenizer's ids exceed the model's rows.
         OutputExistsError: the output folder holds something else.
-        TrainingError: no record is left, or a loss that is not a number.
+        TrainingError: no record is left, or a loss that is no number.
         OSError: the disk has no room for a checkpoint or the result.
     """
     source = Path(recipe) if isinstance(recipe, str | Path) else None
