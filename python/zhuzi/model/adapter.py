@@ -22,6 +22,8 @@ _PREFIX = "base_model.model."  # PEFT's, before each of its tensors' names
 _FACTOR = re.compile(
     r"\.(lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
 )
+# Rows of a matrix that were trained alone, in the order of the settings' `trainable_token_indices`.
+_ROWS = ".token_adapter.trainable_tokens_delta"
 _PICKLE = "adapter_model.bin"
 
 
@@ -76,7 +78,9 @@ class AdapterFolder:
                     f"{self.path}: its tensor {name} has no place in {base.path}: it is another model's, or "
                     "of a kind that is not merged"
                 )
-            if _fits(name, info.shape, target.shape):
+            if _fits(name, info.shape, target.shape) and self._indices_fit(
+                name, info.shape[0], target.shape[0]
+            ):
                 continue
             why = "it was made on a model of another size, or before the vocabulary was extended"
             if target_of(name) in (EMBEDDING, HEAD) and info.shape[1:] == target.shape[1:]:
@@ -85,6 +89,17 @@ class AdapterFolder:
                 f"{self.path}: its tensor {name} is {list(info.shape)}, the base's "
                 f"{list(target.shape)}; {why}"
             )
+
+    def _indices_fit(self, name: str, count: int, rows: int) -> bool:
+        """Whether the settings say for each trained row of a matrix which one it is, and the base has it."""
+        if not name.endswith(_ROWS):
+            return True
+        known = self.config.get("trainable_token_indices")
+        module = target_of(name).removesuffix(".weight").rpartition(".")[2]
+        ids = known.get(module) if isinstance(known, dict) else known
+        if not isinstance(ids, list) or not all(isinstance(id, int) for id in ids):
+            return False
+        return len(ids) == count == len(set(ids)) and min(ids) >= 0 and max(ids) < rows
 
     def require_whole(self) -> None:
         """Compare both files with the record's digests; reads every byte of them.
@@ -127,15 +142,18 @@ class AdapterFolder:
 
 def target_of(name: str) -> str:
     """The matrix that a tensor of an adapter changes: `...q_proj.lora_A.weight` -> `...q_proj.weight`."""
-    return _FACTOR.sub(".weight", name.removeprefix(_PREFIX)).replace(".base_layer.", ".")
+    name = name.removeprefix(_PREFIX).replace(_ROWS, ".weight")
+    return _FACTOR.sub(".weight", name).replace(".base_layer.", ".")
 
 
 def is_whole(name: str) -> bool:
-    """Whether a tensor of an adapter is put in a matrix's place, and not added to it."""
+    """True if a tensor of an adapter replaces a matrix, or some of its rows, instead of being added."""
     return _FACTOR.search(name) is None
 
 
 def _fits(name: str, shape: tuple[int, ...], matrix: tuple[int, ...]) -> bool:
+    if name.endswith(_ROWS):
+        return len(shape) == 2 and shape[0] <= matrix[0] and shape[1:] == matrix[1:]
     factor = _FACTOR.search(name)
     if factor is None or len(matrix) != 2:
         return shape == matrix

@@ -159,8 +159,15 @@ def _write(
         tokenizer=new.fingerprint,
         rows=plan.rows,
         ids=plan.ids,
+        original_rows=_original_rows(base, plan),
         moved=plan.moved,
     )
+
+
+def _original_rows(base: ModelFolder, plan: RowPlan) -> int:
+    """Leading rows that are the first base's: those an extended base records, else its ids that stay."""
+    stay = min([base.rows, base.tokenizer.vocab_size, *(before for before, _ in plan.moved.values())])
+    return stay if base.original_rows is None else min(stay, base.original_rows)
 
 
 def _storage(base: ModelFolder, dtype: str | None) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import weights
 from zhuzi.record.json_file import read_object, write_json
+from zhuzi.record.provenance import RECORD, read_record
 from zhuzi.tokenizer import Tokenizer
 
 # torch is imported by what reads weights, not by what looks at a folder: it takes seconds to load, and most
@@ -90,6 +91,14 @@ class ModelFolder:
     def tied(self) -> bool:
         """Whether the head is the embedding itself."""
         return bool(self.config.get("tie_word_embeddings", False))
+
+    @cached_property
+    def original_rows(self) -> int | None:
+        """Rows of the first base, before any extension, which come first here; none if no record tells."""
+        rows = (read_record(self.path) or {}).get("original_rows")
+        if rows is not None and not (isinstance(rows, int) and 0 < rows <= self.rows):
+            raise InputError(f"{self.path / RECORD}: original_rows is {rows!r}; want 1 to {self.rows}")
+        return rows
 
     @property
     def dtype_name(self) -> str:

@@ -31,8 +31,8 @@ class MergeReport(Report):
     """What `merge_adapter` made. Differences are max |a - b| / max |b| over the logits of a probe."""
 
     out: Path
-    merged: int  # matrices LoRA was added to
-    replaced: int  # matrices that were trained whole
+    merged: int  # matrices to which LoRA was added
+    replaced: int  # matrices that were trained in full, or in some rows
     difference: float  # merged against base plus adapter, both in fp32: the merge itself
     difference_stored: float  # the saved model against base plus adapter: with the rounding to 16 bit
     verified: bool  # whether the adapter's record proved it whole, and of this base
@@ -95,6 +95,7 @@ def merge_adapter(
             adapter=str(adapter),
             tokenizer=base.tokenizer.fingerprint,
             rows=base.rows,
+            original_rows=base.original_rows,
         )
         difference_stored = _difference(_logits(_reload(made), probe), wanted)
         if math.isnan(difference_stored):

@@ -13,7 +13,8 @@ from transformers import BitsAndBytesConfig
 
 from zhuzi.errors import TrainingError
 from zhuzi.model.folder import EMBEDDING, ModelFolder
-from zhuzi.train.checks import FROZEN_COPY, STORED_AS, module_of, trained_whole
+from zhuzi.train import int8, loss, rows
+from zhuzi.train.checks import FROZEN_COPY, STORED_AS, module_of, old_rows, trained_matrices
 from zhuzi.train.recipe import Recipe
 
 
@@ -28,14 +29,19 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
     model = folder.load(
         compute_dtype(), device(), quantization_config=quantised if recipe.base_bits == 8 else None
     )
-    model = adapt(model, recipe, tied=folder.tied)
+    if recipe.base_bits == 8:
+        int8.use_for_training(model)
+    causal = model
+    first = old_rows(recipe, folder)
+    model = adapt(model, recipe, tied=folder.tied, old_rows=first)
     for name, parameter in trainable(model):
         parameter.data = parameter.data.float()
         stored = STORED_AS.get(module_of(name))
         if stored is not None:
             # Not from the loaded copy: rounded to the compute type, it would change rows no token touched.
             stored = EMBEDDING if folder.tied else stored
-            parameter.data.copy_(folder.read(stored))
+            parameter.data.copy_(folder.read(stored)[first:])
+    loss.use_for_training(causal, lambda: rows.head_of(causal))
     if recipe.gradient_checkpointing:
         _checkpoint_activations(model)
     _require_intended(model, recipe, tied=folder.tied)
@@ -62,25 +68,39 @@ def device_name() -> str:
     return str(here) if here.type == "cpu" else f"{here} {torch.cuda.get_device_name(here)}"
 
 
-def adapt(model: Any, recipe: Recipe, *, tied: bool) -> Any:
-    """Freeze the model but for what the recipe trains; with `lora`, wrap it by PEFT."""
-    whole = trained_whole(recipe, tied=tied)
+def adapt(model: Any, recipe: Recipe, *, tied: bool, old_rows: int = 0) -> Any:
+    """Freeze all but what the recipe trains; with `lora`, wrap the model with PEFT.
+
+    Of embedding and head, the first `old_rows` rows stay frozen and the rest trains.
+    """
+    matrices = trained_matrices(recipe, tied=tied)
     if recipe.lora is None:
         model.requires_grad_(False)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(module_of(name) in whole)
+        if old_rows:
+            rows.wrap(model, matrices, old_rows, tied=tied)
+            rows.use_for_training(model, old_rows)
+        else:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(module_of(name) in matrices)
         return model
+    new = list(range(old_rows, model.config.vocab_size)) if old_rows else []
     config = LoraConfig(
         r=recipe.lora.rank,
         lora_alpha=recipe.lora.alpha,
         lora_dropout=recipe.lora.dropout,
         target_modules=list(recipe.lora.targets),
-        modules_to_save=whole or None,
-        ensure_weight_tying=tied and bool(whole),
+        modules_to_save=None if old_rows else matrices or None,
+        trainable_token_indices=dict.fromkeys(matrices, new) if old_rows else None,
+        ensure_weight_tying=tied and bool(matrices),
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    model = get_peft_model(model, config)
+    if old_rows:
+        rows.use_for_training(model, old_rows)
+    else:
+        rows.drop_frozen_copies(model)
+    return model
 
 
 def trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
@@ -124,17 +144,14 @@ def _require_intended(model: Any, recipe: Recipe, *, tied: bool) -> None:
     PEFT left frozen, or whose frozen copy trains in its stead, is only noticed in the finished model.
     """
     found = {name for name, _ in trainable(model)}
-    whole = trained_whole(recipe, tied=tied)
-    if recipe.lora is None:
-        wanted = {name for name, _ in model.named_parameters() if module_of(name) in whole}
-    else:
-        wanted = {name for name, _ in model.named_parameters() if ".lora_A." in name or ".lora_B." in name}
-        for module in whole:
-            wanted |= {
-                n
-                for n, _ in model.named_parameters()
-                if n.endswith(f"{module}.modules_to_save.default.weight")
-            }
+    matrices = trained_matrices(recipe, tied=tied)
+    ending = "weight"
+    if recipe.vocabulary == "new-rows":
+        ending = "trainable_tokens_delta.default"
+    elif recipe.lora is not None:
+        ending = "modules_to_save.default.weight"
+    wanted = {n for n, _ in model.named_parameters() if module_of(n) in matrices and n.endswith(ending)}
+    wanted |= {n for n, _ in model.named_parameters() if ".lora_A." in n or ".lora_B." in n}
     if found != wanted or not wanted:
         raise TrainingError(
             f"other parameters train than the recipe says: {', '.join(sorted(found ^ wanted))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from zhuzi._show import count
 from zhuzi.errors import RecipeError
@@ -14,6 +15,11 @@ from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 #: PEFT keeps the untrained matrix beside the one it trains (`modules_to_save`): it never runs.
 FROZEN_COPY = ".original_module."
 
+#: What PEFT puts between a module's name and its parameter's.
+_WRAPPING = re.compile(
+    r"(\.modules_to_save\.default)?\.weight$|(\.token_adapter)?\.trainable_tokens_delta\.default$"
+)
+
 #: The name under which a folder stores a module's matrix.
 STORED_AS = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
 
@@ -21,6 +27,7 @@ STORED_AS = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
 def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
     """Raise `RecipeError` where the recipe asks for what this model or machine has not."""
     micro_batch(recipe)
+    old_rows(recipe, folder)
     most = positions(folder.config)
     if most is not None and recipe.sequence_length > most:
         raise RecipeError(
@@ -37,6 +44,32 @@ def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
                 f"lora.targets: the model has no matrix {target!r} to adapt; it has "
                 f"{', '.join(sorted(present))}"
             )
+
+
+def old_rows(recipe: Recipe, folder: ModelFolder) -> int:
+    """Leading rows of embedding and head that do not train: none with `vocabulary: full`.
+
+    Raises:
+        RecipeError: `new-rows`, and neither the model's record nor the recipe tells them, or none are new.
+    """
+    if recipe.vocabulary == "full":
+        return 0
+    recorded, given = folder.original_rows, recipe.original_rows
+    if recorded is None and given is None:
+        raise RecipeError(
+            f"vocabulary: nothing tells how many rows of {folder.path} are its first base's; write "
+            "original_rows: 32000 if that was LLaMA or Llama 2"
+        )
+    if None not in (recorded, given) and recorded != given:
+        raise RecipeError(f"original_rows: {given}, but {folder.path} records {recorded}; leave it out")
+    rows = given if recorded is None else recorded
+    assert rows is not None
+    if rows >= folder.rows:
+        raise RecipeError(
+            f"vocabulary: {folder.path} has {folder.rows} rows, and {rows} are its first base's: none is "
+            "new; extend it first (`zhuzi model extend`), or write vocabulary: full"
+        )
+    return rows
 
 
 def micro_batch(recipe: Recipe) -> tuple[int, int]:
@@ -69,17 +102,17 @@ def result_bytes(recipe: Recipe, folder: ModelFolder) -> int:
 
 def _trained_bytes(recipe: Recipe, folder: ModelFolder) -> int:
     trained = 0
-    for name in trained_whole(recipe, tied=folder.tied):
+    for name in trained_matrices(recipe, tied=folder.tied):
         rows, width = folder.tensors[STORED_AS[name]].shape
-        trained += rows * width
+        trained += (rows - old_rows(recipe, folder)) * width
     if recipe.lora is not None:
         shapes = [t.shape for n, t in folder.tensors.items() if module_of(n) in recipe.lora.targets]
         trained += sum(recipe.lora.rank * sum(shape) for shape in shapes if len(shape) == 2)
     return 4 * trained
 
 
-def trained_whole(recipe: Recipe, *, tied: bool) -> list[str]:
-    """The modules whose matrices train whole. A tied head is the embedding: both would make two of it."""
+def trained_matrices(recipe: Recipe, *, tied: bool) -> list[str]:
+    """Modules whose matrices are trained, all rows or the new ones. A tied head is the embedding, not named."""
     return ["embed_tokens"] if tied and recipe.modules_to_save else list(recipe.modules_to_save)
 
 
@@ -87,13 +120,16 @@ def module_of(name: str) -> str:
     """The module a parameter belongs to, without PEFT's wrapping: `embed_tokens`, `q_proj`, ..."""
     if FROZEN_COPY in name or ".lora_" in name:
         return ""
-    return name.removesuffix(".weight").removesuffix(".modules_to_save.default").rpartition(".")[2]
+    return _WRAPPING.sub("", name).rpartition(".")[2]
 
 
 def in_words(recipe: PretrainRecipe | SftRecipe, folder: ModelFolder) -> str:
-    """One line that says what a run does."""
-    whole = trained_whole(recipe, tied=folder.tied)
-    parts = [*(["LoRA"] if recipe.lora is not None else []), *whole]
+    """One line that describes a run."""
+    matrices = trained_matrices(recipe, tied=folder.tied)
+    new = (
+        f"{folder.rows - old_rows(recipe, folder):,} new rows of " if recipe.vocabulary == "new-rows" else ""
+    )
+    parts = [*(["LoRA"] if recipe.lora is not None else []), *(new + name for name in matrices)]
     return (
         f"{recipe.task}: {' + '.join(parts)} of {folder.path} ({folder.rows:,} rows) on "
         f"{', '.join(map(str, recipe.data))}, "

@@ -85,6 +85,10 @@ class Recipe(_Frozen):
         "embed_tokens",
         "lm_head",
     )
+    # `full`: all their rows, as published. `new-rows`: only the rows after the first base's `original_rows`,
+    # which the model's record tells if Zhuzi extended it.
+    vocabulary: Literal["full", "new-rows"] = "full"
+    original_rows: _Whole | None = Field(None, gt=0)
     lora: LoraRecipe | None = None
     base_bits: Literal[8, 16] = 16  # 8: the frozen weights in int8 (LLM.int8(), Dettmers et al. 2208.07339)
     sequence_length: _Whole = Field(512, ge=2)  # tokens
@@ -110,6 +114,10 @@ class Recipe(_Frozen):
             )
         if self.lora is None and not self.modules_to_save:
             raise ValueError("nothing to train: give lora, or name embed_tokens in modules_to_save")
+        if self.vocabulary == "new-rows" and not self.modules_to_save:
+            raise ValueError("vocabulary: new-rows needs modules_to_save, whose new rows train")
+        if self.vocabulary == "full" and self.original_rows is not None:
+            raise ValueError("original_rows is for vocabulary: new-rows; leave it out")
         if self.lora is not None and "embed_tokens" in self.lora.targets:
             raise ValueError("the embedding is trained whole: name embed_tokens in modules_to_save")
         if self.lora is not None and set(self.lora.targets) & set(self.modules_to_save):

@@ -247,9 +247,15 @@ class Run:
         self.settle()
 
 
+#: Keys of a recipe that a run begun by an earlier version does not record, with what they were.
+_KEYS_SINCE = {"vocabulary": "full", "original_rows": None}
+
+
 def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     for key in [key for key in ("recipe", "model", "tokenizer", "data") if key in new]:
         before, now = old.get(key), new[key]
+        if key == "recipe" and isinstance(before, dict):
+            before, now = {**_KEYS_SINCE, **before}, {**_KEYS_SINCE, **now}
         if before == now:
             continue
         if not isinstance(now, dict) or not isinstance(before, dict):

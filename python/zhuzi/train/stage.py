@@ -26,7 +26,7 @@ from zhuzi.train.base import (
     load_for_training,
     trainable,
 )
-from zhuzi.train.checks import micro_batch, result_bytes
+from zhuzi.train.checks import STORED_AS, micro_batch, module_of, old_rows, result_bytes
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.trainer import LogLosses, OnSave, StageTrainer, checkpoints, losses, remove_partial, step_of
@@ -141,17 +141,29 @@ def _require_frozen(before: dict[str, str], after: dict[str, str], trained: Sequ
     return len(frozen)
 
 
+def _trained_matrices(model: Any, recipe: Recipe, folder: ModelFolder) -> dict[str, torch.Tensor]:
+    """The matrices that trained, by their names in the folder and in its type; old rows as they were."""
+    first = old_rows(recipe, folder)
+    matrices = {}
+    for name, parameter in trainable(model):
+        stored = STORED_AS[module_of(name)]
+        rows = parameter.detach().cpu().to(folder.dtype)
+        matrices[stored] = torch.cat([folder.read(stored)[:first], rows]) if first else rows
+    return matrices
+
+
 def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
     facts: dict[str, Any] = {
         "base": folder.describe(),
         "tokenizer": folder.tokenizer.fingerprint,
         "rows": folder.rows,
+        "original_rows": folder.original_rows,
         "recipe": recipe.model_dump(mode="json"),
     }
     # A run killed between this and its report saves its result again.
     with new_folder(out, overwrite=True, size=result_bytes(recipe, folder)) as made:
         if recipe.lora is None:
-            trained = {n: p.detach().cpu().to(folder.dtype) for n, p in trainable(model)}
+            trained = _trained_matrices(model, recipe, folder)
             if folder.tied and HEAD in folder.tensors:
                 trained[HEAD] = trained[EMBEDDING].clone()
             folder.copy(made, trained)
