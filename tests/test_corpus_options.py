@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 import sentencepiece
@@ -13,9 +16,10 @@ from click.testing import CliRunner
 
 import zhuzi
 from corpus_tools import read_back, shards_and_manifest, write_lines
-from zhuzi import Tokenizer
+from zhuzi import CorpusOptions, Tokenizer
 from zhuzi.cli import cli
-from zhuzi.corpus import plan_corpus
+from zhuzi.corpus import EncodedCorpus, encode_corpus_on_ray, plan_corpus, read_texts
+from zhuzi.corpus.options import CorpusKeywords, ReadKeywords
 
 TEXTS = [
     "ＡＢＣ１２３，！",
@@ -148,6 +152,11 @@ def test_ids_of_a_new_sample(merged: Path, reference: Path, tmp_path: Path) -> N
         ({"shard_bytes": 0}, "shard_bytes must be at least 1"),
         ({"on_error": "ignore"}, "'stop' or 'skip'"),
         ({"part": (2, 2)}, "numbered from 0 to 1"),
+        ({"sample": float("nan")}, "sample must be between 0 and 1"),
+        ({"limit": -1}, "limit must be at least 0 and below 2.*64, not -1"),
+        ({"max_chars": 1 << 64}, "max_chars must be at least 0 and below 2"),
+        ({"split": "lines"}, "split must be 'line', 'blank-line', 'separator' or 'file', not \"lines\""),
+        ({"stdin_format": "parquet"}, "stdin_format must be 'jsonl' or 'txt', not \"parquet\""),
     ],
 )
 def test_options_that_cannot_be(
@@ -156,6 +165,82 @@ def test_options_that_cannot_be(
     with pytest.raises(ValueError, match=reason):
         zhuzi.encode_corpus([chinese_file], merged, tmp_path / "out", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+
+
+class TestCorpusOptions:
+    """One dataclass holds the options; keywords and the command line are typed and filled from it."""
+
+    def test_keywords_are_the_fields(self) -> None:
+        hints = get_type_hints(CorpusOptions)
+        assert list(hints) == [field.name for field in fields(CorpusOptions)]
+        assert get_type_hints(CorpusKeywords) == hints
+        assert get_type_hints(ReadKeywords).keys() < hints.keys()
+
+    def test_every_field_says_what_it_is(self) -> None:
+        source = Path(sys.modules[CorpusOptions.__module__].__file__ or "").read_text("utf-8")
+        body = source.split("class CorpusOptions")[1].split("def __post_init__")[0].splitlines()
+        for field in fields(CorpusOptions):
+            line = next(n for n, line in enumerate(body) if line.startswith(f"    {field.name}: "))
+            assert body[line + 1].startswith('    """'), field.name
+
+    def test_an_option_is_not_changed_in_place(self) -> None:
+        names = ["a", "b"]
+        options = CorpusOptions(field=names)
+        with pytest.raises(FrozenInstanceError):
+            options.bos = True  # type: ignore[misc]
+        names.append("c")
+        assert options == CorpusOptions(field=("a", "b")) and hash(options) == hash(replace(options))
+        with pytest.raises(ValueError, match="belong together"):
+            replace(options, separator="x")
+
+    def test_the_same_corpus_by_keywords_and_by_options(self, merged: Path, tmp_path: Path) -> None:
+        path = write_lines(tmp_path / "a.jsonl", TEXTS)
+        zhuzi.encode_corpus(path, merged, tmp_path / "keywords", bos=True, eos=False, clean=True, min_chars=2)
+        options = CorpusOptions(bos=True, eos=False, clean=True, min_chars=2)
+        made = zhuzi.encode_corpus(path, merged, tmp_path / "options", options=options)
+        assert made.short_documents == 2
+        assert shards_and_manifest(tmp_path / "keywords") == shards_and_manifest(made.folder)
+        assert zhuzi.encode_corpus(path, merged, tmp_path / "keywords", options=options).outcome == "already"
+        plans = plan_corpus(path, merged, options=options), plan_corpus(path, merged, min_chars=2, clean=True)
+        assert plans[0].documents == plans[1].documents == made.documents
+
+    @pytest.mark.parametrize("function", [zhuzi.encode_corpus, encode_corpus_on_ray])
+    def test_wrong_keywords(self, function: Callable[..., Any], tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(TypeError, match=r"not both; dataclasses\.replace"):
+            function("a.txt", "merged", out, options=CorpusOptions(), eos=False)
+        wrong = rf"{function.__name__}\(\) has no argument 'min_char'; did you mean min_chars\?"
+        with pytest.raises(TypeError, match=wrong):
+            function("a.txt", "merged", out, min_char=3)
+        assert not out.exists()
+
+    def test_wrong_types(self) -> None:
+        with pytest.raises(TypeError, match="limit must be a whole number, not '3'"):
+            CorpusOptions(limit="3")  # type: ignore[arg-type]
+        for name, value in {"bos": "yes", "field": ["a", 3], "sample": "half", "limit": 2.5}.items():
+            with pytest.raises(TypeError, match=rf"CorpusOptions\.{name}"):
+                CorpusOptions(**{name: value})  # type: ignore[arg-type]
+
+    def test_reading_takes_what_is_about_reading(self, chinese_file: Path) -> None:
+        with pytest.raises(TypeError, match=r"read_texts\(\) has no argument 'dedup'"):
+            read_texts(chinese_file, dedup=True)  # type: ignore[call-arg]
+
+    def test_the_command_line_has_its_defaults(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        given: list[CorpusOptions] = []
+
+        def encode(*_: object, options: CorpusOptions, **__: object) -> EncodedCorpus:
+            given.append(options)
+            raise ValueError("enough")
+
+        monkeypatch.setattr("zhuzi.corpus.encode_corpus", encode)
+        line = ["corpus", "encode", "a.txt", "--tokenizer", "merged", "--out", "out"]
+        CliRunner().invoke(cli, line)
+        more = ["--field", "a", "--field", "b", "--separator", r"\n\n", "--no-eos", "--sample", "0.5"]
+        CliRunner().invoke(cli, [*line, *more])
+        assert given[0] == replace(CorpusOptions(), field=["text"])
+        assert given[1] == CorpusOptions(
+            field=["a", "b"], split="separator", separator="\n\n", eos=False, sample=0.5
+        )
 
 
 def test_a_plan_writes_nothing(merged: Path, chinese_texts: list[str], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         train,
         vocab,
     )
-    from zhuzi.corpus import encode_corpus
+    from zhuzi.corpus import CorpusOptions, encode_corpus
     from zhuzi.demo import run_demo
     from zhuzi.errors import (
         InputError,
@@ -50,6 +50,7 @@ __getattr__, __dir__ = lazy(
     {
         "Chat": "zhuzi.infer.chat",
         "Corpus": "zhuzi.shards",
+        "CorpusOptions": "zhuzi.corpus",
         "EncodedBatch": "zhuzi.tokenizer",
         "Encoding": "zhuzi.tokenizer",
         "InputError": "zhuzi.errors",
@@ -90,6 +91,7 @@ __getattr__, __dir__ = lazy(
 __all__ = [
     "Chat",
     "Corpus",
+    "CorpusOptions",
     "EncodedBatch",
     "Encoding",
     "InputError",

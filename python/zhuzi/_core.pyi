@@ -1,12 +1,15 @@
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import final
+from typing import Literal, Self, TypedDict, final
+
+from zhuzi.corpus.options import CorpusOptions
 
 __all__ = [
     "CACHE_BYTES",
     "MAX_CACHE_BYTES",
     "Buffer",
+    "CorpusLock",
     "InputError",
     "InputReader",
     "ModelFileError",
@@ -14,6 +17,8 @@ __all__ = [
     "Tokenizer",
     "ZhuziError",
     "__version__",
+    "check_options",
+    "corpus_progress",
     "count_occurrences",
     "encode_corpus",
     "encode_tasks",
@@ -61,14 +66,88 @@ class InputReader:
     """Texts or records of input files, a block at a time."""
 
     def __new__(
-        cls, inputs: Sequence[str | PathLike[str]], options: str, skip_bad: bool, whole: bool
+        cls, inputs: Sequence[str | PathLike[str]], options: CorpusOptions, skip_bad: bool, whole: bool
     ) -> InputReader: ...
     def next_texts(self) -> list[str] | None: ...
     def next_records(self) -> tuple[Path, str, list[tuple[str, int]]] | None: ...
     def files(self) -> list[tuple[Path, int, str]]: ...
-    def counts(self) -> tuple[int, int, int, int, int]: ...
-    def left_out(self) -> str: ...
+    def counts(self) -> _ReadCounts: ...
+    def left_out(self) -> _LeftOut: ...
+    def unreadable(self) -> list[tuple[Path, str]]: ...
 
+@final
+class CorpusLock:
+    """Keeps runs out of a corpus folder while other processes do its tasks."""
+
+    def __new__(cls, out: str | PathLike[str]) -> CorpusLock: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, _kind: object, _error: object, _trace: object) -> None: ...
+
+class _ReadCounts(TypedDict):
+    bytes: int
+    documents: int
+    characters: int
+    empty_documents: int
+    bad_records: int
+
+class _LeftOut(TypedDict):
+    other_kinds: dict[str, int]
+    hidden: int
+    repeated: int
+    records_of_tools: int
+
+class _Counts(TypedDict):
+    documents: int
+    tokens: int
+    characters: int
+    text_bytes: int
+    input_bytes: int
+    empty_documents: int
+    short_documents: int
+    long_documents: int
+    foreign_documents: int
+    unsampled_documents: int
+    duplicate_documents: int
+    bad_records: int
+
+class _EncodeReport(TypedDict):
+    outcome: Literal["finished", "already", "unsealed"]
+    counts: _Counts
+    shards: int
+    tasks: int
+    resumed: int
+    missing: list[int]
+    read_bytes: int
+    encoded_bytes: int
+    files: int
+    left_out: _LeftOut
+
+class _Figures(TypedDict):
+    bytes: int
+    tasks: int
+    unpacked_bytes: int
+    shards: int
+    documents: int
+    tokens: int
+    disk_bytes: int
+    sampled_bytes: int
+
+class _Estimate(TypedDict):
+    files: list[tuple[str, int]]
+    figures: _Figures
+    unreadable: int
+    left_out: _LeftOut
+
+class _FolderProgress(TypedDict):
+    tasks: int
+    committed: int
+    total_bytes: int
+    bytes: int
+    documents: int
+    tokens: int
+
+def check_options(options: CorpusOptions) -> None: ...
+def corpus_progress(out: str | PathLike[str]) -> _FolderProgress: ...
 def merge_vocab(
     base: bytes, base_origin: str, donor: bytes, donor_origin: str, policy: str, beside: Sequence[str]
 ) -> tuple[bytes, int, int, list[str], list[str], list[str]]: ...
@@ -77,7 +156,7 @@ def encode_corpus(
     tokenizer: Tokenizer,
     fingerprint: str,
     out: str | PathLike[str],
-    options: str,
+    options: CorpusOptions,
     *,
     threads: int,
     overwrite: bool,
@@ -86,7 +165,7 @@ def encode_corpus(
     part: tuple[int, int] | None,
     plan_only: bool,
     progress: Callable[[int, int, int, int], object] | None,
-) -> str: ...
+) -> _EncodeReport: ...
 def encode_tasks(
     out: str | PathLike[str],
     tokenizer: Tokenizer,
@@ -95,16 +174,16 @@ def encode_tasks(
     *,
     threads: int,
     skip_bad: bool,
-) -> None: ...
+) -> tuple[int, int, int]: ...
 def estimate_corpus(
     inputs: Sequence[str | PathLike[str]],
     tokenizer: Tokenizer,
     fingerprint: str,
     out: str | PathLike[str],
-    options: str,
+    options: CorpusOptions,
     *,
     skip_bad: bool,
-) -> str: ...
+) -> _Estimate: ...
 def locate_document(
     out: str | PathLike[str], number: int, progress: Callable[[int], object] | None
 ) -> tuple[Path, int, int | None]: ...

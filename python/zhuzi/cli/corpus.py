@@ -1,4 +1,4 @@
-"""`zhuzi corpus`: text files to training shards, and what is done with shards."""
+"""`zhuzi corpus`: text files to training shards, and commands on shards."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ import click
 from zhuzi._show import count
 from zhuzi.cli import options
 from zhuzi.cli.options import OUT_FILE, PATH, reason, say
+from zhuzi.corpus.options import CorpusOptions
 
-#: Seconds that a run may take to end of itself after a signal. What is committed is durable at any moment.
+#: Seconds that a run may take to end by itself after a signal. What is committed is durable at any moment.
 PATIENCE = 0.8
 
 
 @click.group(cls=options.Road)
 def corpus() -> None:
-    """Encode text into training shards; check, join, export and look into them."""
+    """Encode text into training shards; check, merge, export and inspect them."""
 
 
 def _part(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -30,7 +32,7 @@ def _part(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int
         return None
     part, slash, of = value.partition("/")
     if not (slash and part.isdecimal() and of.isdecimal() and int(part) < int(of)):
-        raise click.BadParameter("want I/N, the part and how many there are, I from 0: --task 0/8")
+        raise click.BadParameter("want I/N, the part and the number of parts, I from 0: --task 0/8")
     return int(part), int(of)
 
 
@@ -47,35 +49,35 @@ COUNT = click.IntRange(min=0)
 @options.separator
 @options.stdin_format
 @click.option("--bos", is_flag=True, help="Put the begin-of-sequence id before each document.")
-@click.option("--no-eos", is_flag=True, help="Leave out the end-of-sequence id behind each document.")
-@click.option("--fold-fullwidth", is_flag=True, help="Make full-width letters and digits plain ones.")
-@click.option("--clean", is_flag=True, help="Remove control characters and spare white space.")
+@click.option("--no-eos", is_flag=True, help="Put no end-of-sequence id after each document.")
+@click.option("--fold-fullwidth", is_flag=True, help="Make full-width letters and digits ASCII.")
+@click.option("--clean", is_flag=True, help="Remove control characters and superfluous white space.")
 @click.option("--min-chars", type=COUNT, help="Drop documents with fewer code points.")
 @click.option("--max-chars", type=COUNT, help="Drop documents with more code points.")
 @click.option("--min-han", type=SHARE, help="Drop documents with a smaller share of Han characters.")
 @click.option("--sample", type=SHARE, help="Keep this share of the documents.")
-@click.option("--dedup", is_flag=True, help="Drop all but the first of equal documents.")
-@click.option("--limit", type=COUNT, help="Keep this many documents at most.")
+@click.option("--dedup", is_flag=True, help="Keep only the first of equal documents.")
+@click.option("--limit", type=COUNT, help="Keep at most this many documents.")
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="At a record that cannot be read: stop, or put it into OUT/rejects.jsonl.",
+    help="A record that cannot be read: stop there, or write it to OUT/rejects.jsonl and continue.",
 )
 @click.option(
     "--max-record-bytes",
     type=click.IntRange(min=1),
-    default=64 << 20,
+    default=CorpusOptions.max_record_bytes,
     show_default=True,
     help="A longer record counts as one that cannot be read.",
 )
 @click.option(
     "--shard-bytes",
     type=click.IntRange(min=1),
-    default=512 << 20,
+    default=CorpusOptions.shard_bytes,
     show_default=True,
-    help="Input bytes (unpacked) after which a new shard starts.",
+    help="Unpacked input bytes after which a new shard starts.",
 )
 @options.threads
 @click.option("--task", "part", callback=_part, metavar="I/N", help="Do part I of N only, I from 0.")
@@ -84,11 +86,11 @@ COUNT = click.IntRange(min=0)
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="ray: the workers of a Ray cluster do the tasks; inputs and OUT on a shared file system.",
+    help="ray: the workers of a Ray cluster run the tasks; inputs and OUT must be on a shared file system.",
 )
 @click.option("--append", is_flag=True, help="Add the inputs that a finished corpus does not know yet.")
 @options.overwrite
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and what it would take.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and an estimate of its results; write nothing.")
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
@@ -112,10 +114,10 @@ def encode(
 ) -> None:
     """Encode INPUTS into Megatron shards (OUT/*.bin + *.idx) and a manifest.
 
-    INPUTS are .jsonl, .ndjson and .json files (a JSON object a line, or one array), .txt files, each also
-    with .gz, .zst, .xz or .bz2 behind, .parquet and .arrow files, folders of them, quoted patterns, or - for
-    standard input. Run the same command again to go on where it stopped. Order and bytes of the output do
-    not depend on threads and interruptions.
+    INPUTS are .jsonl, .ndjson and .json files (one JSON object per line, or one array) and .txt files, each
+    also compressed (.gz, .zst, .xz, .bz2); .parquet and .arrow files; folders of them; quoted patterns; or -
+    for standard input. The same command resumes a run that stopped. The order and the bytes of the output
+    do not depend on threads or interruptions.
     """
     from zhuzi.cli.progress import reporter, summary
     from zhuzi.corpus import EncodedCorpus, encode_corpus, encode_corpus_on_ray, plan_corpus
@@ -123,9 +125,11 @@ def encode(
     settings |= {
         "field": field,
         "separator": separator,
-        "split": split or ("line" if separator is None else "separator"),
+        "split": split or (CorpusOptions.split if separator is None else "separator"),
         "eos": not no_eos,
     }
+    names = [option.name for option in fields(CorpusOptions)]
+    settings["options"] = CorpusOptions(**{name: settings.pop(name) for name in names})
     if dry_run:
         for key in ("part", "append", "overwrite"):
             settings.pop(key)
@@ -150,7 +154,7 @@ TOKENIZER = click.option("--tokenizer", type=PATH, required=True, help="The one 
 def verify(folder: Path) -> None:
     """Compare every byte of CORPUS with its manifest.
 
-    Finds flipped bits, cut and missing files, foreign shards, ids outside the vocabulary.
+    Finds flipped bits, truncated and missing files, foreign shards, ids outside the vocabulary.
     """
     from zhuzi.cli.progress import reporter, shard_bytes
     from zhuzi.corpus import verify_corpus
@@ -173,7 +177,7 @@ def verify(folder: Path) -> None:
 @click.option("--out", type=OUT_FILE, required=True, help="Prefix to write: PREFIX.bin and PREFIX.idx.")
 @options.overwrite
 def merge(folder: Path, out: Path, overwrite: bool) -> None:
-    """Join the shards of CORPUS into one pair of Megatron files."""
+    """Merge the shards of CORPUS into one pair of Megatron files."""
     from zhuzi.cli.progress import reporter, shard_bytes
     from zhuzi.corpus import merge_shards
 
@@ -203,16 +207,16 @@ def merge(folder: Path, out: Path, overwrite: bool) -> None:
 @click.option(
     "--block",
     type=click.IntRange(min=1),
-    help="Rows of so many tokens of all documents laid end to end. [default: a document a row]",
+    help="Tokens per row, all documents being laid end to end. [default: one document per row]",
 )
 @options.overwrite
 def export(folder: Path, out: Path, kind: str, block: int | None, overwrite: bool) -> None:
-    """Write CORPUS in the form of another tool."""
+    """Write CORPUS in the format of another tool."""
     from zhuzi.corpus import export_dataset, export_datatrove
 
     if kind == "datatrove":
         if block is not None:
-            raise click.UsageError("--block goes with --to datasets: datatrove cuts blocks itself")
+            raise click.UsageError("--block needs --to datasets: datatrove cuts blocks itself")
         made = export_datatrove(folder, out, overwrite=overwrite)
     else:
         made = export_dataset(folder, out, block=block, overwrite=overwrite)
@@ -227,13 +231,13 @@ def export(folder: Path, out: Path, kind: str, block: int | None, overwrite: boo
 @click.option(
     "--base", type=options.MODEL, help="The base vocabulary: its size, tokenizer folder or model file."
 )
-@click.option("--html", "page", type=OUT_FILE, help="Also write one self-contained HTML file with pictures.")
+@click.option("--html", "page", type=OUT_FILE, help="Also write one self-contained HTML file with charts.")
 @options.overwrite
 def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None, overwrite: bool) -> None:
-    """Show what CORPUS is made of: lengths, pieces, sources.
+    """Show what CORPUS consists of: lengths, pieces, sources.
 
-    Names the characters without a piece. With --base also how the new pieces are used, and why some never
-    are: their text is not in the corpus, or other pieces are merged there first.
+    Names the characters without a piece. With --base it also shows how the new pieces are used, and why some
+    never are: their text is not in the corpus, or other pieces are merged there first.
     """
     from zhuzi.cli.progress import reporter
     from zhuzi.corpus import corpus_stats
@@ -294,10 +298,10 @@ def show(folder: Path, number: int, tokenizer: Path, ids: bool) -> None:
 def _stopping_at_once() -> Iterator[None]:
     """Make SIGINT and SIGTERM end the run within a second.
 
-    The run itself ends at its next look around; if it is held up (a slow disk, a very long document, the
-    planning of a million files), the process ends without it. Nothing is lost by that: what is committed is
-    durable, and the next run removes the rest. The system's own handler writes to a pipe at once, whatever
-    the main thread does; one that Python runs would wait for it.
+    The run ends at its next check for signals; if it is held up (a slow disk, a very long document, the
+    planning of a million files), the process exits without it. Nothing is lost: what is committed is durable,
+    and the next run removes the rest. `set_wakeup_fd` writes to the pipe at once, whatever the main thread
+    does; a handler in Python would wait for the main thread.
     """
 
     def stop(*_: object) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from zhuzi._paths import expand_text
+from zhuzi.corpus.options import CorpusOptions
 
 
 class _Place(click.Path):
@@ -45,10 +46,10 @@ class Input(_Place):
 
 
 class Output(_Place):
-    """What a command writes: what stands there is looked at (`zhuzi.record.place`) before the work begins."""
+    """What a command writes; what is there is checked (`zhuzi.record.place`) before the work begins."""
 
 
-#: A file or folder. Whether it can be read is found out where it is read: a failure, not wrong usage.
+#: A file or folder. One that cannot be read fails where it is read: that is no wrong usage.
 PATH = Input(readable=False, path_type=Path)
 OUT_FOLDER = Output(readable=False, path_type=Path)
 OUT_FILE = Output(readable=False, path_type=Path)
@@ -56,14 +57,14 @@ MODEL = _Model()
 
 
 class Road(click.Group):
-    """Commands in the order in which the road takes them, each with its first sentence whole."""
+    """Lists the commands in the order in which they are used, each with its whole first sentence."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands as they were added, not by their names."""
+        """The commands in the order in which they were added."""
         return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click does it, but long summaries are wrapped, not cut."""
+        """Write them as click does, but wrap long summaries instead of cutting them."""
         rows = [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
@@ -74,7 +75,7 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace what Zhuzi w
 fields = click.option(
     "--field",
     multiple=True,
-    default=["text"],
+    default=[CorpusOptions.field],
     show_default=True,
     help="The field or column that holds the text, or a path to it (content.text); several are joined by a "
     "newline.",
@@ -83,15 +84,15 @@ split = click.option(
     "--split",
     type=click.Choice(["line", "blank-line", "separator", "file"]),
     default=None,
-    help="What one document of a .txt file is. [default: line]",
+    help=f"What one document of a .txt file is. [default: {CorpusOptions.split}]",
 )
 stdin_format = click.option(
     "--stdin",
     "stdin_format",
     type=click.Choice(["jsonl", "txt"]),
-    default="jsonl",
+    default=CorpusOptions.stdin_format,
     show_default=True,
-    help="What comes through standard input, named `-`.",
+    help="How standard input (the input `-`) is read.",
 )
 threads = click.option(
     "--threads", type=click.IntRange(min=1), default=None, help="Threads to use. [default: every core]"
@@ -110,12 +111,12 @@ def _unescaped(_: click.Context, __: click.Parameter, value: str | None) -> str 
 separator = click.option(
     "--separator",
     callback=_unescaped,
-    help=r"With --split separator: what stands between documents; \n and \t mean what they do in Python.",
+    help=r"With --split separator: the string between documents; \n and \t mean what they do in Python.",
 )
 
 
 def reason(error: Exception) -> str:
-    """What an error says on one line; the system's own errors with the path first."""
+    """What an error says, on one line; errors of the system with the path first."""
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename is not None else ""
         return f"{place}{error.strerror or error}"
@@ -123,6 +124,6 @@ def reason(error: Exception) -> str:
 
 
 def say(text: str, **figures: Any) -> None:
-    """Print one line of result; whole numbers get thousands separators."""
+    """Print a line of the result; whole numbers get thousands separators."""
     shown = {key: f"{value:,}" if isinstance(value, int) else value for key, value in figures.items()}
     click.echo(text.format(**shown))

@@ -173,7 +173,7 @@ def summary(made: EncodedCorpus, seconds: float, log_format: str) -> str:
     ]:
         if number:
             lines.append(f"left out: {count(number, noun)} {why}")
-    lines += left_out_lines(vars(made))
+    lines += left_out_lines(made.other_kinds, made.hidden, made.repeated, made.records_of_tools)
     return "\n".join(lines)
 
 

@@ -11,8 +11,9 @@ from zhuzi._lazy import lazy
 
 if TYPE_CHECKING:
     from zhuzi.corpus.cluster import encode_corpus_on_ray
-    from zhuzi.corpus.encode import SHARD_BYTES, EncodedCorpus, encode_corpus
+    from zhuzi.corpus.encode import EncodedCorpus, encode_corpus
     from zhuzi.corpus.export import ExportedCorpus, as_arrow, export_dataset, export_datatrove
+    from zhuzi.corpus.options import SHARD_BYTES, CorpusOptions
     from zhuzi.corpus.plan import CorpusPlan, plan_corpus
     from zhuzi.corpus.read import RecordReader, TextReader, read_records, read_texts
     from zhuzi.corpus.shards import MergedShards, merge_shards, verify_corpus
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "SHARD_BYTES": "zhuzi.corpus.encode",
+        "SHARD_BYTES": "zhuzi.corpus.options",
+        "CorpusOptions": "zhuzi.corpus.options",
         "CorpusPlan": "zhuzi.corpus.plan",
         "CorpusStats": "zhuzi.corpus.stats",
         "DocumentOrigin": "zhuzi.corpus.show",
@@ -51,6 +53,7 @@ __getattr__, __dir__ = lazy(
 
 __all__ = [
     "SHARD_BYTES",
+    "CorpusOptions",
     "CorpusPlan",
     "CorpusStats",
     "DocumentOrigin",

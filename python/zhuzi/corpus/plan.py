@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 from zhuzi import _core
 from zhuzi._paths import one_or_more
 from zhuzi._show import Report, count
-from zhuzi.corpus.encode import Paths, encode_options, skips_bad
+from zhuzi.corpus.options import CorpusKeywords, CorpusOptions, OnError, options_of, skips_bad
 from zhuzi.corpus.read import left_out_lines
+from zhuzi.record.place import PathLike
 from zhuzi.tokenizer import Tokenizer
 
-#: Files named one by one in `CorpusPlan.text`; of more, the largest are.
+#: `CorpusPlan.text` names at most so many files, the largest ones.
 SHOWN_FILES = 20
 
 
 @dataclass(frozen=True, repr=False)
 class CorpusPlan(Report):
-    """The plan of a corpus. All but files, bytes and tasks is estimated from `sampled_bytes` of input."""
+    """The plan of a corpus. All but files, bytes and tasks are estimated from `sampled_bytes` of input."""
 
     files: tuple[tuple[str, int], ...]
     """Path and bytes of each file, in document order."""
     bytes: int
+    """Bytes of the files."""
     tasks: int
+    """Parts that the work is divided into."""
     unpacked_bytes: int
+    """Bytes of the files once unpacked."""
     shards: int
     documents: int
     tokens: int
@@ -35,7 +37,7 @@ class CorpusPlan(Report):
     """Bytes of all shards."""
     sampled_bytes: int
     other_kinds: Mapping[str, int]
-    """Files of kinds that are not read, in folders and patterns, by the endings of their names; left out."""
+    """Files in folders and patterns that are of other kinds and are left out, by their endings."""
     hidden: int
     """Hidden files and folders in folders and patterns, left out."""
     repeated: int
@@ -43,7 +45,7 @@ class CorpusPlan(Report):
     records_of_tools: int
     """Files that describe a dataset of `datasets` or a corpus of Zhuzi, left out."""
     unreadable: int
-    """Files and folders that cannot be looked at, passed over."""
+    """Files and folders that cannot be opened, left out."""
 
     def _headline(self) -> str:
         return (
@@ -58,7 +60,7 @@ class CorpusPlan(Report):
         if len(self.files) > len(lines):
             lines.append(f"  and {len(self.files) - len(lines):,} smaller files")
         facts = [
-            ("files", self.files.__len__()),
+            ("files", len(self.files)),
             ("bytes", self.bytes),
             ("tasks", self.tasks),
             ("bytes unpacked, about", self.unpacked_bytes),
@@ -68,7 +70,7 @@ class CorpusPlan(Report):
             ("bytes of shards, about", self.disk_bytes),
         ]
         lines += [f"{name:<24}{value:>18,}" for name, value in facts]
-        lines += left_out_lines(vars(self))
+        lines += left_out_lines(self.other_kinds, self.hidden, self.repeated, self.records_of_tools)
         if self.unreadable:
             lines.append(f"{self.unreadable:,} files or folders cannot be looked at and would be passed over")
         lines.append(f"estimated from {self.sampled_bytes:,} bytes; nothing was written")
@@ -76,31 +78,34 @@ class CorpusPlan(Report):
 
 
 def plan_corpus(
-    inputs: str | os.PathLike[str] | Paths,
-    tokenizer: str | os.PathLike[str] | Tokenizer,
+    inputs: PathLike | Sequence[PathLike],
+    tokenizer: PathLike | Tokenizer,
     *,
-    on_error: str = "stop",
-    out: str | os.PathLike[str] | None = None,
-    **settings: Any,
+    options: CorpusOptions | None = None,
+    on_error: OnError = "stop",
+    out: PathLike | None = None,
+    **keywords: Unpack[CorpusKeywords],
 ) -> CorpusPlan:
-    """Plan `encode_corpus` with these arguments, and estimate tokens and disk; nothing is written.
+    """Plan `encode_corpus` with these arguments, and estimate tokens and disk space; nothing is written.
 
-    `out` is the folder that would be written, no part of the inputs; `settings` are the other arguments of
-    `encode_corpus` that decide the output. Duplicates and `limit` are not looked at: the estimate is an upper
-    one there. Raises as `encode_corpus` does for wrong inputs.
+    `out` is the folder that would be written; nothing in it is an input. `options` or `keywords` are those of
+    `encode_corpus`. The estimate ignores `dedup` and `limit`, so it is an upper bound there. Raises as
+    `encode_corpus` does for wrong inputs.
     """
+    options = options_of("plan_corpus", keywords, options)
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer.from_dir(tokenizer)
-    options = encode_options(**settings)
-    estimate = json.loads(
-        _core.estimate_corpus(
-            one_or_more(inputs),
-            tokenizer._core,
-            tokenizer.fingerprint,
-            "" if out is None else out,
-            options,
-            skip_bad=skips_bad(on_error),
-        )
+    estimate = _core.estimate_corpus(
+        one_or_more(inputs),
+        tokenizer._core,
+        tokenizer.fingerprint,
+        "" if out is None else out,
+        options,
+        skip_bad=skips_bad(on_error),
     )
-    files = tuple((source["path"], source["bytes"]) for source in estimate.pop("sources"))
-    return CorpusPlan(files=files, **estimate.pop("left_out"), **estimate)
+    return CorpusPlan(
+        files=tuple(estimate["files"]),
+        unreadable=estimate["unreadable"],
+        **estimate["figures"],
+        **estimate["left_out"],
+    )

@@ -5,59 +5,58 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Unpack
 
 from zhuzi import _core
 from zhuzi._paths import one_or_more
 from zhuzi._show import count
-from zhuzi.corpus.encode import MAX_RECORD_BYTES, Paths, encode_options, skips_bad
+from zhuzi.corpus.options import (
+    MAX_RECORD_BYTES,
+    CorpusOptions,
+    OnError,
+    ReadKeywords,
+    options_of,
+    skips_bad,
+)
 from zhuzi.errors import InputError
+from zhuzi.record.place import PathLike
 
 
 def read_texts(
-    inputs: str | os.PathLike[str] | Paths,
+    inputs: PathLike | Sequence[PathLike],
     *,
-    field: str | Sequence[str] = "text",
-    split: Literal["line", "blank-line", "separator", "file"] = "line",
-    separator: str | None = None,
-    stdin_format: Literal["jsonl", "txt"] = "jsonl",
-    on_error: Literal["stop", "skip"] = "stop",
-    max_record_bytes: int = MAX_RECORD_BYTES,
+    on_error: OnError = "stop",
+    **keywords: Unpack[ReadKeywords],
 ) -> TextReader:
     """The documents of `inputs`, in order; inputs and arguments are those of `encode_corpus`.
 
-    Documents without characters are left out and counted. Memory holds a few megabytes, or one longer record.
+    Of its options it takes `field`, `split`, `separator`, `stdin_format` and `max_record_bytes`. Documents
+    without characters are left out and counted. Memory holds a few megabytes, or one longer record.
 
-    Raises (here, and while it is iterated over):
-        InputError: names file and place of the first bad record, unless `on_error="skip"` passes over them.
-        ValueError: arguments that cannot go together, a kind of file that is not read, inputs that stand for
-            no file.
+    Raises (here, and during the iteration):
+        InputError: names file and place of the first bad record, unless `on_error="skip"` leaves it out.
+        ValueError: arguments that cannot go together, a kind of file that is not read, inputs without any
+            file.
         OSError: a file that cannot be read.
     """
-    options = encode_options(
-        field=field,
-        split=split,
-        separator=separator,
-        stdin_format=stdin_format,
-        max_record_bytes=max_record_bytes,
-    )
-    return TextReader(_core.InputReader(one_or_more(inputs), options, skips_bad(on_error), False))
+    options = options_of("read_texts", keywords, known=ReadKeywords.__optional_keys__)
+    return TextReader(_core.InputReader(one_or_more(inputs), options, skips_bad(on_error), whole=False))
 
 
 def read_records(
-    inputs: str | os.PathLike[str] | Paths,
+    inputs: PathLike | Sequence[PathLike],
     *,
-    on_error: Literal["stop", "skip"] = "stop",
+    on_error: OnError = "stop",
     max_record_bytes: int = MAX_RECORD_BYTES,
 ) -> RecordReader:
     """The records of `inputs` with their places, in order; files as for `encode_corpus`, but no `.txt`.
 
-    A record is what a line of JSON, an element of a JSON array, or a row (a dict of its columns; dates are
-    the integers they are stored as) holds. Its place reads `a.jsonl: line 3`, `a.json: record 3` or
+    A record is one line of JSON, one element of a JSON array, or one row (a dict of its columns; dates are
+    the integers they are stored as). Its place reads `a.jsonl: line 3`, `a.json: record 3` or
     `a.parquet: row 3`, counted from 1. Raises as `read_texts` does.
     """
-    options = encode_options(max_record_bytes=max_record_bytes)
-    reader = _core.InputReader(one_or_more(inputs), options, skips_bad(on_error), True)
+    options = CorpusOptions(max_record_bytes=max_record_bytes)
+    reader = _core.InputReader(one_or_more(inputs), options, skips_bad(on_error), whole=True)
     for path, _, kind in reader.files():
         if kind == "txt":
             raise ValueError(
@@ -72,7 +71,6 @@ class _Reader:
 
     def __init__(self, reader: _core.InputReader) -> None:
         self._reader = reader
-        self._left_out: Mapping[str, Any] = json.loads(reader.left_out())
         self._bad = 0
         self.files: tuple[tuple[str, int], ...] = tuple(
             (os.fspath(path), size) for path, size, _ in reader.files()
@@ -81,40 +79,40 @@ class _Reader:
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all files as they lie on the disk; standard input counts 0."""
+        """Bytes of all files as stored on the disk; standard input counts 0."""
         return sum(size for _, size in self.files)
 
     @property
     def bytes_read(self) -> int:
-        """Those that were read so far."""
-        return self._reader.counts()[0]
+        """Bytes of the files read so far."""
+        return self._reader.counts()["bytes"]
 
     @property
     def documents(self) -> int:
-        """Texts or records so far, a block (about a megabyte) ahead of what was handed out."""
-        return self._reader.counts()[1] - self._bad
+        """Texts or records so far, up to a block (about a megabyte) more than the iteration has given."""
+        return self._reader.counts()["documents"] - self._bad
 
     @property
     def characters(self) -> int:
         """Code points of the texts so far."""
-        return self._reader.counts()[2]
+        return self._reader.counts()["characters"]
 
     @property
     def empty_documents(self) -> int:
         """Documents without characters, left out so far."""
-        return self._reader.counts()[3]
+        return self._reader.counts()["empty_documents"]
 
     @property
     def bad_records(self) -> int:
-        """Records that could not be read, and files that could not be looked at, passed over so far."""
-        return self._reader.counts()[4] + self._bad
+        """Records, and files of folders and patterns, that could not be read and were left out so far."""
+        return self._reader.counts()["bad_records"] + self._bad
 
     def notes(self) -> list[str]:
-        """What was left out, passed over or given twice, a line each; nothing if all was read."""
-        notes = left_out_lines(self._left_out["left_out"])
-        for file in self._left_out["unreadable"]:
-            notes.append(f"{file['path']}: passed over ({file['reason']})")
-        bad = self.bad_records - len(self._left_out["unreadable"])
+        """What was left out or given twice, one line each; nothing if all was read."""
+        notes = left_out_lines(**self._reader.left_out())
+        unreadable = self._reader.unreadable()
+        notes += [f"{path}: passed over ({reason})" for path, reason in unreadable]
+        bad = self.bad_records - len(unreadable)
         if bad:
             notes.append(f"left out: {count(bad, 'record')} that cannot be read")
         if self.empty_documents:
@@ -171,7 +169,7 @@ class RecordReader(_Reader):
 
 
 def _integer(digits: str) -> int | float:
-    # Python refuses to read integers of more than 4,300 digits; what is so long is no count of anything.
+    # Python refuses integers of more than 4,300 digits; none so long counts anything.
     try:
         return int(digits)
     except ValueError:
@@ -184,23 +182,22 @@ _DECODER = json.JSONDecoder(parse_int=_integer)
 _PLURALS = {"folder": "folders", "pipe or device": "pipes or devices"}
 
 
-def left_out_lines(left_out: Mapping[str, Any]) -> list[str]:
-    """What folders and patterns hold and was not read, a line each."""
+def left_out_lines(
+    other_kinds: Mapping[str, int], hidden: int, repeated: int, records_of_tools: int
+) -> list[str]:
+    """What folders and patterns hold and was not read, one line each."""
     lines = []
-    kinds = sorted(left_out["other_kinds"].items(), key=lambda kind: -kind[1])
+    kinds = sorted(other_kinds.items(), key=lambda kind: -kind[1])
     if kinds:
         named = ", ".join(
             count(number, kind, _PLURALS[kind]) if kind in _PLURALS else f"{number:,} {kind}"
             for kind, number in kinds
         )
         lines.append(f"left out: {named} (kinds of file that are not read)")
-    if left_out["hidden"]:
-        what = count(left_out["hidden"], "hidden file or folder", "hidden files or folders")
-        lines.append(f"left out: {what}")
-    if left_out["repeated"]:
-        lines.append(f"read once: {count(left_out['repeated'], 'file')} given again")
-    if left_out["records_of_tools"]:
-        lines.append(
-            f"left out: {count(left_out['records_of_tools'], 'file')} describing a dataset or corpus"
-        )
+    if hidden:
+        lines.append(f"left out: {count(hidden, 'hidden file or folder', 'hidden files or folders')}")
+    if repeated:
+        lines.append(f"read once: {count(repeated, 'file')} given again")
+    if records_of_tools:
+        lines.append(f"left out: {count(records_of_tools, 'file')} describing a dataset or corpus")
     return lines

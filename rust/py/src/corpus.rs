@@ -1,25 +1,29 @@
-//! `zhuzi_core::corpus` for Python. Options go in and reports come out as JSON.
+//! `zhuzi_core::corpus` for Python.
 
 use std::{
     path::PathBuf,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use pyo3::{exceptions::PyRuntimeError, prelude::*};
-use serde::Serialize;
+use pyo3::prelude::*;
 use zhuzi_core::{
     Result,
-    corpus::{self, EncodeOptions, Progress, Request, RunOptions},
+    corpus::{self, Progress, Request, RunOptions},
 };
 
-use crate::{errors::to_py, tokenizer::Tokenizer};
+use crate::{
+    errors::to_py,
+    options::CorpusOptions,
+    report::{EncodeReport, Estimate, FolderProgress},
+    tokenizer::Tokenizer,
+};
 
-/// How often the progress callback runs and signals are looked at.
+/// The least time between two calls of the progress callback; signals are checked as often.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Encodes files into the folder `out`, or goes on with it; returns the report. `progress(bytes, total_bytes,
-/// documents, tokens)` is called a few times a second; what it raises stops the work and comes back to the
-/// caller.
+/// Encodes files into the folder `out`, or resumes a run there. `progress(bytes, total_bytes, documents, tokens)`
+/// is called a few times per second; what it raises stops the work and is raised here.
 #[pyfunction]
 #[pyo3(signature = (inputs, tokenizer, fingerprint, out, options, *, threads, overwrite, append, skip_bad,
                     part, plan_only, progress))]
@@ -30,7 +34,7 @@ pub fn encode_corpus(
     tokenizer: &Tokenizer,
     fingerprint: String,
     out: PathBuf,
-    options: &str,
+    options: CorpusOptions,
     threads: usize,
     overwrite: bool,
     append: bool,
@@ -38,18 +42,17 @@ pub fn encode_corpus(
     part: Option<(usize, usize)>,
     plan_only: bool,
     progress: Option<Py<PyAny>>,
-) -> PyResult<String> {
-    let options = EncodeOptions::from_json(options).map_err(to_py)?;
-    let request = Request { inputs, out, fingerprint, options };
+) -> PyResult<EncodeReport> {
+    let request = Request { inputs, out, fingerprint, options: options.into_core()? };
     let run = RunOptions { threads, overwrite, append, skip_bad, part, plan_only };
     let mut teller = Teller::new(progress);
     let result = py.detach(|| {
         corpus::encode_corpus(&tokenizer.core, &request, &run, |at, total| teller.tell(at, total))
     });
-    teller.finish(result).and_then(|report| to_json(&report))
+    teller.finish(result).map(EncodeReport::from)
 }
 
-/// Plans without writing anything; returns the plan and what it would take.
+/// Plans without writing anything, and estimates what the plan would take.
 #[pyfunction]
 #[pyo3(signature = (inputs, tokenizer, fingerprint, out, options, *, skip_bad))]
 pub fn estimate_corpus(
@@ -58,17 +61,16 @@ pub fn estimate_corpus(
     tokenizer: &Tokenizer,
     fingerprint: String,
     out: PathBuf,
-    options: &str,
+    options: CorpusOptions,
     skip_bad: bool,
-) -> PyResult<String> {
-    let options = EncodeOptions::from_json(options).map_err(to_py)?;
-    let request = Request { inputs, out, fingerprint, options };
+) -> PyResult<Estimate> {
+    let request = Request { inputs, out, fingerprint, options: options.into_core()? };
     let run = RunOptions { skip_bad, ..RunOptions::default() };
     let estimate = py.detach(|| corpus::estimate(&tokenizer.core, &request, &run)).map_err(to_py)?;
-    to_json(&estimate)
+    Ok(estimate.into())
 }
 
-/// Runs tasks of the plan in `out`; for the workers of a cluster.
+/// Runs tasks of the plan in `out`, for the workers of a cluster; bytes of the input files, documents and tokens.
 #[pyfunction]
 #[pyo3(signature = (out, tokenizer, fingerprint, tasks, *, threads, skip_bad))]
 pub fn encode_tasks(
@@ -79,13 +81,19 @@ pub fn encode_tasks(
     tasks: Vec<usize>,
     threads: usize,
     skip_bad: bool,
-) -> PyResult<()> {
+) -> PyResult<(u64, u64, u64)> {
     let mut teller = Teller::new(None);
     let result = py.detach(|| {
         let tell = |at| teller.tell(at, 0);
         corpus::encode_tasks(&tokenizer.core, fingerprint, &out, &tasks, threads, skip_bad, tell)
     });
-    teller.finish(result).map(drop)
+    teller.finish(result).map(|done| (done.bytes, done.documents, done.tokens))
+}
+
+/// What the plan of a corpus folder asks for, and what of it is committed.
+#[pyfunction]
+pub fn corpus_progress(py: Python<'_>, out: PathBuf) -> PyResult<FolderProgress> {
+    py.detach(|| corpus::progress_of(&out)).map(FolderProgress::from).map_err(to_py)
 }
 
 /// All that is wrong with a corpus; `progress(bytes)` is called now and then.
@@ -122,7 +130,7 @@ pub fn merge_shards(
     teller.finish(result).map(|manifest| (manifest.counts.documents, manifest.counts.tokens))
 }
 
-/// How often the text of each of these ids stands in a corpus; `progress(bytes)` is called now and then.
+/// How often the text of each of these ids occurs in a corpus; `progress(bytes)` is called now and then.
 #[pyfunction]
 pub fn count_occurrences(
     py: Python<'_>,
@@ -139,6 +147,27 @@ pub fn count_occurrences(
     teller.finish(result)
 }
 
+/// Keeps runs out of a corpus folder while other processes do its tasks; a context manager.
+#[pyclass(module = "zhuzi._core", frozen)]
+pub struct CorpusLock(Mutex<Option<corpus::Lock>>);
+
+#[pymethods]
+impl CorpusLock {
+    /// Raises `OutputExistsError` if a run works in the folder.
+    #[new]
+    fn new(out: PathBuf) -> PyResult<Self> {
+        corpus::Lock::tasks(&out).map(|lock| Self(Mutex::new(Some(lock)))).map_err(to_py)
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __exit__(&self, _kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _trace: &Bound<'_, PyAny>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
 /// Calls back into Python now and then, and keeps what is raised there.
 struct Teller {
     progress: Option<Py<PyAny>>,
@@ -152,7 +181,7 @@ impl Teller {
     }
 
     fn tell(&mut self, at: Progress, total: u64) -> bool {
-        // The last call says that all is read; it must not be one too many or too few.
+        // The last call says that all is read; it must happen exactly once.
         let is_last = at.bytes == total && self.told.is_none_or(|(_, bytes)| bytes != total);
         if !is_last && self.told.is_some_and(|(when, _)| when.elapsed() < TICK) {
             return true;
@@ -188,8 +217,4 @@ impl Teller {
             None => result.map_err(to_py),
         }
     }
-}
-
-fn to_json(value: &impl Serialize) -> PyResult<String> {
-    serde_json::to_string(value).map_err(|e| PyRuntimeError::new_err(e.to_string()))
 }

@@ -7,15 +7,18 @@ use std::{
 };
 
 use pyo3::prelude::*;
-use serde_json::json;
 use zhuzi_core::{
     Result,
-    corpus::{self, EncodeOptions, Stop},
+    corpus::{self, Stop},
 };
 
-use crate::errors::to_py;
+use crate::{
+    errors::to_py,
+    options::CorpusOptions,
+    report::{LeftOut, ReadCounts},
+};
 
-/// How often signals are looked at.
+/// The least time between two checks for signals.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Records of one file: its path, what is numbered (`line`, `record`, `row`), and each record's JSON and number.
@@ -26,15 +29,17 @@ type Found = (PathBuf, u64, String);
 
 /// Reads inputs block by block; the GIL is released meanwhile.
 ///
-/// Whoever reads holds the reader and asks for the GIL now and then (for signals). So nothing that runs with the
-/// GIL held may wait for the reader: what it is asked for lies beside it.
+/// The thread that reads holds the reader and takes the GIL now and then (for signals). So nothing that holds the
+/// GIL may wait for the reader: what callers ask for meanwhile is kept beside it.
 #[pyclass(module = "zhuzi._core", frozen)]
 pub struct InputReader {
     reader: Mutex<corpus::InputReader>,
     /// As they were after the last block.
     counts: Mutex<corpus::ReadCounts>,
     files: Vec<Found>,
-    left_out: String,
+    left_out: LeftOut,
+    /// Path and reason of what could not be opened.
+    unreadable: Vec<(PathBuf, String)>,
     signals: Arc<Signals>,
 }
 
@@ -69,11 +74,11 @@ impl InputReader {
     fn new(
         py: Python<'_>,
         inputs: Vec<PathBuf>,
-        options: &str,
+        options: CorpusOptions,
         skip_bad: bool,
         whole: bool,
     ) -> PyResult<Self> {
-        let options = EncodeOptions::from_json(options).map_err(to_py)?;
+        let options = options.into_core()?;
         let signals = Arc::new(Signals { looked: Mutex::new(Instant::now()), raised: Mutex::new(None) });
         let asked = signals.clone();
         let stop = Stop::Asked(Arc::new(move || asked.ask()));
@@ -86,9 +91,11 @@ impl InputReader {
         let files =
             reader.sources().iter().map(|source| (source.path.clone(), source.bytes, kind(source))).collect();
         let listing = reader.listing();
-        let left_out = json!({"left_out": listing.left_out, "unreadable": listing.unreadable}).to_string();
+        let left_out = listing.left_out.clone().into();
+        let unreadable =
+            listing.unreadable.iter().map(|file| (file.path.clone(), file.reason.clone())).collect();
         let counts = Mutex::new(reader.counts());
-        Ok(Self { reader: Mutex::new(reader), counts, files, left_out, signals })
+        Ok(Self { reader: Mutex::new(reader), counts, files, left_out, unreadable, signals })
     }
 
     /// The texts of the next block, `None` at the end.
@@ -110,15 +117,19 @@ impl InputReader {
         self.files.clone()
     }
 
-    /// Bytes read, documents, characters, empty documents and bad records so far.
-    fn counts(&self) -> (u64, u64, u64, u64, u64) {
-        let counts = *lock(&self.counts);
-        (counts.bytes, counts.documents, counts.characters, counts.empty_documents, counts.bad_records)
+    /// What was read so far.
+    fn counts(&self) -> ReadCounts {
+        (*lock(&self.counts)).into()
     }
 
-    /// What of the inputs is not read, as JSON.
-    fn left_out(&self) -> &str {
-        &self.left_out
+    /// What folders and patterns hold besides the files.
+    fn left_out(&self) -> LeftOut {
+        self.left_out.clone()
+    }
+
+    /// Path and reason of each file and folder that could not be opened.
+    fn unreadable(&self) -> Vec<(PathBuf, String)> {
+        self.unreadable.clone()
     }
 }
 

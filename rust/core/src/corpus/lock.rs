@@ -33,6 +33,14 @@ impl Lock {
         Ok(Self { _files: vec![shared, take(out, &format!("{LOCK_FILE}-{tag}"), File::try_lock)?] })
     }
 
+    /// Tasks that other processes do: keeps out a run that does all tasks, as long as it is held.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`] if such a run works there.
+    pub fn tasks(out: &Path) -> Result<Self> {
+        Ok(Self { _files: vec![take(out, LOCK_FILE, File::try_lock_shared)?] })
+    }
+
     /// Waits until nobody else reads or writes the plan.
     pub fn plan(out: &Path) -> Result<Self> {
         let path = out.join(PLAN_LOCK_FILE);

@@ -49,6 +49,7 @@ pub use folder::{MANIFEST_FILE, PLAN_FILE, REJECTS_FILE, RUN_FILE};
 pub use input::{Format, Packing, Source, Unreadable};
 pub use kinds::LeftOut;
 pub use locate::{Location, locate};
+pub use lock::Lock;
 pub use manifest::{Counts, InputRange, Manifest, ShardEntry, SourceEntry};
 pub use merge::merge_shards;
 pub use occurrences::count_occurrences;

@@ -80,18 +80,11 @@ impl Default for EncodeOptions {
 }
 
 impl EncodeOptions {
-    /// Reads options from JSON; what is left out has its default.
+    /// Refuses values that no run can have.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a key that is none or a value that cannot be.
-    pub fn from_json(json: &str) -> Result<Self> {
-        let options: Self =
-            serde_json::from_str(json).map_err(|e| Error::Argument(format!("encode options: {e}")))?;
-        options.check()?;
-        Ok(options)
-    }
-
-    fn check(&self) -> Result<()> {
+    /// [`Error::Argument`] names the option.
+    pub fn check(&self) -> Result<()> {
         let refuse = |reason: &str| Err(Error::Argument(reason.into()));
         if self.fields.is_empty() || self.fields.iter().any(String::is_empty) {
             return refuse("name at least one field that holds the text");
@@ -102,12 +95,16 @@ impl EncodeOptions {
         if self.stdin == Format::Parquet {
             return refuse("parquet cannot be read from a pipe; give the file");
         }
-        let share = |value: Option<f64>| value.is_none_or(|v| (0.0..=1.0).contains(&v));
-        if !share(self.min_han) || !share(self.sample) {
-            return refuse("a share lies between 0 and 1");
+        for (name, share) in [("min_han", self.min_han), ("sample", self.sample)] {
+            if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
+                return refuse(&format!("{name} must be between 0 and 1, not {share}"));
+            }
         }
-        if self.max_record_bytes == 0 || self.shard_bytes == 0 {
-            return refuse("a record and a shard hold at least one byte");
+        for (name, bytes) in [("max_record_bytes", self.max_record_bytes), ("shard_bytes", self.shard_bytes)]
+        {
+            if bytes == 0 {
+                return refuse(&format!("{name} must be at least 1"));
+            }
         }
         if let (Some(min), Some(max)) = (self.min_chars, self.max_chars)
             && min > max
