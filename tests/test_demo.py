@@ -116,7 +116,7 @@ def test_the_road_on_own_files(made: DemoResult, inputs: Inputs) -> None:
     for model in MODELS:
         assert model in html
         assert model in made._repr_html_()
-    assert re.search(r"report\.html', Chinese \d\.\d+ to \d\.\d+ bits a byte", repr(made))
+    assert re.search(r"report\.html', Chinese \d\.\d+ to \d\.\d+ bits per byte", repr(made))
 
     question = subprocess.run(
         [

@@ -100,7 +100,7 @@ def test_tokens_beside_the_base_move_behind_the_new_pieces(
     made = zhuzi.merge_vocab(base, given, tmp_path / "out", add_tokens=["[PAD]", "<|im_end|>", "</s>"])
     size = made.base_size + made.appended
     assert made.moved == {"<|im_end|>": (32_000, size), "<|im_start|>": (32_001, size + 1)}
-    assert made.notes == ("added tokens of the donor left out, as they are no pieces: <extra>",)
+    assert made.notes == ("added tokens of the donor left out, as they are not pieces: <extra>",)
     assert made.already == {"<|im_end|>": size, "</s>": 2}
     record = json.loads((made.folder / "zhuzi.json").read_text())
     assert record["moved_tokens"]["<|im_start|>"] == {"from": 32_001, "to": size + 1}

@@ -1,4 +1,4 @@
-"""Names that a package loads when they are first used, so that importing it brings nothing heavy."""
+"""Names that a package loads when they are first used, so that importing it loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from importlib import import_module
 def lazy(
     package: str, homes: Mapping[str, str | None]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """The `__getattr__` and `__dir__` of a package whose names live in other modules.
+    """The `__getattr__` and `__dir__` of a package whose names are defined in other modules.
 
-    `homes` gives for each name the module that defines it; none for a name that is a module of the package
-    itself. A name is looked up once; afterwards it is an attribute like any other.
+    `homes` maps each name to the module that defines it, or to None for a submodule of the package. A name is
+    looked up once; afterwards it is an ordinary attribute.
     """
 
     def find(name: str) -> object:

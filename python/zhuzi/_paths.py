@@ -1,6 +1,6 @@
 """Paths as people write them: `~`, `~user`, `$VAR` and `${VAR}` mean the same in recipes and commands.
 
-A shell leaves some of them as they are (`--out=~/run`, a path in quotes), and no shell sees a line of YAML.
+A shell leaves some of them unexpanded (`--out=~/run`, a path in quotes), and no shell sees a line of YAML.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """The path that `path` means. One that exists as it is written wins: a name may hold `~` or `$`.
+    """`path` with its variables expanded. A path that exists as written wins: a name may contain `~` or `$`.
 
     Raises:
-        ValueError: a variable that is not set, or a user that is not known.
+        ValueError: a variable that is not set, or an unknown user.
     """
     return Path(expand_text(os.fspath(path)))
 
 
 def expand_text(text: str) -> str:
-    """As `expand`, for what may be something else (a hub id): unchanged where nothing is to be expanded."""
+    """As `expand`, for text that may not be a path (a hub id): unchanged if there is nothing to expand."""
     if not (text.startswith("~") or "$" in text) or os.path.lexists(text):
         return text
     if text.startswith("~"):
@@ -45,5 +45,5 @@ def _value(name: str, text: str) -> str:
 def one_or_more(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
 ) -> Sequence[str | os.PathLike[str]]:
-    """A path alone as a list of one."""
+    """Several paths as they are; a single path as a list of one."""
     return [paths] if isinstance(paths, str | os.PathLike) else paths

@@ -1,4 +1,4 @@
-"""This process: its number among torchrun's (what all of them would say alike, one says), and its cores."""
+"""This process: its rank under torchrun (only one process prints what all would print) and its cores."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 
 
 def rank() -> int:
-    """This process's number; 0 is the first, or the only one."""
+    """This process's rank; 0 is the first process, or the only one."""
     return _number("RANK")
 
 
 def is_main() -> bool:
-    """Whether this is the first of torchrun's processes, or the only one."""
+    """Whether this is rank 0, or the only process."""
     return rank() == 0
 
 
@@ -22,7 +22,7 @@ def is_first_here() -> bool:
 
 
 def is_together() -> bool:
-    """Whether the processes have met: before, each checks the same; from then on each can fail alone."""
+    """Whether torch.distributed is initialised; until then all processes check the same things."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
 

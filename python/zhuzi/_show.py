@@ -1,4 +1,4 @@
-"""How reports look: a line in a console, a table in a notebook, counts with the right plural."""
+"""How results are shown: a line in a console, a table in a notebook, counts with the right plural."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """Names as one reads them in a line: the first few and how many more."""
+    """The first few of several names, and how many more there are."""
     shown = ", ".join(names[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4:,} more"
 
 
 class Report:
-    """What a function made or found: `repr` says the figure one wants, a notebook shows all as a table.
+    """What a function made or found: `repr` gives the main figure, a notebook shows all of them as a table.
 
     Dataclasses that inherit it are declared with `repr=False`.
     """
 
     def _headline(self) -> str:
-        """The figure one wants, on one line."""
+        """The main figure, on one line."""
         raise NotImplementedError
 
     def _rows(self) -> Iterable[tuple[str, object]]:
@@ -47,7 +47,7 @@ class Report:
         return f"<table><caption>{html.escape(repr(self))}</caption>{rows}</table>"
 
 
-#: Entries of a list shown one by one, in a table.
+#: Entries of a list that a table shows.
 _ENTRIES = 8
 
 

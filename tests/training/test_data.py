@@ -102,9 +102,9 @@ GOOD = json.dumps({"instruction": "a", "output": "b"})
         ("[" * 100_000, "the array is not closed"),
         ("[" * 100_000 + "]" * 100_000, "nested too deeply|no JSON object|a list; want"),
         (f"{GOOD}\n" + '{"a":' * 100_000, "line 2 .*no JSON object"),
-        ("", "holds no records"),
-        (" \n\n", "holds no records"),
-        ("[]", "holds no records"),
+        ("", "contains no records"),
+        (" \n\n", "contains no records"),
+        ("[]", "contains no records"),
         (json.dumps(json.loads(GOOD), indent=2), "is a record spread over lines"),
     ],
 )
@@ -121,8 +121,8 @@ def test_bad_records_are_named(tmp_path: Path, text: str, message: str) -> None:
     [
         ({"history": [["问", "答"]]}, "record 1: 'history' holds earlier turns.*take 'history' out"),
         ({"system": "你是诗人"}, "record 1: 'system' holds a system prompt.*take 'system' out"),
-        ({"output": ["a", "b"]}, "'output' is no text but a list; write it as one string"),
-        ({"instruction": True}, "'instruction' is no text but true or false"),
+        ({"output": ["a", "b"]}, "'output' is not a text but a list; write it as one string"),
+        ({"instruction": True}, "'instruction' is not a text but true or false"),
     ],
 )
 def test_what_tuning_cannot_use_is_refused(tmp_path: Path, record: dict[str, Any], message: str) -> None:

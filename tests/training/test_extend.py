@@ -314,7 +314,7 @@ def test_bad_folders(
     truncated.write_bytes(truncated.read_bytes()[:-1])
     refused(truncated.parent, "header promises")
     truncated.write_bytes(b"\xff" * 100)
-    refused(truncated.parent, "no safetensors file")
+    refused(truncated.parent, "not a safetensors file")
     truncated.rename(truncated.with_name("pytorch_model.bin"))
     refused(truncated.parent, "runs code")
     other = damaged("json-only")

@@ -1,4 +1,4 @@
-"""The command line: one command a step, each a thin face of a function in the package.
+"""The command line: one command per step, each a thin layer over a function of the package.
 
 Exit codes: 0 done, 1 failed (one line on stderr says why; `--debug` adds the trace), 2 wrong usage.
 """
@@ -39,7 +39,7 @@ def cli() -> None:
     if not is_main():
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")
-    # Between libraries, none a user's: kernels of bitsandbytes' 4-bit path, names PEFT still uses.
+    # Messages between libraries, not for users: kernels of bitsandbytes' 4-bit path, names PEFT still uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
@@ -49,7 +49,7 @@ for command in (vocab, corpus, model, pretrain, sft, chat, demo):
 
 
 def _take_debug(command: click.Command) -> None:
-    """Gives the command and those below it `--debug`, wherever on the line it is written."""
+    """Give the command and its subcommands `--debug`, so that it may be anywhere on the line."""
 
     def note(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
         given = context.ensure_object(dict)
@@ -61,7 +61,7 @@ def _take_debug(command: click.Command) -> None:
             is_flag=True,
             expose_value=False,
             callback=note,
-            help="Show the whole trace of an error.",
+            help="Show the full trace of an error.",
         )
     )
     for inner in getattr(command, "commands", {}).values():
@@ -74,7 +74,7 @@ _take_debug(cli)
 def main() -> None:
     """Entry point of `zhuzi`."""
     for stream in (sys.stdout, sys.stderr):
-        # What the terminal cannot show is shown as it can be: work that is done must not fail on its report.
+        # Characters that the terminal cannot show are replaced: finished work must not fail on its report.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, _interrupt)
@@ -104,22 +104,22 @@ def main() -> None:
     except (ZhuziError, OSError, ValueError, IndexError) as error:
         _fail(reason(error), options["debug"])
     except Exception as error:
-        # None that we know of: a trace helps whoever reports it.
+        # Not expected: a trace helps whoever reports it.
         why = f"unexpected {type(error).__name__}: {error} (zhuzi --debug shows where)"
         _fail(why, options["debug"], alike=False)
 
 
 def _interrupt(signal_number: int, frame: object) -> None:
-    """Ends the work as Ctrl-C does, so that what is half made is removed."""
+    """End the work as Ctrl-C does, so that incomplete outputs are removed."""
     raise Terminated
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was told to end; unlike Ctrl-C, which may mean the answer of a chat alone."""
+    """The process was told to end, unlike Ctrl-C, which may only end an answer of a chat."""
 
 
 def _fail(reason: str, debug: bool, *, alike: bool = True) -> None:
-    """Say why and end. What torchrun's processes meet `alike` is said by the first on each machine."""
+    """Print why and exit. Errors that all processes of torchrun meet `alike` are printed once per machine."""
     if alike and not is_first_here() and (reason == "interrupted" or not is_together()):
         sys.exit(1)
     if debug:

@@ -40,7 +40,7 @@ def demo(
     Every step is the real one, on small data; OUT/report.html shows what each did. After an interruption the
     same command resumes.
     """
-    # On shared cores, threads that spin while they wait make small models several times slower. OpenMP reads
+    # On shared cores, threads that spin while waiting make small models several times slower. OpenMP reads
     # this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from zhuzi.demo import run_demo
@@ -66,7 +66,7 @@ def demo(
     finally:
         log.setLevel(level)
     say(
-        "{report}: what each step did; talk to the model: zhuzi chat --model {model}",
+        "{report}: what each step did; to chat with the model: zhuzi chat --model {model}",
         report=made.report,
         model=made.model,
     )

@@ -1,4 +1,4 @@
-"""How far the work is: a bar on a terminal, lines in a log, JSON lines for a machine."""
+"""Progress: a bar on a terminal, lines in a log, JSON lines for a machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JSON_SECONDS = 2.0
 
 
 class Reporter:
-    """Counts the time, and shows nothing; the base of those that do."""
+    """Measures the time and shows nothing; the base of the reporters that do."""
 
     every = 0.0
 
@@ -37,20 +37,20 @@ class Reporter:
         return max(time.monotonic() - self._started, 1e-9)
 
     def update(self, done: int, total: int, documents: int = 0, tokens: int = 0) -> None:
-        """Show the state: bytes done, bytes in all, documents and tokens so far where they are counted."""
+        """Report bytes done, bytes in all, and documents and tokens so far where they are counted."""
         if self._first is None:
-            # What an earlier run had done says nothing about the speed of this one.
+            # What an earlier run did says nothing about the speed of this one.
             self._first = done
         if time.monotonic() - self._shown >= self.every:
             self._shown = time.monotonic()
             self.show(done, total, documents, tokens)
 
     def speed(self, done: int) -> float:
-        """Bytes a second of this run."""
+        """Bytes per second in this run."""
         return (done - (self._first or 0)) / self.seconds
 
     def left(self, done: int, total: int) -> float | None:
-        """Seconds left, if they can be known."""
+        """Seconds left; None if unknown."""
         speed = self.speed(done)
         return (total - done) / speed if speed > 0 and total else None
 
@@ -58,11 +58,11 @@ class Reporter:
         """Show one state."""
 
     def close(self) -> None:
-        """End the showing."""
+        """End the display."""
 
 
 class Bar(Reporter):
-    """A bar on the terminal; it shows speed and time left of itself."""
+    """A bar on the terminal; tqdm adds speed and time left."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Bar(Reporter):
     def show(self, done: int, total: int, documents: int, tokens: int) -> None:
         if self._bar is None:
             self._bar = tqdm(total=total or None, initial=done, unit="B", unit_scale=True, unit_divisor=1000)
-        self._bar.total = total or None  # what is read twice has a larger total the second time
+        self._bar.total = total or None  # a second reading makes the total larger
         self._bar.set_postfix_str(_counted(documents, tokens), refresh=False)
         self._bar.update(done - self._bar.n)
 
@@ -115,7 +115,7 @@ class JsonLines(Reporter):
 
 
 def shard_bytes(corpus: Path) -> int:
-    """Bytes of tokens in a corpus, 0 if its manifest does not tell (what reads it says why)."""
+    """Bytes of tokens in a corpus; 0 if its manifest does not say (whatever reads it says why)."""
     try:
         shards = json.loads((corpus / "manifest.json").read_bytes())["shards"]
         return sum(int(shard["bytes"]) for shard in shards)
@@ -125,7 +125,7 @@ def shard_bytes(corpus: Path) -> int:
 
 @contextmanager
 def reporter(log_format: str = "text") -> Iterator[Reporter]:
-    """The reporter for `log_format` (`text` or `json`) and for where stderr goes."""
+    """The reporter for `log_format` (`text` or `json`) and for what stderr is."""
     if log_format == "json":
         chosen: Reporter = JsonLines()
     else:
@@ -137,7 +137,7 @@ def reporter(log_format: str = "text") -> Iterator[Reporter]:
 
 
 def summary(made: EncodedCorpus, seconds: float, log_format: str) -> str:
-    """What was made, for people or as one JSON object."""
+    """What was made, as text or as one JSON object."""
     if log_format == "json":
         values = {key: value for key, value in vars(made).items() if key not in {"folder", "missing"}}
         state = {"event": made.outcome, "folder": str(made.folder), **values}
@@ -153,7 +153,7 @@ def summary(made: EncodedCorpus, seconds: float, log_format: str) -> str:
     if made.outcome == "finished" and made.tokens:
         speed = made.encoded_bytes / 1e6 / seconds
         ratio = made.characters / made.tokens
-        head += f" ({speed:.1f} MB/s of text, {ratio:.2f} characters a token)"
+        head += f" ({speed:.1f} MB/s of text, {ratio:.2f} characters per token)"
     lines.append(head)
     if made.resumed and made.outcome == "finished":
         lines.append(f"done before: {made.resumed:,} of {count(made.tasks, 'task')}")

@@ -108,8 +108,8 @@ def _report(made: TrainedVocab) -> list[str]:
         lines.append(f"{count(made.cut_lines, 'line')} of more than {LINE_BYTES:,} bytes cut into several")
     if made.reserved_characters:
         lines.append(
-            f"{count(made.reserved_characters, 'character')} {RESERVED} (U+2585), which SentencePiece keeps "
-            "for itself, taken as spaces"
+            f"{count(made.reserved_characters, 'character')} {RESERVED} (U+2585), which SentencePiece "
+            "reserves, taken as spaces"
         )
     return [*lines, *made.notes]
 
@@ -198,7 +198,7 @@ def _merge_report(made: MergedVocab) -> list[str]:
             + some([f"{token} (id {id})" for token, id in made.already.items()])
         )
     for names, what in [
-        (made.left_out_pieces, "of the donor left out (control, unknown or byte: no text of their own)"),
+        (made.left_out_pieces, "of the donor left out (control, unknown or byte: without text of their own)"),
         (made.user_defined, "of the donor appended as user-defined, as in the donor"),
         (made.kept_as_in_base, "user-defined in the donor, of another kind in the base: kept as in the base"),
     ]:

@@ -1,4 +1,4 @@
-"""The demo's base model: a small LLaMA that has learnt some English, so that extending it shows."""
+"""The demo's base model: a small LLaMA that has learnt some English, so that extending it has an effect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zhuzi.model.folder import quiet
 from zhuzi.record.output import new_folder
 from zhuzi.tokenizer import Tokenizer
 
-_BATCH = 4  # sequences a step
+_BATCH = 4  # sequences per step
 
 
 def make_base(
@@ -22,8 +22,8 @@ def make_base(
 ) -> tuple[list[tuple[int, float]], float]:
     """Train a LLaMA of 4 layers from scratch on `texts` and save it in fp16 with its tokenizer.
 
-    Returns (step, loss in nats a token) and the seconds it took. Every parameter is trained, for which there
-    is no recipe; hence the loop.
+    Returns (step, loss in nats per token) and the seconds it took. It has a loop of its own because no recipe
+    trains every parameter.
     """
     started = time.monotonic()
     set_seed(seed)

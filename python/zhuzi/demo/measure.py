@@ -1,4 +1,4 @@
-"""What the demo measures of its tokenizers and models."""
+"""What the demo measures on its tokenizers and models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROMPTS = {"english": "The old man walked to the", "chinese": "春天来了，",
 
 
 def measured(path: Path, texts: Mapping[str, Split], *, seed: int, asks: bool) -> dict[str, Any]:
-    """A model's bits per byte on held-out text, by language, and a sample of each; with `asks` its answer."""
+    """A model's bits per byte on held-out text and a sample, by language; with `asks` also its answer."""
     folder = ModelFolder.open(path)
     live, tokenizer = folder.load(torch.float32), folder.tokenizer
     bits = {
@@ -46,7 +46,7 @@ def measured(path: Path, texts: Mapping[str, Split], *, seed: int, asks: bool) -
 
 
 def answer_loss(model: Path, file: Path) -> float:
-    """Mean loss (nats a token) of a model on the outputs of a file's records, given their prompts."""
+    """Mean loss (nats per token) of a model on the outputs of a file's records, given their prompts."""
     folder = ModelFolder.open(model)
     records, live = Records([file], folder.tokenizer, settings.SEQUENCE_LENGTH), folder.load(torch.float32)
     total, tokens = 0.0, 0
@@ -58,6 +58,6 @@ def answer_loss(model: Path, file: Path) -> float:
     return total / tokens
 
 
-def characters_a_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
-    """How many characters a token stands for, over all `texts`."""
+def characters_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+    """Mean characters per token over all `texts`."""
     return sum(map(len, texts)) / len(tokenizer.encode_batch(texts).ids)

@@ -54,7 +54,7 @@ def _loss_curve(title: str, losses: list[tuple[int, float]]) -> Figure:
     axes.plot([step for step, _ in losses], [loss for _, loss in losses], color="#a8321e", linewidth=1.2)
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("step", fontsize=8)
-    axes.set_ylabel("loss (nats a token)", fontsize=8)
+    axes.set_ylabel("loss (nats per token)", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.25)
     return figure
@@ -71,7 +71,7 @@ def _bits_chart(measured: list[dict[str, Any]]) -> Figure:
             axes.annotate(
                 f"{value:.2f}", (i, value), (0, 5), textcoords="offset points", ha="center", fontsize=7
             )
-    axes.set_ylabel("bits a byte, held out", fontsize=8)
+    axes.set_ylabel("bits per byte, held out", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.set_ylim(bottom=0)
     axes.margins(y=0.2)
@@ -81,7 +81,7 @@ def _bits_chart(measured: list[dict[str, Any]]) -> Figure:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an SVG element; text stays text, and ids are the same in every run."""
+    """The figure as an SVG element. Text stays text, and ids are the same in every run."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "zhuzi"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""`run_demo`: the whole road on a small sample; one that was interrupted is resumed."""
+"""`run_demo`: the whole road on a small sample, resumed if it was interrupted."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class DemoResult(Report):
     def _headline(self) -> str:
         measured = self.facts["measured"]
         first, last = (entry["bits_per_byte"]["zh"] for entry in (measured[0], measured[-1]))
-        return f"{str(self.report)!r}, Chinese {first:.3f} to {last:.3f} bits a byte"
+        return f"{str(self.report)!r}, Chinese {first:.3f} to {last:.3f} bits per byte"
 
     def _rows(self) -> Iterable[tuple[str, object]]:
-        """Bits a byte of each model, held out."""
+        """Bits per byte of each model on held-out text."""
         return [(entry["name"], entry["bits_per_byte"]) for entry in self.facts["measured"]]
 
 
@@ -45,20 +45,20 @@ def run_demo(
 ) -> DemoResult:
     """Walk the whole road on the built-in sample or the user's files and write OUT/report.html.
 
-    Donor vocabulary, merge, corpus, base model, extension, two stages of pre-training, merge, tuning, merge;
-    Chinese and English are measured on text held out from all of it, before and after each stage. A few
-    minutes on two cores, in fp32 on a CPU. `say` is given a line for each step, and one for each kind of
-    thing in the inputs that the demo leaves out.
+    Donor vocabulary, merge, corpus, base model, extension, two stages of pre-training, merge, tuning, merge.
+    Chinese and English are measured on held-out text before and after each stage. It takes a few minutes on
+    two cores, in fp32 on a CPU. `say` is called with a line for each step, and for each kind of input that
+    the demo leaves out.
 
-    Called again with the same arguments (but without `overwrite`), an interrupted demo resumes and finds the
-    same figures, except for the seconds; of a finished one the result is returned.
+    Called again with the same arguments (but without `overwrite`), an interrupted demo resumes and gives the
+    same figures, except for the seconds; a finished one returns its result.
 
     Raises:
-        OutputExistsError: `out` holds something else, a demo of other settings or inputs, or one that another
-            process is running.
+        OutputExistsError: `out` contains something else, a demo with other settings or inputs, or one that
+            another process is running.
         InputError: fewer than two documents or instructions, or an input that cannot be read.
-        Exception: what the steps raise; see their functions.
-        KeyboardInterrupt: with a note on how to resume, once there is something to resume.
+        Exception: whatever the steps raise; see their functions.
+        KeyboardInterrupt: with a note on how to resume, if there is something to resume.
     """
     out = Path(out)
     own = [path for path in (corpus, instructions, base_tokenizer) if path]
@@ -71,7 +71,7 @@ def run_demo(
     asked = {"seed": seed, **sample.checksums(), "training": training}
     with open_state(out, asked, overwrite=overwrite, inputs=own) as state:
         if state.finished:
-            say(f"{out}: this demo is finished; nothing to do (start anew with --overwrite)")
+            say(f"{out}: this demo is finished; nothing to do (start again with --overwrite)")
         else:
             try:
                 _walk(state, sample, seed, say)
@@ -83,13 +83,13 @@ def run_demo(
 
 
 def _walk(state: State, sample: Sample, seed: int, say: Callable[[str], object]) -> None:
-    """Do the steps that are not done."""
+    """Do the remaining steps."""
     if state.done:
         say(f"{state.out}: resumes after the step {state.done[-1]!r}")
     state.facts["notes"] = sample.notes
     for note in sample.notes:
         say(note)
-    # Torch and transformers, several seconds: only now that nothing is left to refuse.
+    # torch and transformers take seconds to load: only now that all checks have passed.
     from zhuzi.demo.steps import STEPS, Road
 
     road = Road(state.out.absolute(), sample, seed, say)

@@ -1,4 +1,4 @@
-"""What the demo learns from: the built-in sample, or the user's own files; a tenth is held out."""
+"""What the demo trains on: the built-in sample or the user's files; a tenth is held out."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from zhuzi.tokenizer import Tokenizer
 #: The example sentence of arXiv 2304.08177: 35 tokens with LLaMA's tokenizer, 16 with the merged one.
 EXAMPLE = "人工智能是计算机科学、心理学、哲学等学科融合的交叉学科。"
 
-#: Measured is no more text than this: more would take longer than the training.
+#: Bytes of text to measure on, at most: more would take longer than the training.
 MEASURED_BYTES = 16_000
 
-#: How the report names what comes with the package.
+#: The report's name for what comes with the package.
 BUILT_IN = "built-in sample"
 
 T = TypeVar("T")
@@ -30,17 +30,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Split:
-    """Documents to learn from, and held-out documents to measure on."""
+    """Documents to train on, and held-out documents to measure on."""
 
     name: str
     train: list[str]
     held_out: list[str]
     notes: list[str]
-    """What of the input was not read or left out, a line each."""
+    """What part of the input was not read or was left out, one line each."""
 
     @property
     def measured(self) -> list[str]:
-        """The held-out documents up to `MEASURED_BYTES`, the last one cut."""
+        """The held-out documents up to `MEASURED_BYTES`; the last one is cut."""
         room, taken = MEASURED_BYTES, []
         for text in self.held_out:
             part = text.encode()[:room].decode("utf-8", "ignore")
@@ -53,17 +53,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Sample:
-    """All that the demo learns from."""
+    """All that the demo trains on."""
 
     zh: Split
     en: Split
-    """What the base model is made from."""
+    """What the base model is trained on."""
     records: list[dict[str, str]]
-    """Alpaca records to learn from."""
+    """Alpaca records to train on."""
     held_records: list[dict[str, str]]
     records_name: str
     records_notes: list[str]
-    """What of their input was not read or left out, a line each."""
+    """What part of their input was not read or was left out, one line each."""
     tokenizer: Tokenizer
     """The base's."""
 
@@ -71,7 +71,7 @@ class Sample:
     def read(
         cls, corpus: Path | None, instructions: Path | None, base_tokenizer: str | Path | None
     ) -> Sample:
-        """The user's files, or what is built in; `InputError` for too few or unreadable ones."""
+        """The user's files or the built-in ones; `InputError` if there are too few, or one cannot be read."""
         zh, en = _documents(corpus, "zh.jsonl"), _documents(None, "en.jsonl")
         tokenizer = Tokenizer.from_sentencepiece(base_tokenizer or _built_in_tokenizer())
         records, notes = _records(instructions)
@@ -88,14 +88,14 @@ class Sample:
 
     @property
     def notes(self) -> list[str]:
-        """What of the inputs is not used, a line each."""
+        """What part of the inputs is not used, one line each."""
         return [
             *(f"{self.zh.name}: {note}" for note in self.zh.notes),
             *(f"{self.records_name}: {note}" for note in self.records_notes),
         ]
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 (hex) of what was read, by the option that names it; paths do not count."""
+        """SHA-256 (hex) of what was read, by the option that names it; paths do not matter."""
         return {
             "corpus": _sha256([self.zh.train, self.zh.held_out, self.en.train, self.en.held_out]),
             "instructions": _sha256([self.records, self.held_records]),
@@ -104,12 +104,12 @@ class Sample:
 
 
 def _built_in_tokenizer() -> bytes:
-    """A real 32,000-piece SentencePiece BPE model with byte fallback, which mistral-common carries."""
+    """A real 32,000-piece SentencePiece BPE model with byte fallback, from mistral-common."""
     return (files("mistral_common") / "data" / "tokenizer.model.v1").read_bytes()
 
 
 def write_jsonl(path: Path, texts: Sequence[str]) -> Path:
-    """Write one `{"text": ...}` a line."""
+    """Write one `{"text": ...}` per line."""
     lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     path.write_text("".join(lines), "utf-8")
     return path
@@ -132,7 +132,7 @@ def _documents(path: Path | None, built_in: str) -> Split:
 
 
 def _records(path: Path | None) -> tuple[list[dict[str, str]], list[str]]:
-    """The records that teach something, with the keys that tuning reads, and notes on all else."""
+    """The records that teach something, with the keys that tuning reads, and notes on the others."""
     from zhuzi.train.alpaca import KEYS, unread_keys
     from zhuzi.train.data import checked, open_records, record_notes
 
@@ -150,7 +150,7 @@ def _sha256(value: object) -> str:
 
 
 def _hold_out(items: list[T], where: Path, what: str) -> tuple[list[T], list[T]]:
-    """Every tenth item is held out; of fewer than ten, the last."""
+    """Hold out every tenth item, or the last of fewer than ten."""
     if len(items) < 2:
         raise InputError(
             f"{where}: {count(len(items), what)}; the demo needs two, one to learn from and one to measure on"

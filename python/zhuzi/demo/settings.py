@@ -1,7 +1,7 @@
 """The settings of the demo's small runs.
 
-Learning rates are far above the published ones: so small a model, trained so briefly, needs them. On two
-cores a checkpoint is written every ten to twenty seconds; a killed demo loses no more than that.
+Learning rates are far above the published ones, as so small a model needs when trained so briefly. On two
+cores a checkpoint is written every ten to twenty seconds: a killed demo loses no more than that.
 """
 
 from __future__ import annotations

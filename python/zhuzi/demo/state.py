@@ -1,10 +1,10 @@
-"""The demo's folder: its settings, the steps that are done, and their figures.
+"""The demo's folder: its settings, the finished steps, and their figures.
 
-OUT/demo.json   the settings, first; then the figures of each finished step, written whole after each
+OUT/demo.json   the settings, and the figures of finished steps; replaced as a whole after each step
 OUT/.lock       held (flock) by the process that runs the demo
 
-What a killed step left is removed before the step is done again, except training runs and the corpus, which
-resume by themselves. A demo whose last step is done is finished: nothing in it is touched.
+What a killed step left is removed before the step is repeated, except training runs and the corpus, which
+resume by themselves. A demo whose last step is done is finished, and nothing in it is touched.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ class State:
 
     @property
     def done(self) -> list[str]:
-        """Names of the finished steps, in their order."""
+        """Names of the finished steps, in order."""
         return list(self.facts["steps"])
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether all steps are done."""
         return LAST in self.facts["steps"]
 
     @contextmanager
     def step(self, name: str, makes: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield the figures for a step to add its own to; they are kept when the block ends well.
+        """Yield the figures, to which the step adds its own; they are saved if the block succeeds.
 
-        `makes` are the files and folders of the step that it cannot resume.
+        `makes` are the files and folders that the step cannot resume.
         """
         for made in makes:
             _remove(self.out / made)
@@ -72,11 +72,11 @@ class State:
 def open_state(
     out: Path, settings: Mapping[str, Any], *, overwrite: bool, inputs: Sequence[str | Path]
 ) -> Iterator[State]:
-    """Hold the folder `out` for the block: a new demo, or one of the same settings to resume.
+    """Hold the folder `out` during the block: a new demo, or one with the same settings to resume.
 
     Raises:
-        OutputExistsError: it holds something else, or a demo of other settings (the first that differs is
-            named), or another process runs a demo there.
+        OutputExistsError: it contains something else, or a demo with other settings (the message names the
+            first that differs), or another process runs a demo there.
     """
     settings = {"zhuzi": __version__, **settings}
     known = _is_demo(out)
@@ -97,9 +97,9 @@ def open_state(
 
 
 def require_usable(out: Path, *, overwrite: bool, inputs: Sequence[str | Path]) -> bool:
-    """Whether `out` holds a demo to resume; `OutputExistsError` where neither that nor a new one can be.
+    """Whether `out` has a demo to resume; `OutputExistsError` if it has not and cannot take a new one.
 
-    No input is read, so that a folder that cannot be used is refused at once.
+    No input is read, so that an unusable folder is refused at once.
     """
     known = _is_demo(out)
     if overwrite or not known:
@@ -119,19 +119,19 @@ def _require_same(out: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -
     values = f" ({there.get(key, 'none')} there, {now.get(key)} now)" if shown else ""
     raise OutputExistsError(
         f"{out}: holds a demo whose {key.replace('_', ' ')} differs{values}; give the same again, choose "
-        "another --out, or start anew with --overwrite"
+        "another --out, or start again with --overwrite"
     )
 
 
 def _remove_left_over(out: Path) -> None:
-    """Remove what a killed step was writing. Links and other hidden names, as .git, are the user's."""
+    """Remove what a killed step was writing. Links and other hidden names, such as .git, are the user's."""
     for path in out.iterdir():
         if path.is_dir() and not path.is_symlink() and _LEFT_OVER.fullmatch(path.name):
             _remove(path)
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there; of a link the link alone."""
+    """Remove a file or a folder, if it exists; of a link only the link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

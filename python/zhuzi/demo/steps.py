@@ -1,4 +1,4 @@
-"""The steps of the road: each calls the package's own function, as a user would, and keeps its figures."""
+"""The steps of the demo: each calls the package's function, as a user would, and keeps its figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from zhuzi.corpus import encode_corpus
 from zhuzi.demo import sample, settings
 from zhuzi.demo.base import make_base
-from zhuzi.demo.measure import PROMPTS, answer_loss, characters_a_token, measured
+from zhuzi.demo.measure import PROMPTS, answer_loss, characters_per_token, measured
 from zhuzi.demo.report import write_report
 from zhuzi.demo.state import LAST
 from zhuzi.errors import VocabSizeError
@@ -51,18 +51,18 @@ class Road:
 
 @dataclass(frozen=True)
 class Step:
-    """One step; one with a title begins a new number in the lines of progress."""
+    """One step. In the lines of progress, steps with a title are numbered."""
 
     name: str
     work: Callable[[Road, Facts], str | None]
     """Does the step, adds its figures, and may return a line with the outcome."""
     title: str = ""
     makes: tuple[str, ...] = ()
-    """What it writes and cannot resume after it was killed; training runs and the corpus can."""
+    """What it writes and cannot resume after a kill, unlike training runs and the corpus."""
 
 
 def train_donor(road: Road, facts: Facts) -> None:
-    """A donor with a piece for every ten characters, 4,000 at most, or as many as the text allows."""
+    """A donor with one piece per ten characters, at most 4,000, or as many as the text allows."""
     zh, out = road.sample.zh, road.out / "donor.model"
     road.train_file.parent.mkdir(exist_ok=True)
     sample.write_jsonl(road.train_file, zh.train)
@@ -79,7 +79,7 @@ def train_donor(road: Road, facts: Facts) -> None:
 
 
 def merge_vocabularies(road: Road, facts: Facts) -> None:
-    """The base's vocabulary with the donor's pieces, and [PAD] where it has none."""
+    """The base's vocabulary with the donor's pieces, and [PAD] if it has no pad token."""
     old, held_out = road.sample.tokenizer, road.sample.zh.held_out
     old.save(road.out / "base-tokenizer")
     merged = merge_vocab(
@@ -96,8 +96,8 @@ def merge_vocabularies(road: Road, facts: Facts) -> None:
         "example": sample.EXAMPLE,
         "tokens_before": [old.id_to_token(i) for i in old.encode(sample.EXAMPLE)],
         "tokens_after": [new.id_to_token(i) for i in new.encode(sample.EXAMPLE)],
-        "characters_a_token_before": characters_a_token(old, held_out),
-        "characters_a_token_after": characters_a_token(new, held_out),
+        "characters_a_token_before": characters_per_token(old, held_out),
+        "characters_a_token_after": characters_per_token(new, held_out),
     }
 
 
@@ -186,7 +186,7 @@ def _train(road: Road, facts: Facts, name: str, run: Callable[[Path], TrainRepor
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False), "utf-8")
     report = run(path)
-    # A finished run does not need its checkpoints; they are more than half of the demo's bytes.
+    # A finished run does not need its checkpoints, which are more than half of the demo's bytes.
     shutil.rmtree(report.output / "checkpoints", ignore_errors=True)
     facts.setdefault("stages", {})[name] = {
         "recipe": recipe,
@@ -217,7 +217,7 @@ def measure(road: Road, facts: Facts, *, name: str, model: str, asks: bool = Fal
     )
     facts.setdefault("measured", []).append({"name": name, **found})
     bits = found["bits_per_byte"].items()
-    return f"{name}: " + ", ".join(f"{language} {value:.3f} bits a byte" for language, value in bits)
+    return f"{name}: " + ", ".join(f"{language} {value:.3f} bits per byte" for language, value in bits)
 
 
 def measure_answers(road: Road, facts: Facts) -> None:

@@ -15,7 +15,7 @@ from zhuzi.tokenizer import Tokenizer
 
 @dataclass(frozen=True, repr=False)
 class BitsPerByte(Report):
-    """What `bits_per_byte` measured. Smaller is better; a uniform guess over bytes costs 8 bits a byte."""
+    """What `bits_per_byte` measured. Smaller is better; guessing bytes uniformly costs 8 bits per byte."""
 
     bits: float
     tokens: int  # predicted
@@ -24,21 +24,25 @@ class BitsPerByte(Report):
 
     def _headline(self) -> str:
         return (
-            f"{self.per_byte:.4f} a byte, {self.per_character:.3f} a character; "
+            f"{self.per_byte:.4f} per byte, {self.per_character:.3f} per character; "
             f"{count(self.tokens, 'token')} of {count(self.bytes, 'byte')}"
         )
 
     def _rows(self) -> Iterable[tuple[str, object]]:
-        return [("bits a byte", self.per_byte), ("bits a character", self.per_character), *super()._rows()]
+        return [
+            ("bits per byte", self.per_byte),
+            ("bits per character", self.per_character),
+            *super()._rows(),
+        ]
 
     @property
     def per_byte(self) -> float:
-        """Bits a UTF-8 byte."""
+        """Bits per UTF-8 byte."""
         return self.bits / self.bytes
 
     @property
     def per_character(self) -> float:
-        """Bits a Unicode character."""
+        """Bits per Unicode character."""
         return self.bits / self.characters
 
 
@@ -47,23 +51,23 @@ def bits_per_byte(
 ) -> BitsPerByte:
     """Sum of -log2 p over the tokens of the texts, against their UTF-8 bytes.
 
-    Each text is encoded alone, without BOS and EOS, and its tokens are cut into windows of `context` - 1. A
-    window is read with BOS in front (so no more than `context` tokens are seen at once, and BOS is never
-    predicted); each of its tokens is predicted once, from those before it in the window. Perplexity a token
-    cannot be compared across vocabularies; this can.
+    Each text is encoded separately, without BOS and EOS, and its tokens are cut into windows of `context` - 1
+    tokens. A window is read with BOS in front (so at most `context` tokens are seen at once, and BOS is never
+    predicted), and each of its tokens is predicted once, from those before it in the window. Unlike
+    perplexity per token, the result can be compared across vocabularies.
 
     Args:
         model: a causal language model (`transformers`), on any device; evaluated one window at a time, in
             evaluation mode, and left in the mode it was in.
 
     Raises:
-        InputError: the texts hold no character, or the tokenizer has no BOS.
+        InputError: the texts have no character, or the tokenizer has no BOS.
         ValueError: a context beyond the model's positions.
     """
     import torch
 
     if tokenizer.bos_id is None:
-        raise InputError("the tokenizer has no BOS id; bits a byte are measured with BOS in front")
+        raise InputError("the tokenizer has no BOS id; bits per byte are measured with BOS in front")
     if context < 2:
         raise ValueError(f"context: want at least 2, not {context}")
     texts = [text for text in texts if text]

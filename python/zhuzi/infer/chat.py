@@ -1,4 +1,4 @@
-"""Talk with a tuned model: the prompt of tuning, an answer that streams."""
+"""Chat with a tuned model: the prompt of tuning, an answer that streams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chat:
-    """A model and its tokenizer, to be asked one thing at a time (the published tuning is single-turn)."""
+    """A model and its tokenizer. Each question is independent: the published tuning is single-turn."""
 
     model: Any
     """A causal language model of transformers."""
@@ -34,14 +34,15 @@ class Chat:
         """Load a model folder: in fp32 on a CPU, as stored on a GPU (the default if there is one).
 
         Raises:
-            InputError: no model in the folder. MismatchError: its tokenizer has ids without a row.
+            InputError: there is no model in the folder.
+            MismatchError: its tokenizer has ids without a row.
             ValueError: a device that is unknown, or not in this machine.
         """
         return cls.load(open_model(path), device=device)
 
     @classmethod
     def load(cls, folder: ModelFolder, *, device: str | None = None) -> Chat:
-        """As `from_dir`, of a folder that `open_model` opened."""
+        """As `from_dir`, from a folder that `open_model` opened."""
         import torch
 
         place = _device(device)
@@ -52,14 +53,13 @@ class Chat:
         self,
         instruction: str,
         *,
-        input: str = "",  # the records' own name for it
+        input: str = "",  # as in Alpaca's records
         sampling: Sampling | None = None,
         **settings: Unpack[SamplingSettings],
     ) -> Iterator[str]:
-        """The answer, piece by piece; never half a character. Ends at EOS or after `max_new_tokens`.
+        """The answer, piece by piece, never half a character. It ends at EOS or after `max_new_tokens`.
 
-        It also ends, with a warning, where the model's positions are full. The prompt's ids are those of
-        tuning.
+        It also ends, with a warning, when the model's positions are full. The prompt is that of tuning.
 
         Args:
             instruction, input: what is asked, as in a record of Alpaca.
@@ -67,7 +67,7 @@ class Chat:
             settings: fields of `sampling` to change, as in `temperature=0`.
 
         Raises:
-            ValueError: a setting that cannot be.
+            ValueError: an invalid setting.
             InputError: the prompt leaves no room for an answer in the model's positions.
         """
         ids = generate(
@@ -81,7 +81,7 @@ class Chat:
 
 
 def open_model(path: str | Path, asked: str | None = None) -> ModelFolder:
-    """A model folder to talk with; refused before torch is loaded if it cannot answer, or not `asked`.
+    """Open a model folder, and check before torch is loaded that it can answer (the question `asked`).
 
     Raises:
         InputError: no model in the folder, no BOS id, or no room for an answer in the model's positions.
@@ -117,7 +117,7 @@ def complete(
     `sampling` and `settings` as in `generate`: 64 tokens, each the likeliest, by default.
 
     Raises:
-        ValueError: a setting that cannot be.
+        ValueError: an invalid setting.
         InputError: a text that fills the model's positions.
     """
     prompt = tokenizer.encode(text, add_bos=True)

@@ -35,8 +35,8 @@ def generate(
         settings: fields of `sampling` to change.
 
     Raises:
-        ValueError: a setting that cannot be.
-        InputError: a prompt that fills the model's positions. Both at once, not at the first id.
+        ValueError: an invalid setting.
+        InputError: a prompt that fills the model's positions. Both are raised here, not at the first id.
     """
     sampling = replace(sampling, **settings)
     room = require_room(positions_of(model), len(prompt))
@@ -85,7 +85,7 @@ def cache_keyword(model: Any) -> str:
 
 
 def require_room(positions: int | None, prompt: int) -> int | None:
-    """Tokens that `positions` leave for an answer to a prompt of so many tokens; none if they are not known.
+    """Tokens that `positions` leave for an answer to a prompt of this length; None if they are not known.
 
     Raises:
         InputError: they leave no room.
@@ -101,7 +101,7 @@ def require_room(positions: int | None, prompt: int) -> int | None:
 
 
 def _warned(ids: Iterator[int], room: int, prompt: int) -> Iterator[int]:
-    """The ids, and a warning after the last if they end because the positions are full."""
+    """The ids, with a warning after the last if the positions are full."""
     made = 0
     for i in ids:
         made += 1
@@ -118,8 +118,8 @@ def _warned(ids: Iterator[int], room: int, prompt: int) -> Iterator[int]:
 def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
     """The text of ids as they come.
 
-    A character without a piece of its own comes as up to four byte tokens, and decodes to U+FFFD until the
-    last is there: such a tail is held back.
+    A character without a piece of its own arrives as up to four byte tokens and decodes to U+FFFD until the
+    last of them: such a tail is held back.
     """
     held: list[int] = []
     sent = 0
@@ -136,7 +136,7 @@ def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """No gradient and no dropout for one forward; between two, the caller finds the model as it was."""
+    """No gradient and no dropout for one forward; between forwards the model is in its own mode."""
     import torch
 
     training = model.training

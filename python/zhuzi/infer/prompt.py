@@ -1,4 +1,4 @@
-"""The published prompt of Chinese Alpaca: a wire format, equal to the byte wherever the models are served.
+"""The published prompt of Chinese Alpaca: a wire format, byte for byte the same wherever models are served.
 
 Cui, Yang, Yao 2023 (arXiv 2304.08177). It has no input field: an input follows the instruction
 after a newline.
@@ -13,9 +13,9 @@ PROMPT = (
 )
 
 
-def format_prompt(instruction: str, input: str = "") -> str:  # the records' own name for it
+def format_prompt(instruction: str, input: str = "") -> str:  # as in Alpaca's records
     """The prompt for an instruction; a non-empty `input` is appended to it after a newline."""
     if input:
         instruction = f"{instruction}\n{input}"
-    # No str.format: an instruction may hold braces of its own, and is text, not a template.
+    # Not str.format: an instruction is text, not a template, and may contain braces.
     return PROMPT.replace("{instruction}", instruction)

@@ -17,26 +17,26 @@ _GREEDY_BELOW = 1e-5  # such a temperature draws the likeliest id anyway, and it
 class Sampling:
     """How an answer is drawn. The defaults are the published inference settings of Chinese Alpaca.
 
-    Penalty, temperature, top-k and top-p act in this order, as in transformers.
+    Penalty, temperature, top-k and top-p are applied in this order, as in transformers.
 
     Raises:
-        ValueError: a setting that cannot be (a penalty of 0, a temperature that is no number).
+        ValueError: an invalid setting, such as a penalty of 0 or a temperature that is not finite.
     """
 
     max_new_tokens: int = 256
-    """Tokens after which the answer ends, if EOS does not end it before; 0 or more."""
+    """Tokens after which the answer ends unless EOS ends it earlier; 0 or more."""
     temperature: float = 0.2
-    """What the logits are divided by: 0 always takes the likeliest token, 1 draws by the model's own odds."""
+    """Divides the logits: 0 always takes the likeliest token, 1 draws by the model's probabilities."""
     top_p: float = 0.9
-    """Draw from the likeliest tokens whose probabilities sum to this, more than 0; 1 keeps all
+    """Draw from the likeliest tokens whose probabilities sum to this; more than 0, and 1 keeps all
     (Holtzman et al. 1904.09751)."""
     top_k: int = 40
-    """Draw from so many of the likeliest tokens; 0 keeps all."""
+    """Draw from this many of the likeliest tokens; 0 keeps all."""
     repetition_penalty: float = 1.1
-    """What makes tokens of prompt and answer less likely to come again, more than 0; 1 has no effect
+    """Makes tokens of prompt and answer less likely to be repeated; more than 0, and 1 has no effect
     (Keskar et al. 1909.05858)."""
     seed: int | None = None
-    """Repeats a draw; none draws anew each time."""
+    """Makes a draw repeatable; with None each draw differs."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -52,7 +52,7 @@ class Sampling:
 
 
 class SamplingSettings(TypedDict, total=False):
-    """The fields of `Sampling`, as keywords of the functions that take one."""
+    """The fields of `Sampling`, for functions that accept them as keywords."""
 
     max_new_tokens: int
     temperature: float
@@ -62,7 +62,7 @@ class SamplingSettings(TypedDict, total=False):
     seed: int | None
 
 
-#: Always the likeliest token, nothing penalised.
+#: Always the likeliest token, without a penalty.
 GREEDY = Sampling(max_new_tokens=64, temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
 
 

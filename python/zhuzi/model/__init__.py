@@ -1,6 +1,6 @@
 """Models on disk: what a folder holds, extending one, merging an adapter into one.
 
-Neither brings torch, transformers or PEFT before every check that needs none of them has passed.
+torch, transformers and PEFT are loaded only after every check that does not need them has passed.
 """
 
 from __future__ import annotations

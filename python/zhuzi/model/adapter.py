@@ -1,4 +1,4 @@
-"""What an adapter folder holds, and whether it belongs to a model. Nothing here needs torch or PEFT."""
+"""What an adapter folder contains, and whether it fits a model. Nothing here needs torch or PEFT."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from zhuzi.record.provenance import RECORD, read_record
 
 RESTORE = "take the adapter folder from its training run again"
 
-_PREFIX = "base_model.model."  # PEFT's, before each of its tensors' names
+_PREFIX = "base_model.model."  # PEFT puts it before the name of each tensor
 # What PEFT writes in place of a matrix's own `.weight`: the factors of LoRA on a linear layer and on an
-# embedding, and DoRA's magnitudes. `base_layer` is the matrix itself, saved whole beside its factors.
+# embedding, and DoRA's magnitudes. `base_layer` is the matrix itself, saved whole with its factors.
 _FACTOR = re.compile(
     r"\.(lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
 )
@@ -41,7 +41,7 @@ class AdapterFolder:
         """Read the settings and the headers.
 
         Raises:
-            InputError: no adapter in the folder, one of another kind than LoRA, or a damaged one.
+            InputError: no adapter in the folder, one that is not LoRA, or a damaged one.
         """
         settings, weights = (path / name for name in ADAPTER_FILES)
         if (path / _PICKLE).is_file() and not weights.is_file():
@@ -61,9 +61,9 @@ class AdapterFolder:
         return cls(path, config, read_header(weights), read_record(path))
 
     def require_fitting(self, base: ModelFolder) -> None:
-        """Raise `MismatchError` unless every tensor has its place in the base; PEFT passes over those.
+        """Raise `MismatchError` if a tensor has no place in the base; PEFT would ignore it.
 
-        Reads headers only. The record's rows and tokenizer are compared first: they say more than a shape.
+        Reads headers only. The record's rows and tokenizer are compared first: they tell more than shapes.
         """
         if self.record is not None:
             self._require_equal("number of rows", self._recorded("rows"), base.rows, base)
@@ -102,10 +102,10 @@ class AdapterFolder:
         return len(ids) == count == len(set(ids)) and min(ids) >= 0 and max(ids) < rows
 
     def require_whole(self) -> None:
-        """Compare both files with the record's digests; reads every byte of them.
+        """Compare both files with the record's digests; reads every byte.
 
         Raises:
-            InputError: one was changed since it was trained.
+            InputError: a file was changed since training.
         """
         for name in ADAPTER_FILES if self.record is not None else ():
             if self._recorded("files", name) != sha256(self.path / name):
@@ -132,7 +132,7 @@ class AdapterFolder:
         return value
 
     def adapts(self, *matrices: str) -> bool:
-        """Whether it adds to one of these matrices (rather than to put another in its place)."""
+        """Whether it adds to one of these matrices (rather than replacing it)."""
         return any(target_of(name) in matrices and not is_whole(name) for name in self.tensors)
 
     def targets(self, base: ModelFolder) -> set[str]:
@@ -157,7 +157,7 @@ def _fits(name: str, shape: tuple[int, ...], matrix: tuple[int, ...]) -> bool:
     factor = _FACTOR.search(name)
     if factor is None or len(matrix) != 2:
         return shape == matrix
-    if factor[1] == "lora_magnitude_vector":  # of the columns' or rows' lengths, as PEFT's version had it
+    if factor[1] == "lora_magnitude_vector":  # of columns or rows, depending on PEFT's version
         return math.prod(shape) in matrix
     if len(shape) != 2:
         return False

@@ -1,8 +1,8 @@
 """Give a model the rows of a larger vocabulary.
 
-A new row starts as the mean of the old rows of the piece's tokens under the old tokenizer, without the dummy
-prefix (with it a stray `▁` enters nearly every mean), input and head alike. Mundra et al. 2407.05841 and
-Swallow (2404.17790) find this on par with dearer ways of starting them.
+A new row starts as the mean of the old rows of the piece's tokens under the old tokenizer, in embedding and
+head alike, without the dummy prefix (which would put a stray `▁` into nearly every mean). Mundra et al.
+2407.05841 and Swallow (2404.17790) find this on par with costlier initialisations.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 _HALF = ("float16", "bfloat16")
-# Settings of generation that hold ids, beside those that are called `..._token_id`.
+# Settings of generation that contain ids, other than those called `..._token_id`.
 _ID_LISTS = {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"}
 _log = logging.getLogger(__name__)
 
@@ -40,15 +40,15 @@ class ExtendReport(Report):
     out: Path
     old_rows: int
     new_rows: int
-    initialised: int  # rows that started as a mean: the appended ones, and padding rows that became pieces
+    initialised: int  # rows that start as a mean: appended ones, and padding rows that became pieces
     dtype: str
     tied: bool
     base_fingerprint: str
     tokenizer_fingerprint: str
     ids: int = 0  # of the new tokenizer
-    padding: int = 0  # rows behind the ids
+    padding: int = 0  # rows after those of the ids
     moved: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # token -> its old id, its new one
-    # Added tokens of the base without a row -> the tokens, the mean of whose rows theirs starts as.
+    # Added tokens of the base without a row -> the tokens whose rows' mean their rows start as.
     no_row: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()  # added tokens of the base without a row, which the new tokenizer lacks
 
@@ -67,22 +67,22 @@ def extend_model(
 ) -> ExtendReport:
     """Give embedding and head a row for each id that the tokenizer has beyond the model's own.
 
-    Works on the stored tensors, a file at a time: no model is built, and every tensor but these two is copied
-    to the byte. A base of 16 bits keeps its type and its rows bit for bit; an fp32 base is first rounded to
-    `dtype` (bfloat16 if not given). Rows behind the ids are padding: new ids take them first, the rest stays.
+    Works on the stored tensors, one file at a time: no model is built, and every tensor but these two is
+    copied byte for byte. A 16-bit base keeps its type and its rows bit for bit; an fp32 base is first rounded
+    to `dtype` (bfloat16 by default). Rows after those of the ids are padding: new ids take them first.
 
     Args:
         model: a model folder (with its tokenizer.model) or a hub id.
-        tokenizer: the new tokenizer, or its folder. Every id of the model's own is the same token there, or
-            a token that the folder's record says was moved: its rows move with it.
+        tokenizer: the new tokenizer, or its folder. Every id of the model's own tokenizer must be the same
+            token there, or a token that the folder's record says was moved: its rows move with it.
         out: the new model folder: weights, config, the new tokenizer, and zhuzi.json.
         pad_to_multiple: add rows of padding up to a multiple of this (64 or 128 suit tensor cores).
 
     Raises:
-        MismatchError: a trained row would be lost, or nothing is to be extended.
+        MismatchError: a trained row would be lost, or there is nothing to extend.
         InputError: the model folder is damaged, or `dtype` would change a 16-bit base.
         OutputExistsError: `out` holds something and `overwrite` is not set.
-        OSError: the disk has too little space (looked at before the work starts).
+        OSError: the disk has too little space (checked before the work starts).
     """
     out = Path(out)
     inputs = [path for path in (model, tokenizer) if isinstance(path, str | Path)]
@@ -121,7 +121,7 @@ def extend_model(
 
 
 def _matrices(base: ModelFolder, plan: RowPlan, stored: str) -> dict[str, torch.Tensor]:
-    """Embedding and head with the new rows, those of them that the base stores."""
+    """Embedding and head with the new rows, as far as the base stores them."""
     matrices = {EMBEDDING: plan.apply(base.read(EMBEDDING), stored)}
     if not base.tied:
         matrices[HEAD] = plan.apply(base.read(HEAD), stored)

@@ -1,4 +1,4 @@
-"""What a model folder holds: config.json, safetensors weights, a tokenizer, and zhuzi.json, our record."""
+"""What a model folder contains: config.json, safetensors weights, a tokenizer, and zhuzi.json, our record."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from zhuzi.record.json_file import read_object, write_json
 from zhuzi.record.provenance import RECORD, read_record
 from zhuzi.tokenizer import Tokenizer
 
-# torch is imported by what reads weights, not by what looks at a folder: it takes seconds to load, and most
-# refusals need none of it.
+# torch takes seconds to load: it is imported by what reads weights, not by what checks a folder.
 if TYPE_CHECKING:
     import torch
 
@@ -28,7 +27,7 @@ HEAD = "lm_head.weight"
 GENERATION = "generation_config.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
-# What is fetched of a hub repository: nothing that runs code.
+# What is fetched from a hub repository: nothing that runs code.
 _HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model"]
 _log = logging.getLogger(__name__)
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}  # safetensors' names, torch's
@@ -36,7 +35,7 @@ _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}  # safetensor
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A LLaMA-shaped model on disk: its settings, and where each tensor lies; weights are read when used."""
+    """A LLaMA-shaped model on disk: its settings, and where its tensors are; weights are read when used."""
 
     path: Path
     config: dict[str, Any]
@@ -61,7 +60,7 @@ class ModelFolder:
         for name in [EMBEDDING] if folder.tied else [EMBEDDING, HEAD]:
             if name not in tensors or len(tensors[name].shape) != 2:
                 raise InputError(
-                    f"{path}: no matrix {name} among its weights; only LLaMA-shaped models are taken"
+                    f"{path}: no matrix {name} among its weights; only LLaMA-shaped models are supported"
                 )
         if tensors[EMBEDDING].dtype not in _DTYPES:
             raise InputError(
@@ -78,13 +77,13 @@ class ModelFolder:
         if not folder.tied and tensors[HEAD].shape != tensors[EMBEDDING].shape:
             raise InputError(
                 f"{path}: {HEAD} is {list(tensors[HEAD].shape)}, {EMBEDDING} "
-                f"{list(tensors[EMBEDDING].shape)}; they must be alike: fetch the model again"
+                f"{list(tensors[EMBEDDING].shape)}; they must have the same shape: fetch the model again"
             )
         return folder
 
     @property
     def rows(self) -> int:
-        """Rows of the embedding; at least as many as the tokenizer has ids."""
+        """Rows of the embedding; there may be more than the tokenizer has ids."""
         return self.tensors[EMBEDDING].shape[0]
 
     @property
@@ -119,7 +118,7 @@ class ModelFolder:
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
-        """The settings of generation; none if there is no such file."""
+        """The settings of generation; empty if there is no such file."""
         path = self.path / GENERATION
         return read_json(path) if path.is_file() else {}
 
@@ -137,11 +136,11 @@ class ModelFolder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the weights (`zhuzi.model.weights.fingerprint`); reads every byte of them once."""
+        """sha256 of the weights (`zhuzi.model.weights.fingerprint`); reads every byte once."""
         return weights.fingerprint(self.tensors)
 
     def require_rows(self) -> None:
-        """Raise `MismatchError` if an id of the tokenizer has no row. Rows without id are padding: fine."""
+        """Raise `MismatchError` if an id of the tokenizer has no row. Rows without an id are padding."""
         self.require_rows_of_pieces()
         for id in range(self.rows, self.tokenizer.vocab_size):
             raise MismatchError(
@@ -160,7 +159,7 @@ class ModelFolder:
             )
 
     def bytes_in(self, dtype: str) -> int:
-        """Bytes of all tensors once those in fp32 are rounded to `dtype`."""
+        """Bytes of all tensors after those in fp32 are rounded to `dtype`."""
         return sum(
             (info.end - info.begin) // (2 if dtype != "float32" and info.dtype == "F32" else 1)
             for info in self.tensors.values()
@@ -172,7 +171,7 @@ class ModelFolder:
         return tensor
 
     def load(self, dtype: torch.dtype, device: str | torch.device = "cpu", **options: Any) -> Any:
-        """The model as transformers' `LlamaForCausalLM` (or its like), on a device, in evaluation mode.
+        """The model as transformers' `LlamaForCausalLM` (or similar), on a device, in evaluation mode.
 
         Raises:
             InputError: transformers cannot build it: config.json is damaged, or not that of the weights.
@@ -187,7 +186,7 @@ class ModelFolder:
                 ).eval()
         except (OSError, ImportError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # kinds of transformers', the hub client's, safetensors' and Python's own
+        except Exception as error:  # of transformers, the hub client, safetensors or Python itself
             if "CUDA" in str(error):
                 raise
             raise InputError(f"{self.path}: transformers cannot load it ({first_line(error)})") from error
@@ -202,8 +201,8 @@ class ModelFolder:
     ) -> None:
         """Write the model into the folder `out`, file by file (memory is bounded by the largest file).
 
-        Tensors in `replaced` stand in for the folder's own; every other one is copied unchanged, or, with
-        `round_to`, rounded from fp32. `config` adds to config.json. The tokenizer is not copied.
+        Tensors in `replaced` take the place of the folder's own; all others are copied unchanged or, with
+        `round_to`, rounded from fp32. `config` is added to config.json. The tokenizer is not copied.
         """
         import torch
         from safetensors.torch import save_file
@@ -231,13 +230,13 @@ class ModelFolder:
             _log.warning(f"{self.path}: its chat template is left out, as no text becomes its tokens here")
 
     def describe(self) -> dict[str, Any]:
-        """What a record says about this model, so that a later step can tell whether it is the same one."""
+        """What a record says about this model, so that a later step can tell whether it is the same."""
         return {"path": str(self.path), "fingerprint": self.fingerprint, "rows": self.rows}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars of transformers where nobody looks: in a log they are noise."""
+    """Without transformers' progress bars unless stderr is a terminal: in a log they are noise."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -251,7 +250,7 @@ def quiet() -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object a file of a model folder holds; `InputError` if there is none."""
+    """The JSON object in a file of a model folder; `InputError` if there is none."""
     try:
         return read_object(path, InputError)
     except FileNotFoundError:
@@ -259,7 +258,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """What a foreign exception says first, or its kind if it says nothing."""
+    """The first line of another library's exception, or its type if it has no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -267,7 +266,7 @@ def _local(model: str | Path) -> Path:
     path = Path(model)
     if path.is_dir():
         return path
-    # `owner/name` may be a hub id; anything else can only have been meant as a folder.
+    # `owner/name` may be a hub id; anything else can only be a folder.
     if isinstance(model, Path) or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise InputError(f"{model}: no such folder; name a model folder, or a hub id like owner/name")
     from huggingface_hub import list_repo_files, snapshot_download
@@ -275,7 +274,7 @@ def _local(model: str | Path) -> Path:
     try:
         path = Path(snapshot_download(model, allow_patterns=_HUB_FILES))
         names = [] if any(path.glob("*.safetensors")) else list_repo_files(model)
-    except Exception as error:  # the client raises kinds of its own, of requests' and of the OS
+    except Exception as error:  # of the client, of requests or of the OS
         raise InputError(
             f"{model}: no such folder, and the hub does not give it ({first_line(error)})"
         ) from error

@@ -35,7 +35,7 @@ class MergeReport(Report):
     replaced: int  # matrices that were trained in full, or in some rows
     difference: float  # merged against base plus adapter, both in fp32: the merge itself
     difference_stored: float  # the saved model against base plus adapter: with the rounding to 16 bit
-    verified: bool  # whether the adapter's record proved it whole, and of this base
+    verified: bool  # whether the adapter's record proved it intact and made on this base
 
     def _headline(self) -> str:
         return f"{self.out}: logits differ by {self.difference:.1e}, by {self.difference_stored:.1e} as saved"
@@ -49,21 +49,21 @@ def merge_adapter(
     overwrite: bool = False,
     unverified: bool = False,
 ) -> MergeReport:
-    """Add LoRA's products to the base's matrices and put the matrices trained whole in place of the base's.
+    """Add LoRA's products to the base's matrices, and replace the matrices that were trained whole.
 
-    Done in fp32 on the CPU, on the stored 16-bit base (merging into a quantised one would bake its error in),
-    then rounded to the base's own type. Matrices without adapter are copied to the byte. The result loads in
-    plain transformers.
+    Done in fp32 on the CPU, on the stored 16-bit base (merging into a quantised one would keep its error),
+    then rounded to the base's own type. Other matrices are copied byte for byte. The result loads in plain
+    transformers.
 
     Args:
-        unverified: also take an adapter without zhuzi.json, if it fits: nothing proves that it was trained on
-            this base. A record that is there is always checked.
+        unverified: also accept an adapter without zhuzi.json if it fits; nothing proves that it was trained
+            on this base. A record that exists is always checked.
 
     Raises:
         MismatchError: the adapter was made on another base, tokenizer or number of rows, or does not fit it,
-            or has no record that tells.
+            or has no record.
         InputError: no adapter in the folder, or one that was damaged or edited.
-        TrainingError: the merged logits differ by more than 1e-4: the merge is not to be trusted.
+        TrainingError: the merged logits differ by more than 1e-4, so the merge is wrong.
         OutputExistsError: `out` holds something and `overwrite` is not set.
     """
     out = Path(out)
@@ -77,7 +77,7 @@ def merge_adapter(
             "know that it was, merge it with --unverified"
         )
     made_by.require_fitting(base)
-    size = base.bytes_in("float32")  # as they are
+    size = base.bytes_in("float32")  # no rounding
     require_space(out, size)
     _log.info(f"merging {adapter} into {base.path} ({base.rows:,} rows, {base.dtype_name})")
     made_by.require_whole()
@@ -100,8 +100,8 @@ def merge_adapter(
         difference_stored = _difference(_logits(_reload(made), probe), wanted)
         if math.isnan(difference_stored):
             raise TrainingError(
-                f"{adapter}: merged into {base.path} and rounded to {base.dtype_name}, the logits are no "
-                "numbers; nothing was written"
+                f"{adapter}: merged into {base.path} and rounded to {base.dtype_name}, the logits are not "
+                "finite; nothing was written"
             )
     return MergeReport(
         out=out,
@@ -116,12 +116,12 @@ def merge_adapter(
 def _merge(
     base: ModelFolder, adapter: AdapterFolder, probe: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, float]:
-    """What changes, as it is stored; the logits of base plus adapter; how far the merged ones are off."""
+    """The changed matrices as stored; the logits of base plus adapter; by how much the merged ones differ."""
     merged = _adapted(base, adapter)
     wanted = _logits(merged, probe)
     try:
         merged = merged.merge_and_unload().eval()
-    except Exception as error:  # what PEFT can train and not merge
+    except Exception as error:  # PEFT can train some adapters that it cannot merge
         raise InputError(f"{adapter.path}: PEFT cannot merge it ({first_line(error)})") from error
     difference = _difference(_logits(merged, probe), wanted)
     if difference > _TOLERANCE and base.tied and adapter.adapts(EMBEDDING, HEAD):
@@ -142,7 +142,7 @@ def _merge(
 
 
 def _adapted(base: ModelFolder, adapter: AdapterFolder) -> Any:
-    """Base plus adapter in fp32. PEFT only warns of tensors its config has no place for."""
+    """Base plus adapter in fp32. PEFT only warns of tensors for which its config has no place."""
     import torch
     from peft import PeftModel, get_peft_model_state_dict
 
@@ -150,10 +150,10 @@ def _adapted(base: ModelFolder, adapter: AdapterFolder) -> Any:
         merged = PeftModel.from_pretrained(base.load(torch.float32), adapter.path).eval()
     except (OSError, ImportError, ZhuziError):
         raise
-    except Exception as error:  # kinds of PEFT's, safetensors', torch's and Python's own
+    except Exception as error:  # of PEFT, safetensors, torch or Python itself
         raise InputError(f"{adapter.path}: PEFT cannot load it ({first_line(error)}); {RESTORE}") from error
     held = set(get_peft_model_state_dict(merged, save_embedding_layers=False))
-    # Beside what its settings name, PEFT saves embedding and head whole, where they were adapted or resized.
+    # PEFT also saves embedding and head whole if they were adapted or resized.
     held |= {name for name in set(adapter.tensors) - held if _is_loaded(merged, adapter, name)}
     if held != set(adapter.tensors):
         name = min(held ^ set(adapter.tensors))
@@ -165,7 +165,7 @@ def _adapted(base: ModelFolder, adapter: AdapterFolder) -> Any:
 
 
 def _is_loaded(merged: Any, adapter: AdapterFolder, name: str) -> bool:
-    """Whether a whole matrix of the adapter now stands in the model, to the bit."""
+    """Whether the model now has a whole matrix of the adapter, bit for bit."""
     import torch
 
     if not is_whole(name):

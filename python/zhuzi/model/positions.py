@@ -1,4 +1,4 @@
-"""How many tokens a model can have before it at once."""
+"""How many tokens a model can see at once."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 
 def positions_of(model: Any) -> int | None:
-    """The positions of a model of transformers; none if it does not say."""
+    """The positions of a model of transformers; None if it does not say."""
     config = getattr(model, "config", None)
     return None if config is None else positions(config.to_dict())
 
 
 def positions(config: Mapping[str, Any]) -> int | None:
-    """The positions of a model by its config.json; none if it does not say.
+    """The positions of a model by its config.json; None if it does not say.
 
-    Scaled rotary embeddings reach beyond `max_position_embeddings`, which is the length before the scaling
-    with the kinds below (Chen et al. 2306.15595).
+    Scaled rotary embeddings reach beyond `max_position_embeddings`, which for the
+    kinds below is the length before scaling (Chen et al. 2306.15595).
     """
     most = config.get("max_position_embeddings")
     if not isinstance(most, int) or most < 1:

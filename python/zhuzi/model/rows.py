@@ -1,7 +1,7 @@
-"""Which row of an extended matrix comes from where: decided on ids and headers, before a weight is read.
+"""Which row of an extended matrix comes from where: decided from ids and headers, before a weight is read.
 
-No trained row is lost: an id of the model's tokenizer keeps its row in place, or the row goes with its token
-to the id that the new tokenizer's record names (`moved_tokens`, by `zhuzi vocab merge --base FOLDER`).
+No trained row is lost: an id of the model's tokenizer keeps its row, or the row moves with its token to the
+id that the new tokenizer's record names (`moved_tokens`, by `zhuzi vocab merge --base FOLDER`).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """The rows of embedding and head after extending: [rows, hidden size] each."""
+    """The rows of embedding and head after extending, [rows, hidden size] each."""
 
-    ids: int  # of the new tokenizer: the rows behind are padding
+    ids: int  # of the new tokenizer; later rows are padding
     rows: int
-    trained: int  # the base's first rows, which belong to its ids; those behind are padding
+    trained: int  # the base's rows that belong to its ids; later ones are padding
     moved: dict[str, tuple[int, int]]  # token -> its old id and its new one
-    started: dict[int, list[int]]  # new id -> old ids, the mean of whose rows it starts as
+    started: dict[int, list[int]]  # new id -> the old ids whose rows' mean it starts as
     no_row: dict[str, tuple[int, int]]  # token of the base without a row -> its old id and its new one
     left_out: tuple[str, ...]  # tokens of the base that have no row, nor an id of the new tokenizer
 
     def followed(self, id: object) -> int | None:
-        """The id that the token of an old id has now; none if it has none, or there was no such token."""
+        """The new id of the token with an old id; None if it has none, or there was no such token."""
         for before, after in (*self.moved.values(), *self.no_row.values()):
             if before == id:
                 return after
@@ -41,9 +41,8 @@ class RowPlan:
     def apply(self, matrix: torch.Tensor, dtype: str) -> torch.Tensor:
         """The extended matrix, in `dtype`. Means are taken in fp64, over rows as stored.
 
-        New padding rows are the mean of the trained ones. In a head that makes a padding id less likely than
-        the average token, whatever the context (exp is convex), where rows of zeros may be likelier than
-        most.
+        New padding rows are the mean of the trained ones. In a head this makes a padding id less likely than
+        the average token in any context (exp is convex), while rows of zeros may be likelier than most.
         """
         import torch
 
@@ -67,7 +66,7 @@ class RowPlan:
 def plan_rows(
     base: ModelFolder, new: Tokenizer, moves: dict[str, tuple[int, int]], multiple: int | None
 ) -> RowPlan:
-    """Plan the rows for the new tokenizer's ids, padded up to a multiple where one is given.
+    """Plan the rows for the new tokenizer's ids, padded to a multiple if one is given.
 
     Raises:
         MismatchError: a trained row would be lost, or there is nothing to extend.
@@ -113,7 +112,7 @@ def plan_rows(
 
 
 def _kept(base: ModelFolder, new: Tokenizer, trained: int, leaving: set[int]) -> set[int]:
-    """Ids that are the same token in both; each other id of the base must be one that moves."""
+    """Ids that are the same token in both; every other id of the base must be one that moves."""
     kept = set()
     for i in range(trained):
         ours, theirs = base.tokenizer.id_to_token(i), new.id_to_token(i)
@@ -128,7 +127,7 @@ def _kept(base: ModelFolder, new: Tokenizer, trained: int, leaving: set[int]) ->
 
 
 def _require_all_named(base: ModelFolder) -> None:
-    """Refuse to use rows behind the ids as padding while the folder names tokens that may be theirs."""
+    """Refuse to take rows beyond the ids for padding if the folder names tokens that may be theirs."""
     old = base.tokenizer
     if base.rows <= old.vocab_size:
         return

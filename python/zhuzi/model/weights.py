@@ -1,8 +1,8 @@
-"""The tensors of a model folder: where each lies, and one fingerprint of them all.
+"""The tensors of a model folder: where each is stored, and one fingerprint of them all.
 
-The safetensors header is read here, with every bound checked, and not by the library: a fingerprint needs
-the raw bytes in place (memory-mapped, no copy, no torch), and a damaged download deserves a message that
-names the file. Format: https://github.com/huggingface/safetensors#format
+The safetensors header is read here, with every bound checked, and not by the library: the fingerprint needs
+the raw bytes in place (memory-mapped, no copy, no torch), and the error for a damaged download should name
+the file. Format: https://github.com/huggingface/safetensors#format
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of one safetensors file, by name.
 
     Raises:
-        InputError: the file is truncated or is no safetensors file (the message names it).
+        InputError: the file is truncated or not a safetensors file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, _MAX_HEADER):
             raise InputError(
-                f"{path}: no safetensors file, or a truncated one ({size} bytes); fetch it again"
+                f"{path}: not a safetensors file, or a truncated one ({size} bytes); fetch it again"
             )
         raw = file.read(length)
     try:
@@ -94,7 +94,7 @@ def read_headers(folder: Path) -> dict[str, TensorInfo]:
     """The tensors of a model folder, over all its safetensors files, by name.
 
     Raises:
-        InputError: no safetensors weights, a file missing or damaged, or an index that says otherwise.
+        InputError: no safetensors weights, a file missing or damaged, or files that differ from their index.
     """
     if (folder / INDEX).is_file():
         return _read_indexed(folder)
@@ -105,7 +105,7 @@ def read_headers(folder: Path) -> dict[str, TensorInfo]:
 
 
 def refuse_pickles(model: str | Path, names: Iterable[str]) -> None:
-    """Raise `InputError` if the weights of a model are pickles only."""
+    """Raise `InputError` if the weights of a model come only as pickles."""
     names = list(names)
     pickled = any(name.startswith("pytorch_model") and name.endswith(".bin") for name in names)
     if pickled and not any(name.endswith(".safetensors") for name in names):
@@ -116,13 +116,13 @@ def refuse_pickles(model: str | Path, names: Iterable[str]) -> None:
 
 
 def load_tensor(path: Path, name: str) -> Any:
-    """One tensor of a safetensors file, as torch's; `InputError` where the library cannot read it."""
+    """One tensor of a safetensors file, for torch; `InputError` if the library cannot read it."""
     with _readable(path), safe_open(path, framework="pt") as file:
         return file.get_tensor(name)
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """All tensors of a safetensors file, as torch's; `InputError` where the library cannot read it."""
+    """All tensors of a safetensors file, for torch; `InputError` if the library cannot read it."""
     with _readable(path), safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
 
@@ -157,7 +157,7 @@ def _read_indexed(folder: Path) -> dict[str, TensorInfo]:
 def fingerprint(tensors: Mapping[str, TensorInfo]) -> str:
     """sha256 (hex) over (name, type, shape, bytes) of the tensors sorted by name.
 
-    How the tensors are spread over files does not matter, nor their order in a file.
+    It does not depend on how the tensors are spread over files, or on their order in a file.
     """
     infos = [tensors[name] for name in sorted(tensors)]
     with ThreadPoolExecutor() as pool:  # hashlib releases the GIL

@@ -1,4 +1,4 @@
-"""The disk: flushing, checksums, free space, and what a full disk is called."""
+"""The disk: flushing, checksums, free space, and one error for a full disk."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: How libraries spell a write that the system refused; safetensors and torch do not raise `OSError`.
-_SPELT = [
+#: How libraries word a write that the system refused; safetensors and torch do not raise `OSError`.
+_WORDED = [
     (re.compile(r"no space left|os error 28\b", re.IGNORECASE), errno.ENOSPC),
     (re.compile(r"quota exceeded|os error 122\b", re.IGNORECASE), errno.EDQUOT),
     (re.compile(r"file too large|os error 27\b", re.IGNORECASE), errno.EFBIG),
@@ -23,11 +23,11 @@ _CUT_SHORT = re.compile(r"PytorchStreamWriter failed writing|unexpected pos \d+ 
 
 
 class FullDiskError(OSError):
-    """A write that the disk, a quota or a limit refused; the message says how much and what mends it."""
+    """A write refused by the disk, a quota or a limit; the message says how many bytes and what to do."""
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:
-    """Bytes that a user may still write to the disk on which `path` is, or will be."""
+    """Bytes that the user may still write to the disk of `path`, which need not exist yet."""
     place = Path(path).absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -35,7 +35,7 @@ def free_bytes(path: str | os.PathLike[str]) -> int:
 
 
 def require_space(path: str | os.PathLike[str], size: int) -> None:
-    """Raise `OSError` (ENOSPC) unless `size` bytes are free where `path` is, or will be."""
+    """Raise `OSError` (ENOSPC) unless the disk of `path`, which need not exist yet, has `size` bytes free."""
     free = free_bytes(path)
     if free < size:
         raise FullDiskError(
@@ -49,23 +49,23 @@ def require_space(path: str | os.PathLike[str], size: int) -> None:
 def naming_full_disk(
     path: str | os.PathLike[str], *, wanted: int | None = None, written: Path | None = None
 ) -> Iterator[None]:
-    """Turn the failure of a full disk in the block, however a library spells it, into one `OSError`.
+    """Turn a full disk in the block, however a library words it, into one `OSError`.
 
-    It names `path`, the bytes `wanted` (else those that lie in `written` so far), those free, and the mend.
-    Other errors pass.
+    It names `path`, the bytes `wanted` (or else those in the folder `written` so far), the bytes that are
+    free, and what to do. Other errors pass through.
     """
     try:
         yield
     except Exception as error:
         code = full_disk_code(error)
-        # Blocks stand in each other: the inner one knows best.
+        # Blocks may be nested: the inner one knows more.
         if code is None or isinstance(error, FullDiskError):
             raise
         raise FullDiskError(code, _explained(path, code, wanted, written), os.fspath(path)) from error
 
 
 def full_disk_code(error: BaseException) -> int | None:
-    """ENOSPC, EDQUOT or EFBIG if that is why a write failed, else none."""
+    """ENOSPC, EDQUOT or EFBIG if that is why a write failed, else None."""
     if isinstance(error, OSError):
         return error.errno if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
     if type(error).__name__ not in {"SafetensorError", "RuntimeError"}:
@@ -73,7 +73,7 @@ def full_disk_code(error: BaseException) -> int | None:
     if _CUT_SHORT.search(str(error)):
         limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
         return errno.EFBIG if limited else errno.ENOSPC
-    return next((code for spelt, code in _SPELT if spelt.search(str(error))), None)
+    return next((code for worded, code in _WORDED if worded.search(str(error))), None)
 
 
 def _explained(path: str | os.PathLike[str], code: int, wanted: int | None, written: Path | None) -> str:
@@ -100,7 +100,7 @@ def sha256(path: Path) -> str:
 
 
 def fsync(path: Path) -> None:
-    """Have a file or folder on the disk itself."""
+    """Flush a file or folder to the disk itself."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -109,7 +109,7 @@ def fsync(path: Path) -> None:
 
 
 def new_file_mode(mode: int) -> int:
-    """The permissions that a new file or folder made with `mode` gets from the process's umask."""
+    """`mode` as the process's umask leaves it: the permissions of a new file or folder."""
     mask = os.umask(0)
     os.umask(mask)
     return mode & ~mask

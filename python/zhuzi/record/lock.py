@@ -1,4 +1,4 @@
-"""A folder that one process at a time works in."""
+"""A folder in which only one process may work at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _log = logging.getLogger("zhuzi")
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Hold FOLDER/.lock (flock) for the block. The system releases it when the process ends, however it ends.
+    """Hold FOLDER/.lock (flock) during the block; the system releases it however the process ends.
 
-    `what` says what a process does there, as in "trains". Where the file system has no locks, a warning says
-    so.
+    `what` is the verb for the error message, as in "trains". On a file system without locks there is a
+    warning instead.
 
     Raises:
         OutputExistsError: another process holds it.

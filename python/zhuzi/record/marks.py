@@ -1,7 +1,7 @@
 """The marks by which Zhuzi knows what it wrote.
 
-A folder carries one of the `MARKS`, an HTML file its generator, any other file a record beside it
-(`F.zhuzi.json`) with its size and SHA-256. A file that has none, or was changed since, is somebody else's.
+A folder carries one of the `MARKS`, an HTML file its generator, any other file a record next to it
+(`F.zhuzi.json`) with its size and SHA-256. A file without a record, or changed since, is somebody else's.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def is_marked_folder(folder: Path) -> bool:
 
 
 def foreign_name(folder: Path) -> str | None:
-    """The first name in a folder that Zhuzi never writes; none if it knows them all."""
+    """The first name in a folder that Zhuzi never writes; None if there is no such name."""
     for path in sorted(folder.iterdir()):
         if not any(fnmatchcase(path.name, name) for name in _NAMES):
             return path.name
@@ -71,13 +71,13 @@ Entries = dict[str, dict[str, object]]
 
 
 class FileRecord:
-    """The record beside the file `place`, or beside several that begin with its name."""
+    """The record next to the file `place`, or next to several whose names begin with its name."""
 
     def __init__(self, place: Path) -> None:
         self.path = place.with_name(f"{place.name}.{RECORD}")
 
     def known(self) -> dict[str, list[dict[str, object]]]:
-        """Size and SHA-256 that each file of the record may have; empty if it is no record of ours."""
+        """Size and SHA-256 that each file of the record may have; empty if it is not a record of Zhuzi's."""
         held = object_or_empty(self.path)
         if not {"format", "kind", "zhuzi", "files"} <= held.keys():
             return {}
@@ -89,14 +89,14 @@ class FileRecord:
         return known
 
     def holds(self, path: Path) -> bool:
-        """Whether the record has the file as it is now."""
+        """Whether the file is unchanged since the record was written."""
         size = path.stat().st_size
         entries = self.known().get(path.name, [])
         digests = [entry.get("sha256") for entry in entries if entry.get("bytes") == size]
         return bool(digests) and sha256(path) in digests
 
     def write(self, kind: str, files: Entries, replaced: Entries, partial: Path) -> None:
-        """Write the record of `files`, by way of the folder `partial`.
+        """Write the record of `files`, through a temporary file in `partial`.
 
         While files are being `replaced`, the record names both, so that a kill leaves no file unknown.
         """

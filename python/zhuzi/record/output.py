@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent: written in a hidden folder beside their place, then renamed into it.
+"""Outputs that are whole or absent: written in a hidden folder next to their place, then renamed into it.
 
 Every command writes its results through this module. Folders that grow in place (a corpus, a training run,
 the demo) have protocols of their own.
@@ -23,19 +23,19 @@ from zhuzi.record.place import PathLike, place_of, require_free, require_free_fi
 def new_folder(
     out: PathLike, *, overwrite: bool = False, inputs: Sequence[PathLike] = (), size: int | None = None
 ) -> Iterator[Path]:
-    """Yield an empty folder that becomes `out` when the block ends well, and vanishes when it does not.
+    """Yield an empty folder that becomes `out` if the block succeeds, and is removed if it fails.
 
-    The folder is beside `out` (on the same file system, so that the rename is atomic), and its files are
+    The folder is next to `out` (on the same file system, so that the rename is atomic), and its files are
     flushed to the disk before the rename. With `overwrite`, what `out` held is removed only then. `size` is
-    how many bytes the block will write, if that is known: less free space is an error before it starts.
+    the number of bytes the block will write, if known: with less free space it does not start.
 
-    Raises what `require_free` raises, and `OSError` with path, bytes and mend for a full disk.
+    Raises what `require_free` raises, and for a full disk an `OSError` that says how much is needed.
     """
     require_free(out, overwrite=overwrite, inputs=inputs)
     with _partial(out, place_of(out), size) as partial:
         yield partial
         partial.chmod(new_file_mode(0o777))
-        # Looked at again: something may have come there during the work.
+        # Checked again: something may have been put there meanwhile.
         require_free(out, overwrite=overwrite, inputs=inputs)
         replace_folder(partial, place_of(out))
 
@@ -50,14 +50,14 @@ def new_file(
     endings: Sequence[str] = ("",),
     size: int | None = None,
 ) -> Iterator[Path]:
-    """Yield a path to write to; what the block wrote there becomes `out` when it ends well.
+    """Yield a path to write to; what the block wrote there becomes `out` if it succeeds.
 
-    With `endings` (such as `.bin` and `.idx`) the block writes one file for each, and they are published in
-    this order: while they change, the last is absent. A record `OUT.zhuzi.json` says what `kind` of files
-    Zhuzi wrote and their SHA-256, unless they carry its mark themselves (HTML). `size` as in
+    With `endings` (such as `.bin` and `.idx`) the block writes one file for each. They are renamed into place
+    in this order, and the last is absent until the others are in place. A record `OUT.zhuzi.json` holds the
+    `kind` of the files and their SHA-256, unless they carry Zhuzi's mark themselves (HTML). `size` as in
     `new_folder`.
 
-    Raises what `require_free_file` raises, and `OSError` with path, bytes and mend for a full disk.
+    Raises what `require_free_file` raises, and for a full disk an `OSError` that says how much is needed.
     """
     require_free_file(out, overwrite=overwrite, inputs=inputs, endings=endings)
     place = place_of(out)
@@ -70,7 +70,7 @@ def new_file(
         for path in made:
             path.chmod(path.stat().st_mode | new_file_mode(0o666))
             fsync(path)
-        # Looked at again: something may have come there during the work.
+        # Checked again: something may have been put there meanwhile.
         if [_stamp(path) for path in targets] != before:
             raise OutputExistsError(f"{out}: something came there during the work; choose another name")
         require_free_record(out, record)
@@ -78,8 +78,8 @@ def new_file(
             _publish(made, targets)
             return
         entries = file_entries(made)
-        # From the first rename to the last, old and new files must both be known as ours, whenever the
-        # process is killed: until all are in place the record names both.
+        # Killed between the first rename and the last, the process leaves old and new files side by side,
+        # and all must be known as ours: until the last is in place the record names both.
         replaced = file_entries([path for path in targets if path.exists()])
         record.write(kind, entries, replaced, partial)
         _publish(made, targets)
@@ -88,7 +88,7 @@ def new_file(
 
 
 def _publish(made: Sequence[Path], targets: Sequence[Path]) -> None:
-    """Rename files into place. Of several, whoever finds the last finds the others that belong to it."""
+    """Rename files into place, so that whoever finds the last one also finds the others that belong to it."""
     for path in targets[:0:-1]:
         path.unlink(missing_ok=True)
     for path, target in zip(made, targets, strict=True):
@@ -98,7 +98,7 @@ def _publish(made: Sequence[Path], targets: Sequence[Path]) -> None:
 
 @contextmanager
 def _partial(out: PathLike, place: Path, size: int | None) -> Iterator[Path]:
-    """A new hidden folder beside `place`, gone when the block ends; a full disk is named."""
+    """A new hidden folder next to `place`, removed when the block ends; a full disk is reported for `out`."""
     if size is not None:
         require_space(place.parent, size)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def replace_folder(made: Path, out: Path) -> None:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is written or replaced; none if it is not there."""
+    """What changes when a file is written or replaced; None if there is no file."""
     try:
         found = path.lstat()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Whether an output may be written where it is to go: nothing of the user's is lost.
+"""Whether an output may be written to its place, so that nothing of the user's is lost.
 
 What is there is replaced only on `overwrite`, only if Zhuzi wrote it (see `zhuzi.record.marks`), and never if
-it is or holds an input of the same command.
+it is or contains an input of the same command.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOCKS = {".lock", ".lock-plan"}
 def require_free(out: PathLike, *, overwrite: bool, inputs: Sequence[PathLike] = ()) -> None:
     """Raise `OutputExistsError` unless the folder `out` may be written.
 
-    It may if it does not exist or is empty; with `overwrite` also if Zhuzi wrote it and it holds none of
+    It may if it does not exist or is empty; with `overwrite` also if Zhuzi wrote it and it contains none of
     `inputs` (files, folders, patterns, `-`). Called before the work starts, so that hours are not spent on a
     result that has no place to go.
     """
@@ -45,7 +45,7 @@ def require_free(out: PathLike, *, overwrite: bool, inputs: Sequence[PathLike] =
 
 
 def require_replaceable(out: PathLike, inputs: Sequence[PathLike]) -> None:
-    """Raise `OutputExistsError` if what the folder `out` holds must not be removed (see `require_free`)."""
+    """Raise `OutputExistsError` if the contents of the folder `out` must not be removed."""
     if _is_taken(out):
         _require_no_input_in(out, inputs)
         _require_ours(out)
@@ -97,7 +97,7 @@ def place_of(out: PathLike) -> Path:
     """Where `out` really is, every link followed.
 
     Raises:
-        OutputExistsError: it is no place to write to: nameless, or above the current or the home folder.
+        OutputExistsError: it has an empty name, or is or contains the current or the home folder.
     """
     place = Path(out).resolve()
     if not os.fspath(out):
@@ -110,13 +110,13 @@ def place_of(out: PathLike) -> Path:
 
 
 def _is_taken(out: PathLike) -> bool:
-    """Whether the folder `out` holds something; raises `OutputExistsError` where no folder can be."""
+    """Whether the folder `out` is not empty; raises `OutputExistsError` if it is a file."""
     place = place_of(out)
     if not os.path.lexists(place):
         return False
     if not place.is_dir():
         raise OutputExistsError(f"{out}: is a file; name a folder")
-    # An encoding that failed before its plan leaves its empty locks.
+    # Encoding that failed before its plan was written leaves empty lock files.
     return any(not (path.name in _LOCKS and path.stat().st_size == 0) for path in place.iterdir())
 
 
@@ -155,7 +155,7 @@ def _require_apart(out: str, path: Path, inputs: Sequence[PathLike]) -> None:
 
 
 def _found(inputs: Sequence[PathLike]) -> Iterator[Path]:
-    """The paths that `inputs` name; of a pattern those that it matches now."""
+    """The paths that `inputs` name; a pattern stands for what it matches now."""
     for given in inputs:
         text, path = os.fspath(given), Path(given)
         if text == "-":

@@ -1,7 +1,7 @@
 """`zhuzi.json`: what a tokenizer, model, adapter or exported corpus was made from.
 
 `format` is 1, `kind` says what the folder holds, `zhuzi` which version wrote it; the other keys depend on the
-kind. A folder is known as Zhuzi's by this file.
+kind. By this file a folder is known to be Zhuzi's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Moves = Mapping[str, tuple[int, int]]
 
 
 def write_record(folder: Path, kind: str, *, moved: Moves | None = None, **facts: object) -> None:
-    """Write the record of a folder; `facts` say what it was made from, `moved` which tokens got other ids."""
+    """Write the record of a folder: what it was made from, and which tokens `moved` to other ids."""
     if moved:
         facts[_MOVED] = {token: {"from": before, "to": after} for token, (before, after) in moved.items()}
     write_json(folder / RECORD, stamped(kind, facts))
@@ -36,13 +36,13 @@ def stamped(kind: str, facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a folder, none if it has none; `InputError` if it is damaged."""
+    """The record of a folder, None if it has none; `InputError` if it is damaged."""
     path = folder / RECORD
     return read_object(path, InputError) if path.is_file() else None
 
 
 def read_moves(folder: Path) -> dict[str, tuple[int, int]]:
-    """Tokens that got other ids than in the base, by the folder's record; `InputError` if it is damaged."""
+    """Tokens whose ids differ from the base's, by the folder's record; `InputError` if it is damaged."""
     table: Any = (read_record(folder) or {}).get(_MOVED, {})
     try:
         return {str(token): (int(ids["from"]), int(ids["to"])) for token, ids in table.items()}

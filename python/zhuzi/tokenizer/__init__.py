@@ -1,4 +1,4 @@
-"""The exact tokenizer: SentencePiece BPE, the ids of `sentencepiece` to the last one."""
+"""The tokenizer: SentencePiece BPE with exactly the ids of `sentencepiece`."""
 
 from zhuzi.tokenizer.batch import EncodedBatch
 from zhuzi.tokenizer.tokenizer import CACHE_BYTES, ArrowArray, Encoding, Piece, Tokenizer

@@ -1,9 +1,9 @@
-"""Tokens beside a SentencePiece model: what the files of a tokenizer or model folder say about them.
+"""Tokens added to a SentencePiece model, as the files of a tokenizer or model folder declare them.
 
-The libraries that wrote the folder decided where: `added_tokens.json` (transformers 4, slow tokenizers),
+Where depends on the library that wrote the folder: `added_tokens.json` (transformers 4, slow tokenizers),
 `added_tokens_decoder` in `tokenizer_config.json` (since 4.34), `added_tokens` in `tokenizer.json` (fast
-tokenizers, and all that transformers 5 saves). A row of the embedding may have been trained for each of them,
-so all are read, and must agree.
+tokenizers, and all that transformers 5 saves). The embedding may have a trained row for each of them, so
+all files are read, and must agree.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ _KEEP = "keep the file that the model was trained with"
 
 
 def read_added_tokens(folder: Path, pieces: int, piece: Callable[[int], str]) -> list[str]:
-    """Tokens whose ids lie behind those of the model's `pieces` pieces, in the order of their ids.
+    """Tokens whose ids come after those of the model's `pieces` pieces, in the order of their ids.
 
-    `piece` gives the model's own piece of an id: what a file says of it must agree.
+    `piece` gives the model's own piece for an id; what a file says of that id must agree.
 
     Raises:
-        ModelFileError: a file cannot be read, two disagree, one disagrees with the model, or an id behind the
+        ModelFileError: a file cannot be read, two disagree, one disagrees with the model, or an id after the
             model's has no token.
     """
-    behind: dict[int, tuple[str, Path]] = {}
+    added: dict[int, tuple[str, Path]] = {}
     ids: dict[str, int] = {}
     for path, token, id in _entries(folder, pieces):
         if id < pieces:
             if id < 0 or not _names(token, piece(id)):
                 raise ModelFileError(
                     f"{path}: gives {token!r} the id {id}, which is another piece of {MODEL_FILE}; added "
-                    f"tokens go on from {pieces}: put the files of one tokenizer into the folder"
+                    f"tokens start at {pieces}: put the files of one tokenizer into the folder"
                 )
             continue
-        known, where = behind.setdefault(id, (token, path))
+        known, where = added.setdefault(id, (token, path))
         if known != token:
             raise ModelFileError(
                 f"{path}: gives {token!r} the id {id}, which is {known!r} in {where.name}; {_KEEP}"
@@ -54,21 +54,21 @@ def read_added_tokens(folder: Path, pieces: int, piece: Callable[[int], str]) ->
         if ids.setdefault(token, id) != id:
             raise ModelFileError(
                 f"{path}: gives {token!r} the id {id}, which has {ids[token]} in "
-                f"{behind[ids[token]][1].name}; {_KEEP}"
+                f"{added[ids[token]][1].name}; {_KEEP}"
             )
-    wanted = range(pieces, pieces + len(behind))
-    if sorted(behind) != list(wanted):
+    wanted = range(pieces, pieces + len(added))
+    if sorted(added) != list(wanted):
         raise ModelFileError(
-            f"{max(behind.items())[1][1]}: the ids of added tokens must go on from {pieces}, where the "
-            f"model's end; they are {sorted(behind)}"
+            f"{max(added.items())[1][1]}: the ids of added tokens must start at {pieces}, where the "
+            f"model's end; they are {sorted(added)}"
         )
-    return [behind[id][0] for id in wanted]
+    return [added[id][0] for id in wanted]
 
 
 def names_without_id(folder: Path, known: Container[str]) -> list[str]:
-    """Special tokens that a folder names, not among `known`, to which no file gives an id.
+    """Special tokens that a folder names but to which no file gives an id, except those in `known`.
 
-    A library that loads the folder puts them at the end of the vocabulary.
+    A library that loads the folder appends them to the vocabulary.
     """
     names: dict[str, None] = {}
     for file in (SPECIAL_TOKENS_FILE, CONFIG_FILE):
@@ -111,7 +111,7 @@ def _entries(folder: Path, pieces: int) -> Iterator[tuple[Path, str, int]]:
 
 
 def _names(token: str, piece: str) -> bool:
-    """Whether both mean one piece; Gemma's tokenizer.json calls the byte <0x09> by its character."""
+    """Whether both name the same piece; Gemma's tokenizer.json calls the byte <0x09> by its character."""
     return token == piece or (len(token) == 1 and piece == f"<0x{ord(token):02X}>")
 
 
@@ -120,12 +120,12 @@ def _typed(path: Path, entries: Iterable[tuple[object, object]]) -> Iterator[tup
         try:
             yield path, str(token), int(id)  # type: ignore[call-overload]  # what JSON holds, "32000" too
         except (TypeError, ValueError):
-            raise ModelFileError(f"{path}: gives {token!r} the id {id!r}, which is no number") from None
+            raise ModelFileError(f"{path}: gives {token!r} the id {id!r}, which is not a number") from None
 
 
 def _items(path: Path, value: object) -> Iterable[tuple[str, Any]]:
     if not isinstance(value, dict):
-        raise ModelFileError(f"{path}: added_tokens_decoder is no table of id to token")
+        raise ModelFileError(f"{path}: added_tokens_decoder is not a table of id to token")
     return value.items()
 
 

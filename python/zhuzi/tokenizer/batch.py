@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class EncodedBatch(Sequence["NDArray[np.uint32]"]):
     """Ids of many documents over one buffer; `batch[i]` is document `i`, a view without a copy."""
 
-    # numpy is imported by whoever looks at the ids, not while encoding: the threads of its BLAS spin for some
-    # 60 ms after the import, and took a fifth of a second core away from the first batch.
+    # numpy is imported when the ids are looked at, not while encoding: the threads of its BLAS spin for some
+    # 60 ms after the import, which took a fifth of a second core from the first batch.
 
     def __init__(self, ids: _core.Buffer, offsets: _core.Buffer) -> None:
         self._ids = ids
@@ -33,7 +33,7 @@ class EncodedBatch(Sequence["NDArray[np.uint32]"]):
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """Where each document starts in `ids`, and the end of the last: documents + 1 numbers."""
+        """Where each document starts in `ids`, and where the last one ends: documents + 1 numbers."""
         import numpy as np
 
         return np.frombuffer(self._offsets, dtype=np.int64)

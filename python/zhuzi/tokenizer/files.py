@@ -15,12 +15,12 @@ CONFIG_FILE = "tokenizer_config.json"
 FAST_FILE = "tokenizer.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 
-#: How `version` begins in the tokenizer.json that we write: it holds no vocabulary (see `Tokenizer.save`).
+#: How `version` begins in the tokenizer.json that we write, which has no vocabulary (see `Tokenizer.save`).
 GUARD = "none. No tokenizer.json can hold this vocabulary exactly"
 
 # The `tokenizers` library turns scores into unique ranks, which gives other ids wherever scores tie (88 % of
-# documents on the merged vocabulary). It reads this file first and refuses it with the version's text, so
-# that whoever asks for `LlamaTokenizer` or `TokenizersBackend` gets a clear failure, never other ids.
+# documents on the merged vocabulary). It reads this file first and refuses it, showing the version,
+# so that `LlamaTokenizer` and `TokenizersBackend` fail clearly instead of giving other ids.
 GUARD_FILE: dict[str, object] = {
     "version": f"{GUARD}: load the folder with AutoTokenizer "
     "(its SentencePiece backend) or with zhuzi.Tokenizer",
@@ -34,7 +34,7 @@ GUARD_FILE: dict[str, object] = {
 
 
 def find_model(folder: Path) -> Path:
-    """The `tokenizer.model` of a folder; `ModelFileError` or `FileNotFoundError` says why there is none."""
+    """The `tokenizer.model` of a folder; raises `ModelFileError` or `FileNotFoundError` if it has none."""
     path = folder / MODEL_FILE
     if not path.exists():
         if folder.is_file():
@@ -56,7 +56,7 @@ def find_model(folder: Path) -> Path:
 
 
 def read_model(path: str | os.PathLike[str]) -> bytes:
-    """Bytes of a model file, bounded: a wrong path (weights, a disk image) must not fill the memory."""
+    """The bytes of a model file; limited, so that a wrong path (such as weights) cannot fill the memory."""
     limit = 256 << 20
     with Path(path).open("rb") as file:
         data = file.read(limit + 1)
@@ -66,7 +66,7 @@ def read_model(path: str | os.PathLike[str]) -> bytes:
 
 
 def made_from_sentencepiece(path: Path) -> bool:
-    """Whether a tokenizer.json was made from a SentencePiece BPE model, as LLaMA's: its bytes are pieces."""
+    """Whether a tokenizer.json was made from a SentencePiece BPE model, which has a piece for each byte."""
     try:
         vocabulary = {token for token, _ in fast_vocabulary(read_if_there(path))}
     except ModelFileError:
@@ -75,7 +75,7 @@ def made_from_sentencepiece(path: Path) -> bool:
 
 
 def fast_vocabulary(fast: dict[str, Any]) -> list[tuple[str, int]]:
-    """(piece, id) of a tokenizer.json: a table for BPE, a list of (piece, score) for Unigram."""
+    """(piece, id) of a tokenizer.json, which has a table for BPE and a list of (piece, score) for Unigram."""
     model = fast.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, dict):
@@ -86,7 +86,7 @@ def fast_vocabulary(fast: dict[str, Any]) -> list[tuple[str, int]]:
 
 
 def read_if_there(path: Path) -> dict[str, Any]:
-    """The JSON object of a file; empty if the file is not there."""
+    """The JSON object in a file; empty if there is no file."""
     try:
         return read_object(path, ModelFileError)
     except FileNotFoundError:

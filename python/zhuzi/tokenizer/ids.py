@@ -1,4 +1,4 @@
-"""Ids as Python users have them (lists, arrays, tensors, columns) as lists of int, or a clear refusal."""
+"""Ids in the forms Python users have them (lists, arrays, tensors, columns), as lists of int."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 def one_sequence(ids: Any) -> list[int]:
     """The ids of one text: a list, tuple, range, generator, or anything of one dimension with `tolist`.
 
-    Raises `TypeError` for what is no sequence of integers.
+    Raises `TypeError` for anything but a sequence.
     """
     plain = _plain(ids)
     if not isinstance(plain, list):
@@ -30,7 +30,7 @@ def many_sequences(batch: Any) -> list[list[int]]:
 
 
 def why_refused(ids: Iterable[Any], vocab_size: int, where: str = "") -> Exception | None:
-    """The error for the first id that is none, or lies outside the vocabulary; none if all are right."""
+    """The error for the first id that is not an integer or outside the vocabulary; None if all are valid."""
     for at, id in enumerate(ids):
         try:
             number = id.__index__()
@@ -45,7 +45,7 @@ def why_refused(ids: Iterable[Any], vocab_size: int, where: str = "") -> Excepti
 
 
 def _plain(ids: Any) -> Any:
-    """Lists instead of arrays, tensors, columns and generators; a number stays one."""
+    """Lists instead of arrays, tensors, columns and generators; numbers stay as they are."""
     if isinstance(ids, list):
         return ids
     if isinstance(ids, str | bytes | Mapping):
@@ -58,7 +58,7 @@ def _plain(ids: Any) -> Any:
 
 
 def _is_sequence(value: Any) -> bool:
-    """True for what holds ids itself. A tensor or array of no dimension is a number."""
+    """Whether a value is a sequence of ids. A tensor or array without dimensions is a number."""
     if isinstance(value, str | bytes):
         return False
     return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0

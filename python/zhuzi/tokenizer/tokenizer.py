@@ -1,4 +1,4 @@
-"""`Tokenizer`: SentencePiece BPE, the ids of `sentencepiece` to the last one."""
+"""`Tokenizer`: SentencePiece BPE with exactly the ids of `sentencepiece`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from zhuzi.tokenizer.files import (
 )
 from zhuzi.tokenizer.ids import many_sequences, one_sequence, why_refused
 
-#: Bytes of each thread's cache of segments, unless others are asked for. More gain little on real text.
+#: Default size of each thread's cache of segments, in bytes. A larger one gains little on real text.
 CACHE_BYTES = _core.CACHE_BYTES
 
 
 class ArrowArray(Protocol):
-    """Anything that offers Arrow's C stream, as chunked arrays of pyarrow and series of polars do."""
+    """Anything with Arrow's C stream interface, such as chunked arrays of pyarrow and series of polars."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
@@ -49,18 +49,17 @@ class Encoding(NamedTuple):
 
     ids: list[int]
     offsets: list[tuple[int, int]]
-    """For each id: its first code point in the text, and the one behind its last."""
+    """For each id: where it begins and ends in the text, in code points (the end is exclusive)."""
 
 
 class Tokenizer:
-    """An exact SentencePiece BPE tokenizer, with the tokens added beside its model (`[PAD]`).
+    """An exact SentencePiece BPE tokenizer, with tokens added to those of its model (`[PAD]`).
 
-    Added tokens have the ids behind the model's and are never made from text. Neither begin- nor
-    end-of-sequence ids are added unless asked for. Instances may be shared between threads.
+    The ids of added tokens follow the model's; text never becomes one. Begin- and end-of-sequence ids are
+    added only if asked for. Instances may be shared between threads.
 
-    Each thread that encodes keeps what segments of text have become in a cache of `cache_bytes`, rounded
-    down to a power of two, which never grows; it changes the speed and nothing else. Beside it a thread
-    needs about 1 MB.
+    Each thread that encodes caches the ids of segments of text in `cache_bytes`, rounded down to a power of
+    two. The cache never grows and affects nothing but the speed. A thread needs about 1 MB besides.
     """
 
     def __init__(
@@ -85,8 +84,8 @@ class Tokenizer:
     ) -> Tokenizer:
         """Load a SentencePiece model from its path, or from its bytes.
 
-        Raises `OSError` if it cannot be read and `ModelFileError` if it is damaged, no SentencePiece model,
-        or not BPE.
+        Raises `OSError` if it cannot be read and `ModelFileError` if it is damaged, not a SentencePiece
+        model, or not BPE.
         """
         if isinstance(model, bytes):
             return cls(model, cache_bytes=cache_bytes)
@@ -94,10 +93,10 @@ class Tokenizer:
 
     @classmethod
     def from_dir(cls, folder: str | os.PathLike[str], *, cache_bytes: int = CACHE_BYTES) -> Tokenizer:
-        """Load `tokenizer.model` and the tokens beside it from a tokenizer or model folder.
+        """Load `tokenizer.model` and the added tokens from a tokenizer or model folder.
 
-        Those are the ones to which `added_tokens.json`, `tokenizer_config.json` (`added_tokens_decoder`) or
-        `tokenizer.json` gives an id behind the model's.
+        Added tokens are those to which `added_tokens.json`, `tokenizer_config.json` (`added_tokens_decoder`)
+        or `tokenizer.json` gives an id after the model's.
 
         Raises `ModelFileError` if there is no such model, or the files disagree about an id.
         """
@@ -110,11 +109,11 @@ class Tokenizer:
         return cls(tokenizer._model, added_tokens=added, origin=str(path), cache_bytes=cache_bytes)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the tokenizer's files into `folder`, in place of those of another.
+        """Write the tokenizer's files into `folder`, replacing those of another tokenizer.
 
         Plain transformers loads the folder with its SentencePiece backend, which `tokenizer_config.json`
-        names and which gives these ids, behind a BOS; the default `LlamaTokenizer` of transformers 5 would
-        break ties between scores in another way, and is refused by a `tokenizer.json` that says so.
+        names and which gives these ids after a BOS. The default `LlamaTokenizer` of transformers 5 would
+        break ties between scores differently; a `tokenizer.json` that says so makes it fail.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,19 +128,18 @@ class Tokenizer:
         write_json(folder / FAST_FILE, GUARD_FILE)
 
     def _config(self, added: dict[str, int]) -> dict[str, object]:
-        # Named explicitly, also where they are the library's defaults: a default that changes with a
-        # version would change ids without a word.
+        # Written out even where they are the library's defaults: a default that changes with a version would
+        # change ids silently.
         config: dict[str, object] = {
             "tokenizer_class": "SentencePieceBackend",
-            # BOS in front, as tuning, chat and evaluation have it, and LLaMA's own tokenizer. The backend
-            # obeys the pattern alone, whatever is asked of `add_bos_token`, which other tools read; without
-            # it nobody who asks for BOS would get it.
+            # BOS in front, as in tuning, chat and evaluation and in LLaMA's own tokenizer. The backend obeys
+            # only the pattern and ignores `add_bos_token`, which other tools read.
             "add_bos_token": self.bos_id is not None,
             "special_tokens_pattern": "none" if self.bos_id is None else "bos",
             "add_eos_token": False,
             "add_prefix_space": None,
             "clean_up_tokenization_spaces": False,
-            # Not legacy = without the dummy prefix, which gives other ids.
+            # Without legacy there is no dummy prefix, which gives other ids.
             "legacy": True,
             "split_special_tokens": True,
         }
@@ -160,7 +158,7 @@ class Tokenizer:
     def encode(
         self, text: str | bytes, *, add_bos: bool = False, add_eos: bool = False, num_threads: int = 1
     ) -> list[int]:
-        """Ids of one text. In `bytes`, what is no UTF-8 counts as U+FFFD, byte by byte.
+        """Ids of one text. In `bytes`, each byte that is not valid UTF-8 counts as U+FFFD.
 
         A text of megabytes is encoded on `num_threads` threads, with the same ids.
         """
@@ -172,10 +170,10 @@ class Tokenizer:
         return ids
 
     def encode_with_offsets(self, text: str) -> Encoding:
-        """Ids of one text, and where in it each token stands, as SentencePiece's `proto` output has it.
+        """Ids of one text and the span of each token in it, as in SentencePiece's `proto` output.
 
-        An offset is (begin, end) in code points: `text[begin:end]`. The dummy `▁` in front stands for nothing
-        of the text, and of the bytes that spell a character the last stands for it, the others for nothing.
+        An offset is (begin, end) in code points: `text[begin:end]`. The dummy `▁` in front spans nothing. Of
+        the byte tokens that spell a character, the last spans it and the others span nothing.
         """
         return Encoding(*self._core.encode_with_offsets(text))
 
@@ -184,10 +182,10 @@ class Tokenizer:
     ) -> EncodedBatch:
         """Ids of many texts, encoded on `num_threads` threads (every core by default) without the GIL.
 
-        `docs` is a list of `str` or `bytes` (or anything that gives them one by one), or an Arrow array of
-        strings, dictionaries of strings included (a column of pyarrow, pandas or polars), read in place.
+        `docs` is a list (or any iterable) of `str` or `bytes`, or an Arrow array of strings or of
+        dictionary-encoded strings (a column of pyarrow, pandas or polars), which is read in place.
 
-        Raises `TypeError` for what is no text, with its index: None, NaN and null alike.
+        Raises `TypeError`, with the index, for anything that is not text, such as None, NaN and null.
         """
         if isinstance(docs, str | bytes):
             raise TypeError("encode_batch wants a list of texts; for one text there is encode")
@@ -197,16 +195,16 @@ class Tokenizer:
         return EncodedBatch(*self._core.encode_batch(docs, threads))
 
     def encode_piece(self, piece: str) -> list[int]:
-        """Ids of a piece's own text, taken as already normalised: `▁` is a space, no dummy one in front."""
+        """Ids of a piece's own text, taken as normalised: `▁` is a space, and no dummy one is added."""
         return self._core.encode_piece(piece)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, as SentencePiece decodes it; control and added tokens are invisible.
 
-        `ids` is a list, or anything of one dimension: an array, a tensor on any device, a column.
+        `ids` is a list or anything else of one dimension: an array, a tensor on any device, a column.
 
-        Raises `IndexError` for an id outside the vocabulary (-100 of labels, for one) and `TypeError` for
-        what is no sequence of integers; both say which.
+        Raises `IndexError` for an id outside the vocabulary (such as the -100 of labels) and `TypeError` for
+        anything but a sequence of integers; both say which id.
         """
         plain = one_sequence(ids)
         try:
@@ -217,7 +215,7 @@ class Tokenizer:
     def decode_batch(self, batch: Iterable[Iterable[int]] | EncodedBatch) -> list[str]:
         """Texts of many sequences of ids: lists of lists, of arrays or of tensors, or a matrix.
 
-        Raises as `decode` does; the message says in which text.
+        Raises what `decode` raises; the message names the text.
         """
         plain = batch.tolist() if isinstance(batch, EncodedBatch) else many_sequences(batch)
         try:
@@ -227,7 +225,7 @@ class Tokenizer:
             raise next(filter(None, refusals), error) from None
 
     def pieces(self) -> list[Piece]:
-        """Every piece in the order of ids; added tokens come last."""
+        """Every piece in the order of the ids; added tokens come last."""
         return [Piece(*piece) for piece in self._core.pieces()]
 
     @property
@@ -248,12 +246,12 @@ class Tokenizer:
 
     @property
     def added_tokens(self) -> tuple[str, ...]:
-        """Tokens beside the model, in the order of their ids."""
+        """Tokens added to the model's, in the order of their ids."""
         return self._added
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the model file and the added tokens: equal for equal tokenizers only."""
+        """SHA-256 (hex) over the model file and the added tokens: equal only for equal tokenizers."""
         digest = hashlib.sha256(hashlib.sha256(self._model).digest())
         digest.update(json.dumps(self._added, ensure_ascii=False).encode())
         return digest.hexdigest()

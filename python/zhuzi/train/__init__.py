@@ -1,7 +1,7 @@
 """Training: recipes, data, the Trainer, pre-training and instruction tuning.
 
 `pretrain` and `sft` load torch and transformers (5 to 10 seconds) only after all checks that need neither: of
-the recipe, the paths, the corpus or records, the base's headers, and the disk.
+the recipe, the paths, the corpus or records, the base's headers, and the disk space.
 """
 
 from __future__ import annotations

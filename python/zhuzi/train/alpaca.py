@@ -1,4 +1,4 @@
-"""Alpaca records: `instruction`, `input` and `output` as texts; what is not that is named, never dropped."""
+"""Alpaca records: `instruction`, `input` and `output` as texts. Others are errors, never dropped silently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEYS = ("instruction", "input", "output")
 
 _WANTED = "want an object with instruction, input and output"
 
-# Other shapes in which instruction data goes round, by the keys that show them, and the way to Alpaca's.
+# Other formats of instruction data, by the keys that show them, and how to convert them to Alpaca's.
 _SHAPES = [
     (("conversations",), "a ShareGPT conversation", "write each question and its answer as a record"),
     (("messages",), "a chat", "write each question and its answer as a record"),
@@ -25,10 +25,10 @@ _SHAPES = [
 
 
 def check(record: Any, place: str) -> dict[str, Any]:
-    """The record, if it is one of Alpaca's that tuning can use whole.
+    """The record, if it is an Alpaca record that tuning can use as it is.
 
     Raises:
-        InputError: it is not; `place`, what it looks like and what mends it are named.
+        InputError: it is not; the message names `place`, what the record looks like and what to do.
     """
     if not isinstance(record, dict):
         raise InputError(f"{place}: {_kind(record)}; {_WANTED}")
@@ -37,10 +37,10 @@ def check(record: Any, place: str) -> dict[str, Any]:
             raise InputError(f"{place}: {_other_shape(record) or f'has no {key!r}; {_WANTED}'}")
     for key in KEYS:
         text = record.get(key)
-        if text is None and key == "input":  # published records have it null, too
+        if text is None and key == "input":  # null in some published records
             continue
         if not isinstance(text, str):
-            raise InputError(f"{place}: {key!r} is no text but {_kind(text)}; write it as one string")
+            raise InputError(f"{place}: {key!r} is not a text but {_kind(text)}; write it as one string")
         try:
             text.encode()
         except UnicodeEncodeError as error:  # JSON can write half of a UTF-16 pair, as \ud83d
@@ -52,12 +52,12 @@ def check(record: Any, place: str) -> dict[str, Any]:
 
 
 def unread_keys(record: Mapping[str, Any]) -> list[str]:
-    """Keys of a record that say something, and that tuning does not read."""
+    """Keys of a record that have a value but are not read by tuning."""
     return [key for key, value in record.items() if key not in KEYS and value not in (None, "", [], {})]
 
 
 def _require_single_turn(record: Mapping[str, Any], place: str) -> None:
-    """The published prompt has one question and a fixed system prompt: more cannot be learned from it."""
+    """Refuse what has no place in the published prompt, which has one question and a fixed system prompt."""
     for key, what in (("history", "earlier turns"), ("system", "a system prompt")):
         if record.get(key) not in (None, "", [], {}):
             raise InputError(
@@ -72,7 +72,7 @@ def _other_shape(record: Mapping[str, Any]) -> str | None:
             return f"looks like {what} ({', '.join(keys)}); tuning reads Alpaca's records: {mend}"
     for key, value in record.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            return f"the records stand in a list under {key!r}; write that list alone to a file"
+            return f"the records are in a list under {key!r}; write only that list to a file"
     return None
 
 

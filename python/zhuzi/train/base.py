@@ -1,4 +1,4 @@
-"""The model to train: loaded, adapted, and asserted to train what the recipe says and nothing else."""
+"""The model to train: loaded, adapted, and checked to train exactly what the recipe says."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from zhuzi.train.recipe import Recipe
 def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
     """The recipe's model on this process's device, ready to train.
 
-    The frozen part is held in int8 (`base_bits: 8`) or in the compute type (fp32 on a CPU, where bf16 is ten
-    times slower without its instructions; bf16, else fp16, on a GPU); what trains is fp32 and starts from the
-    stored values exactly.
+    The frozen part is kept in int8 (`base_bits: 8`) or in the compute type (fp32 on a CPU, where bf16 without
+    its instructions is ten times slower; bf16, else fp16, on a GPU). What trains is fp32 and starts exactly
+    from the stored values.
     """
     quantised = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "embed_tokens"])
     model = folder.load(
@@ -38,7 +38,7 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
         parameter.data = parameter.data.float()
         stored = STORED_AS.get(module_of(name))
         if stored is not None:
-            # Not from the loaded copy: rounded to the compute type, it would change rows no token touched.
+            # The loaded copy is rounded to the compute type: with it, rows of unseen tokens would change.
             stored = EMBEDDING if folder.tied else stored
             parameter.data.copy_(folder.read(stored)[first:])
     loss.use_for_training(causal, lambda: rows.head_of(causal))
@@ -63,7 +63,7 @@ def compute_dtype() -> torch.dtype:
 
 
 def device_name() -> str:
-    """This process's device with the name of its GPU, as a report tells it."""
+    """This process's device and the name of its GPU, for reports."""
     here = device()
     return str(here) if here.type == "cpu" else f"{here} {torch.cuda.get_device_name(here)}"
 
@@ -109,7 +109,7 @@ def trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
 
 
 def count_parameters(model: Any) -> tuple[int, int]:
-    """Trainable parameters, and all of them: LoRA's included, PEFT's frozen copies not."""
+    """Trainable parameters, and all parameters: with LoRA's, without PEFT's frozen copies."""
     live = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if FROZEN_COPY not in name]
     return sum(n for n, trains in live if trains), sum(n for n, _ in live)
 
@@ -123,8 +123,8 @@ def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_parameters()
     yield from model.named_buffers()
     for name, module in model.named_modules():
-        # bitsandbytes holds the scales of an int8 weight beside it, and moves them at the first forward.
-        weight = module._parameters.get("weight")  # its own: PEFT's wrappers pass on that of the layer within
+        # bitsandbytes keeps the scales of an int8 weight next to it and moves them at the first forward.
+        weight = module._parameters.get("weight")  # its own; PEFT's wrappers return the inner layer's
         scales = getattr(weight, "SCB", None)
         if scales is None:
             scales = getattr(getattr(module, "state", None), "SCB", None)
@@ -141,7 +141,7 @@ def _require_intended(model: Any, recipe: Recipe, *, tied: bool) -> None:
     """Raise unless exactly the intended parameters train, each in fp32.
 
     fp16 trainables fail under mixed precision ("Attempting to unscale FP16 gradients"), and an embedding that
-    PEFT left frozen, or whose frozen copy trains in its stead, is only noticed in the finished model.
+    PEFT left frozen, or whose frozen copy trains instead, would only be noticed in the finished model.
     """
     found = {name for name, _ in trainable(model)}
     matrices = trained_matrices(recipe, tied=tied)
@@ -154,7 +154,7 @@ def _require_intended(model: Any, recipe: Recipe, *, tied: bool) -> None:
     wanted |= {n for n, _ in model.named_parameters() if ".lora_A." in n or ".lora_B." in n}
     if found != wanted or not wanted:
         raise TrainingError(
-            f"other parameters train than the recipe says: {', '.join(sorted(found ^ wanted))}"
+            f"the parameters that train are not those of the recipe: {', '.join(sorted(found ^ wanted))}"
         )
     low = [name for name, parameter in trainable(model) if parameter.dtype != torch.float32]
     if low:

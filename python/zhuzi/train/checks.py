@@ -1,4 +1,4 @@
-"""What can be known of a run before torch is loaded: that it cannot be, what it does, what it will write."""
+"""What can be known of a run before torch is loaded: whether it is possible, what it does and writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zhuzi.model.positions import positions
 from zhuzi.record.disk import require_space
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 
-#: PEFT keeps the untrained matrix beside the one it trains (`modules_to_save`): it never runs.
+#: PEFT keeps the untrained matrix next to the one it trains (`modules_to_save`); it is never used.
 FROZEN_COPY = ".original_module."
 
 #: What PEFT puts between a module's name and its parameter's.
@@ -25,13 +25,13 @@ STORED_AS = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
 
 
 def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
-    """Raise `RecipeError` where the recipe asks for what this model or machine has not."""
+    """Raise `RecipeError` if the recipe asks for what this model or machine does not have."""
     micro_batch(recipe)
     old_rows(recipe, folder)
     most = positions(folder.config)
     if most is not None and recipe.sequence_length > most:
         raise RecipeError(
-            f"sequence_length: {recipe.sequence_length} is beyond the {most} positions of {folder.path} "
+            f"sequence_length: {recipe.sequence_length} exceeds the {most} positions of {folder.path} "
             f"(its max_position_embeddings); write {most} or less"
         )
     if recipe.lora is None:
@@ -39,7 +39,7 @@ def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
     present = {module_of(name) for name, info in folder.tensors.items() if len(info.shape) == 2}
     present -= {"embed_tokens", *(["lm_head"] if folder.tied else [])}
     for target in recipe.lora.targets:
-        if target not in present:  # PEFT passes over a name that matches nothing as long as another matches
+        if target not in present:  # PEFT fails only if none is
             raise RecipeError(
                 f"lora.targets: the model has no matrix {target!r} to adapt; it has "
                 f"{', '.join(sorted(present))}"
@@ -73,12 +73,13 @@ def old_rows(recipe: Recipe, folder: ModelFolder) -> int:
 
 
 def micro_batch(recipe: Recipe) -> tuple[int, int]:
-    """Sequences a forward on one device, and how many forwards make a step."""
+    """Sequences per forward on one device, and forwards per step."""
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     micro = recipe.micro_batch_size or recipe.batch_size // devices
     if micro == 0 or recipe.batch_size % (micro * devices):
         raise RecipeError(
-            f"batch_size {recipe.batch_size} is no multiple of micro_batch_size {micro} x {devices} devices"
+            f"batch_size {recipe.batch_size} is not a multiple of micro_batch_size {micro} x {devices} "
+            "devices"
         )
     return micro, recipe.batch_size // (micro * devices)
 
@@ -89,7 +90,7 @@ def require_room(recipe: Recipe, folder: ModelFolder) -> None:
 
 
 def checkpoint_bytes(recipe: Recipe, folder: ModelFolder) -> int:
-    """Bytes of a checkpoint: what trains in fp32, and AdamW's two moments of it."""
+    """Bytes of a checkpoint: what trains, in fp32, and AdamW's two moments."""
     return 3 * _trained_bytes(recipe, folder)
 
 

@@ -18,9 +18,9 @@ from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.alpaca import check, unread_keys
 from zhuzi.train.progress import tell, warn
 
-IGNORED = -100  # the label transformers' loss leaves out
+IGNORED = -100  # the label that transformers' loss ignores
 
-# torch is imported where a tensor is made: reading and refusing need none, and it takes seconds to load.
+# torch takes seconds to load: it is imported where a tensor is made, as reading and checking need none.
 if TYPE_CHECKING:
     import torch
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Blocks:
     """A corpus cut into blocks of `length` tokens: the published `group_texts`.
 
-    All documents are laid end to end (the end-of-sequence id lies between them already) and cut; what is left
-    over at the end, less than a block, is dropped. A block is read from the memory map when it is asked for.
+    All documents are concatenated (the end-of-sequence ids between them are part of the corpus) and cut; an
+    incomplete block at the end is dropped. A block is read from the memory map when it is asked for.
 
     Raises:
         TrainingError: fewer tokens than one block.
@@ -76,22 +76,22 @@ def collate_blocks(blocks: Sequence[torch.Tensor]) -> Batch:
 class Records:
     """Alpaca records as ids and labels: BOS + encode(prompt) + encode(output) + EOS, cut at `length`.
 
-    Prompt and output are encoded apart, as published; labels are -100 on BOS and prompt. A record whose
-    output is empty, or cut away whole, teaches nothing (its loss would be NaN alone in a batch): it is left
+    Prompt and output are encoded separately, as published; labels are -100 on BOS and prompt. A record whose
+    output is empty or cut away entirely teaches nothing (alone in a batch, its loss would be NaN): it is left
     out and counted.
 
     Raises:
-        InputError: a record that cannot be read or used (file and place named).
-        TrainingError: no record is left.
+        InputError: a record cannot be read or used (the message names file and place).
+        TrainingError: no record remains.
     """
 
     def __init__(self, inputs: Sequence[Path], tokenizer: Tokenizer, length: int) -> None:
         if tokenizer.bos_id is None or tokenizer.eos_id is None:
             raise MismatchError("the tokenizer has no BOS or no EOS id; tuning needs both, use LLaMA's")
-        self.items: list[tuple[list[int], int]] = []  # ids, and how many of them are prompt
-        self.left_out = 0  # without room for their output
+        self.items: list[tuple[list[int], int]] = []  # ids, and how many of them are the prompt's
+        self.left_out = 0  # records without room for their output
         self.empty_outputs = 0
-        self.cut = 0  # their output in part
+        self.cut = 0  # records whose output was cut
         self.unread_keys: Counter[str] = Counter()  # records that have it, by key
         reader = open_records(inputs)
         self.files = [Path(file) for file, _ in reader.files]
@@ -121,7 +121,7 @@ class Records:
         self.items.append((ids[:length], len(prompt)))
 
     def notes(self, length: int) -> list[str]:
-        """What of the records is not trained on, a line each."""
+        """What part of the records is not trained on, one line each."""
         notes = []
         if self.left_out:
             notes.append(f"{count(self.left_out, 'record')} left out: the prompt fills the {length:,} tokens")
@@ -142,9 +142,9 @@ class PadRecords:
     """Pads records to the longest of a batch: `input_ids`, `attention_mask`, `labels`, [batch, length]."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        # The base LLaMA has no pad id. Any id does: the mask hides it, and its label is -100.
+        # The base LLaMA has no pad id. Any id will do: the mask hides it, and its label is -100.
         pad = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
-        assert pad is not None  # Records asked for an EOS
+        assert pad is not None  # Records requires an EOS
         self.pad: int = pad
 
     def __call__(self, records: Sequence[tuple[list[int], list[int]]]) -> Batch:
@@ -163,7 +163,7 @@ class PadRecords:
 
 
 def record_notes(empty_outputs: int, unread: Counter[str]) -> list[str]:
-    """What of Alpaca records teaches nothing, a line each; `unread` counts the records that have a key."""
+    """What part of Alpaca records teaches nothing, one line each; `unread` counts records by key."""
     notes = []
     if empty_outputs:
         notes.append(f"{count(empty_outputs, 'record')} left out: the output is empty")
@@ -174,12 +174,12 @@ def record_notes(empty_outputs: int, unread: Counter[str]) -> list[str]:
 
 
 def open_records(inputs: Path | Sequence[Path]) -> RecordReader:
-    """The reader of files, folders and patterns, whose `notes()` tell what it left out.
+    """A reader of files, folders and patterns; its `notes()` tell what it left out.
 
-    Read are JSON Lines and JSON arrays (`.jsonl`, `.ndjson`, `.json`, each also packed), Parquet and Arrow.
+    It reads JSON Lines and JSON arrays (`.jsonl`, `.ndjson`, `.json`, also compressed), Parquet and Arrow.
 
     Raises:
-        InputError: an input that is not there, or of a kind that holds no records.
+        InputError: an input does not exist, or is of a kind that has no records.
     """
     inputs = [inputs] if isinstance(inputs, Path) else inputs
     try:
@@ -199,7 +199,7 @@ def checked(reader: RecordReader) -> Iterator[dict[str, Any]]:
     """The Alpaca records of a reader, in order.
 
     Raises:
-        InputError: there are none, or one is none of Alpaca's (file and place named).
+        InputError: there are none, or one is not an Alpaca record (the message names file and place).
     """
     empty = True
     for record, place in reader:
@@ -207,7 +207,7 @@ def checked(reader: RecordReader) -> Iterator[dict[str, Any]]:
         yield check(record, place)
     if empty:
         files = ", ".join(str(file) for file, _ in reader.files)
-        raise InputError(f"{files}: holds no records; want a JSON list of them, or one on each line")
+        raise InputError(f"{files}: contains no records; want a JSON list of them, or one per line")
 
 
 def digest_files(files: Sequence[Path]) -> str:

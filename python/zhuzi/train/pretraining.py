@@ -1,4 +1,4 @@
-"""Pre-training on an encoded corpus: stage 1 (embedding alone) and stage 2 (LoRA, embedding and head)."""
+"""Pre-training on an encoded corpus: stage 1 (the embedding) and stage 2 (LoRA, embedding and head)."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def pretrain(
     callbacks: Sequence[Any] = (),
     progress: bool | None = None,
 ) -> TrainReport:
-    """Train a model on the blocks of a corpus, as the recipe says; go on where a killed run stopped.
+    """Train a model on the blocks of a corpus, as the recipe says; resume a run that was interrupted.
 
-    Which parameters train, and the published figures, are in the recipes; the method is that of Cui, Yang,
-    Yao 2023 (arXiv 2304.08177).
+    The recipe says which parameters train; the published figures are in `recipes/`. The method is that of
+    Cui, Yang, Yao 2023 (arXiv 2304.08177).
 
     Args:
         recipe: a recipe, or the path of its YAML file.
-        overwrite: remove what the output folder holds and start anew.
-        callbacks: more `transformers.TrainerCallback`s.
-        progress: a bar (true), no word of single steps (false), or, by default, a bar on a terminal and in a
-            notebook, and elsewhere lines: to the log, or to stderr where no logging is set up.
+        overwrite: remove what the output folder contains and start again.
+        callbacks: additional `transformers.TrainerCallback`s.
+        progress: True for a bar, False for no output per step. By default a bar on a terminal and in a
+            notebook, elsewhere lines: to the log, or to stderr if logging is not set up.
 
     Raises:
-        RecipeError: the recipe cannot be.
-        MismatchError: the corpus was encoded by another tokenizer than the model's, or ids exceed its rows.
-        OutputExistsError: the output folder holds something else.
-        TrainingError: too few tokens, or a loss that is no number.
+        RecipeError: the recipe is invalid.
+        MismatchError: the corpus was not encoded by the model's tokenizer, or ids exceed its rows.
+        OutputExistsError: the output folder contains something else.
+        TrainingError: there are too few tokens, or a loss is not finite.
         OSError: the disk has no room for a checkpoint or the result.
     """
-    # torch and transformers take seconds to load: whatever can be refused without them is, first.
+    # torch and transformers take seconds to load: whatever can be checked without them comes first.
     source = Path(recipe) if isinstance(recipe, str | Path) else None
     recipe = resolve_recipe(recipe, PretrainRecipe)
     folder = ModelFolder.open(recipe.model)

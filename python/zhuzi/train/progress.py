@@ -1,4 +1,4 @@
-"""How far a training is: a bar where somebody looks, lines elsewhere; said by the first process alone."""
+"""Progress of training, from rank 0 only: a bar where somebody looks, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = logging.getLogger("zhuzi.train")
 
 
 def tell(line: str) -> None:
-    """One line of progress: to the log, or, in a script that has set up no logging, to stderr."""
+    """One line of progress: to the log, or to stderr in a script that has not set up logging."""
     if not is_main():
         return
     if _log.hasHandlers():
@@ -30,13 +30,13 @@ def warn(line: str) -> None:
 
 
 def bar(total: int, done: int, wanted: bool | None) -> Any:
-    """A bar of `total` steps, `done` of them before, or none where lines are to be written.
+    """A bar of `total` steps that starts at `done`, or None where lines are to be written.
 
-    `wanted` none: in a notebook, and on a terminal.
+    If `wanted` is None there is a bar in a notebook and on a terminal.
     """
     notebook = "ipykernel" in sys.modules or "google.colab" in sys.modules
     if not (wanted or (wanted is None and (notebook or sys.stderr.isatty()))):
         return None
-    # Without ipywidgets tqdm's notebook bar warns, and fails.
+    # Without ipywidgets tqdm's notebook bar warns and fails.
     kind = "tqdm.notebook" if notebook and find_spec("ipywidgets") else "tqdm"
     return import_module(kind).tqdm(total=total, initial=done, unit="step")

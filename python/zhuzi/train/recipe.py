@@ -1,4 +1,4 @@
-"""Recipes: what a training run does, as data. Frozen, typed, checked where they are read."""
+"""Recipes: what a training run does, as data. Frozen, typed, checked when they are read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-# Left to itself, pydantic takes `true` for 1, and YAML has .inf and .nan.
+# By default pydantic takes `true` for 1, and YAML has .inf and .nan.
 _Whole = Annotated[int, Field(strict=True)]
 _Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_bool)]
 
@@ -53,7 +53,7 @@ def _kept(path: Path) -> Path:
     return path
 
 
-# Expanded here, once: whatever reads the recipe sees one path.
+# Expanded once, here: whatever reads the recipe sees the same path.
 _Path = Annotated[Path, AfterValidator(expand)]
 _Kept = Annotated[_Path, AfterValidator(_kept)]
 
@@ -74,13 +74,13 @@ class LoraRecipe(_Frozen):
 class Recipe(_Frozen):
     """What pre-training and tuning share.
 
-    Paths are taken from the current folder; `~` and `$VAR` are expanded.
+    Paths are relative to the current folder; `~` and `$VAR` are expanded.
     """
 
     task: Literal["pretrain", "sft"]
     model: Annotated[str, AfterValidator(expand_text)]  # a model folder, or a hub id
     output: _Path
-    # Matrices trained whole. All else is frozen, or adapted by LoRA.
+    # Matrices trained whole. All others are frozen or adapted by LoRA.
     modules_to_save: Annotated[tuple[Literal["embed_tokens", "lm_head"], ...], AfterValidator(_each_once)] = (
         "embed_tokens",
         "lm_head",
@@ -93,17 +93,17 @@ class Recipe(_Frozen):
     base_bits: Literal[8, 16] = 16  # 8: the frozen weights in int8 (LLM.int8(), Dettmers et al. 2208.07339)
     sequence_length: _Whole = Field(512, ge=2)  # tokens
     steps: _Whole = Field(gt=0)  # optimiser steps
-    batch_size: _Whole = Field(gt=0)  # sequences an optimiser step, over all devices
-    micro_batch_size: _Whole | None = Field(None, gt=0)  # sequences a forward on one device; none: all
+    batch_size: _Whole = Field(gt=0)  # sequences per optimiser step, over all devices
+    micro_batch_size: _Whole | None = Field(None, gt=0)  # sequences per forward on one device; None: all
     learning_rate: _Number = Field(gt=0)  # peak; cosine down to zero
     warmup: _Number = Field(0.05, ge=0, lt=1)  # share of the steps
     weight_decay: _Number = Field(0.0, ge=0)
-    seed: _Whole = Field(42, ge=0, lt=2**32)  # numpy takes no larger one
+    seed: _Whole = Field(42, ge=0, lt=2**32)  # numpy's limit
     gradient_checkpointing: StrictBool = False
     log_every: _Whole = Field(10, gt=0)  # steps
     save_every: _Whole = Field(500, gt=0)  # steps
     keep_checkpoints: _Whole = Field(2, gt=0)
-    verify_frozen: StrictBool = False  # digest every tensor before and after: what is frozen must not move
+    verify_frozen: StrictBool = False  # digest every tensor before and after: frozen ones must not change
 
     @model_validator(mode="after")
     def _can_be(self) -> Recipe:
@@ -124,7 +124,7 @@ class Recipe(_Frozen):
             raise ValueError("a matrix cannot be in lora.targets and in modules_to_save at once")
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}"
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
             )
         return self
 
@@ -137,7 +137,7 @@ class PretrainRecipe(Recipe):
 
     @property
     def data(self) -> tuple[Path, ...]:
-        """What the run reads, beside the model."""
+        """What the run reads besides the model."""
         return (self.corpus,)
 
 
@@ -149,7 +149,7 @@ class SftRecipe(Recipe):
 
     @property
     def data(self) -> tuple[Path, ...]:
-        """What the run reads, beside the model."""
+        """What the run reads besides the model."""
         return self.instructions
 
     @field_validator("instructions", mode="before")
@@ -167,7 +167,7 @@ def load_recipe(path: str | Path) -> PretrainRecipe | SftRecipe:
     """Read a YAML recipe.
 
     Raises:
-        RecipeError: no such file, no YAML, an unknown key (the near name is offered), a value that cannot be.
+        RecipeError: no such file, not YAML, an unknown key (a similar one is suggested), or an invalid value.
     """
     try:
         # A SafeLoader, which builds plain values only.
@@ -179,7 +179,7 @@ def load_recipe(path: str | Path) -> PretrainRecipe | SftRecipe:
     except _KeyGivenTwiceError as error:
         raise RecipeError(f"{path}, line {error.line}: {error.key!r} is given twice; keep one") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
+        raise RecipeError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(read, dict):
         raise RecipeError(f"{path}: want `key: value` lines, as in recipes/")
     task = read.get("task")
@@ -192,7 +192,7 @@ def load_recipe(path: str | Path) -> PretrainRecipe | SftRecipe:
 
 
 def resolve_recipe(recipe: AnyRecipe | str | Path, kind: type[AnyRecipe]) -> AnyRecipe:
-    """A recipe of the wanted kind, from itself or from its file."""
+    """A recipe of the wanted kind, itself or read from its file."""
     given = recipe if isinstance(recipe, BaseModel) else load_recipe(recipe)
     if isinstance(given, kind):
         return given
@@ -207,7 +207,7 @@ class _KeyGivenTwiceError(Exception):
 
 
 class _EachKeyOnce(yaml.SafeLoader):
-    """YAML lets the last of two equal keys win, silently."""
+    """Refuses a key given twice; plain YAML silently takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -222,7 +222,7 @@ class _EachKeyOnce(yaml.SafeLoader):
 
 def _reasons(error: ValidationError, kind: type[BaseModel]) -> str:
     details = error.errors()
-    # A list whose item cannot be is "too short" as well, to pydantic.
+    # To pydantic a list with an invalid item is also "too short".
     inner = {detail["loc"][:-1] for detail in details}
     told = [d for d in details if d["type"] != "too_short" or d["loc"] not in inner]
     return "; ".join(_reason(detail, kind) for detail in told)
@@ -244,7 +244,7 @@ def _reason(detail: Any, kind: type[BaseModel]) -> str:
     return f"{key}: {reason} (it is {reprlib.repr(value)})"
 
 
-# What pydantic says of a value, by its kinds of error; `{}` is filled from its context.
+# Our wording of pydantic's errors, by their type; `{}` is filled from the error's context.
 _WORDS = {
     "int_type": "want a whole number",
     "int_parsing": "want a whole number",

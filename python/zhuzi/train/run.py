@@ -2,14 +2,14 @@
 
 OUT/run.json      the recipe and fingerprints of what it reads; written first
 OUT/log.jsonl     losses as they come
-OUT/checkpoints/  what a stopped run goes on from
+OUT/checkpoints/  what a stopped run resumes from
 OUT/model/        the result: a whole model (no LoRA), or ...
 OUT/adapter/      ... PEFT's adapter, to be merged
-OUT/report.json   the report; written last: a run that has it is finished
+OUT/report.json   the report, written last: a run that has it is finished
 OUT/.lock         held (flock) by the process that trains
 
-A run that another replaces is kept as .OUT.replaced beside it until the new one has its first checkpoint, or
-its report, and comes back if the new one fails before that.
+A run that is replaced by another is kept next to it as .OUT.replaced until the new one has its first
+checkpoint or its report, and is put back if the new one fails before that.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class TrainReport(Report):
     output: Path  # the run's folder
     result: Path  # the model, or the adapter, in it
     steps: int
-    losses: list[tuple[int, float]]  # (step, mean loss of the steps since the entry before, nats a token)
+    losses: list[tuple[int, float]]  # (step, mean loss since the previous entry, nats per token)
     learning_rates: list[tuple[int, float]]
-    tokens: int  # seen by the model over all steps, padding not counted
-    seconds: float  # of training, in the process that finished it
+    tokens: int  # seen by the model in all steps, without padding
+    seconds: float  # of training, in the process that finished the run
     trainable: int
-    parameters: int  # all of them, without PEFT's frozen copies
+    parameters: int  # in all, without PEFT's frozen copies
     trainable_names: list[str]
-    resumed_from: int | None  # the step of the checkpoint it went on from
-    frozen_checked: int | None  # tensors found bit-equal before and after, with `verify_frozen`
+    resumed_from: int | None  # the step of the checkpoint it resumed from
+    frozen_checked: int | None  # tensors that are equal bit for bit before and after, with `verify_frozen`
     left_out: int = 0  # records without room for their output
-    empty_outputs: int = 0  # records left out, since their output is empty
+    empty_outputs: int = 0  # records left out because their output is empty
     cut: int = 0  # records whose output was cut at `sequence_length`
     unread_keys: dict[str, int] = field(default_factory=dict)  # keys of records that tuning does not read
     device: str = ""  # of the process that finished it: "cpu", "cuda:0 NVIDIA ..."
@@ -67,7 +67,7 @@ class TrainReport(Report):
 
     @property
     def share(self) -> float:
-        """Trainable share of all parameters, 0 to 1."""
+        """Share of all parameters that train, 0 to 1."""
         return self.trainable / self.parameters
 
 
@@ -92,11 +92,12 @@ class Run:
         overwrite: bool,
         source: Path | None = None,
     ) -> dict[str, Any]:
-        """Check of `open` what is quick to check, and say what the run does unless it is finished.
+        """Check what `open` checks, as far as it is quick, and announce the run unless it is finished.
 
-        Returns what run.json says of the run, without the fingerprints of weights and data. Raises as `open`.
+        Returns what run.json says of the run, without the fingerprints of weights and data. Raises what
+        `open` raises.
         """
-        if not is_main():  # the first process claims it for all
+        if not is_main():  # rank 0 claims it for all
             return {}
         run = cls(recipe.output, recipe)
         run._require_free(folder, overwrite=overwrite, source=source)
@@ -124,23 +125,23 @@ class Run:
         overwrite: bool,
         source: Path | None = None,
     ) -> Iterator[Run]:
-        """Hold `recipe.output`, new or to be resumed, for the block.
+        """Hold `recipe.output`, new or to be resumed, during the block.
 
-        `facts` are those of `prepare`, `data` is the data's fingerprint, `source` the recipe's own file. The
-        weights are read whole for their fingerprint.
+        `facts` are those of `prepare`, `data` is the data's fingerprint, `source` the recipe's own file. All
+        weights are read for their fingerprint.
 
         Raises:
-            OutputExistsError: it holds something else, or a run of another recipe, model or data (the first
-                key that differs is named), or another process trains there.
+            OutputExistsError: it contains something else, a run of another recipe, model or data (the message
+                names the first key that differs), or another process trains there.
         """
         run = cls(recipe.output, recipe)
         if not is_main():
             yield run
             return
         facts = {**facts, "model": folder.fingerprint, "data": data}
-        # Looked at again: reading the weights takes minutes, and something may have come there meanwhile.
+        # Checked again: reading the weights takes minutes, and something may have been put there meanwhile.
         run._require_free(folder, overwrite=overwrite, source=source)
-        # Decided before the lock: what comes there later is another process's, and not to be moved.
+        # Decided before the lock: what appears later is another process's and must not be moved.
         there, is_run = run.path.exists() and any(run.path.iterdir()), run._is_begun
         with naming_full_disk(run.path), ExitStack() as held:
             if is_run:
@@ -159,10 +160,10 @@ class Run:
     @property
     def _is_begun(self) -> bool:
         known = self.path / "run.json"
-        return known.is_file() and "recipe" in read_state(known)  # else another program's
+        return known.is_file() and "recipe" in read_state(known)  # else it is another program's
 
     def _require_free(self, folder: ModelFolder, *, overwrite: bool, source: Path | None) -> None:
-        """Raise `OutputExistsError` unless the folder is free, or holds a run that is only to be resumed."""
+        """Raise `OutputExistsError` unless the folder is free or has a run that is to be resumed."""
         if overwrite or not self._is_begun:
             inputs = (folder.path, *self.recipe.data, *([source] if source else []))
             require_free(self.path, overwrite=overwrite, inputs=inputs)
@@ -171,12 +172,12 @@ class Run:
         key = _first_difference(read_state(self.path / "run.json"), facts)
         if key is not None:
             raise OutputExistsError(
-                f"{self.path}: holds a run whose {key} differs; choose another output, or start anew with "
+                f"{self.path}: holds a run whose {key} differs; choose another output, or start again with "
                 "--overwrite"
             )
 
     def _begin(self, facts: Mapping[str, Any], held: ExitStack, *, replace: bool) -> None:
-        """Put a new run in place, locked from its first moment, and with `replace` what stood there aside."""
+        """Put a new run in place, locked from the start; with `replace`, move what is there aside."""
         place = self.path.resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
@@ -187,7 +188,7 @@ class Run:
             made.chmod(place.stat().st_mode & 0o777 if place.exists() else new_file_mode(0o777))
             if replace:
                 if self._replaced.exists() and not self._stands():
-                    shutil.rmtree(place)  # a run killed before its first checkpoint: what it replaced is kept
+                    shutil.rmtree(place)  # a run killed before its first checkpoint: keep what it replaced
                 else:
                     self.settle()
                     place.rename(self._replaced)
@@ -196,7 +197,7 @@ class Run:
             except OSError as error:
                 if not place.exists() and self._replaced.exists():
                     self._replaced.rename(place)
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # a mount point, for one
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # such as a mount point
                     raise OutputExistsError(
                         f"{self.path}: cannot be put in place ({error.strerror}); name a folder in it"
                     ) from error
@@ -213,27 +214,27 @@ class Run:
         return place.with_name(f".{place.name}.replaced")
 
     def _stands(self) -> bool:
-        """Whether the run has something to go on from, or is finished."""
+        """Whether the run has something to resume from, or is finished."""
         return (self.path / "report.json").is_file() or any(self.checkpoints.glob("checkpoint-*"))
 
     def settle(self) -> None:
-        """Remove the run that this one replaced: this one has its first checkpoint, or its report."""
+        """Remove the run that this one replaced, now that this one has a checkpoint or its report."""
         if is_main() and self._replaced.exists():
             shutil.rmtree(self._replaced)
 
     def _take_back(self) -> None:
-        """After a failure: what the run replaced, if it got nowhere itself."""
+        """After a failure, put back what the run replaced if it has no checkpoint of its own."""
         if self._replaced.exists() and not self._stands():
             shutil.rmtree(self.path.resolve())
             self._replaced.rename(self.path.resolve())
-            warn(f"{self.path}: the run before it is back in place")
+            warn(f"{self.path}: the run it was to replace is back in place")
 
     def finished(self, overwrite: bool = False) -> TrainReport | None:
-        """The report of the run, if it has ended; none of a run that the first process is overwriting."""
+        """The report of a finished run; None if it is not finished, or rank 0 is overwriting it."""
         path = self.path / "report.json"
         if overwrite or not path.is_file():
             return None
-        tell(f"{self.path}: this run is finished; nothing to do (start anew with --overwrite)")
+        tell(f"{self.path}: this run is finished; nothing to do (start again with --overwrite)")
         read = read_state(path)
         del read["share"]
         for key in ("losses", "learning_rates"):

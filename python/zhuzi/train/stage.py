@@ -1,4 +1,4 @@
-"""One stage of training, from the loaded folder to the finished output: what pretrain and sft share."""
+"""One stage of training, from the opened folder to the finished output: what pretrain and sft share."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def train_stage(
     progress: bool | None = None,
     counts: Mapping[str, Any] | None = None,
 ) -> TrainReport:
-    """Train, go on from the last checkpoint if there is one, save the result, report.
+    """Train (from the last checkpoint if there is one), save the result, and report.
 
-    `counts` are what the report says of the data (its fields by name).
+    `counts` are fields of the report about the data.
     """
     if not is_main():
-        transformers.logging.set_verbosity_error()  # the first process has said it
+        transformers.logging.set_verbosity_error()  # rank 0 has said it
     arguments = _arguments(recipe, run)
     set_seed(recipe.seed)  # LoRA's first values are drawn from here
     model = load_for_training(folder, recipe)
@@ -106,7 +106,7 @@ def _arguments(recipe: Recipe, run: Run) -> Any:
         max_steps=recipe.steps,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=forwards,
-        optim="adamw_torch_fused",  # betas 0.9 and 0.999, as published, by default; fused: 8 x on a CPU
+        optim="adamw_torch_fused",  # betas 0.9 and 0.999, as published; fused: 8 times faster on a CPU
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(recipe.warmup * recipe.steps),
@@ -117,7 +117,7 @@ def _arguments(recipe: Recipe, run: Run) -> Any:
         fp16=compute == torch.float16,
         use_cpu=compute == torch.float32,
         logging_steps=recipe.log_every,
-        logging_nan_inf_filter=False,  # it would hide them; StageTrainer stops
+        logging_nan_inf_filter=False,  # StageTrainer stops instead of hiding them
         save_strategy="steps",
         save_steps=recipe.save_every,
         include_num_input_tokens_seen="non_padding" if recipe.task == "sft" else "all",
@@ -127,13 +127,13 @@ def _arguments(recipe: Recipe, run: Run) -> Any:
         disable_tqdm=True,
         report_to="none",
     )
-    # One process, one device: torchrun gives more. Left alone, the Trainer would spread over every GPU.
+    # One device per process, as torchrun starts them. By default the Trainer would use every GPU.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
 def _require_frozen(before: dict[str, str], after: dict[str, str], trained: Sequence[str]) -> int:
-    """The number of tensors that are not trained; `TrainingError` if one of them changed."""
+    """The number of frozen tensors; `TrainingError` if one of them changed."""
     frozen = (set(before) | set(after)) - set(trained)
     changed = sorted(name for name in frozen if before.get(name) != after.get(name))
     if changed:
@@ -160,7 +160,7 @@ def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
         "original_rows": folder.original_rows,
         "recipe": recipe.model_dump(mode="json"),
     }
-    # A run killed between this and its report saves its result again.
+    # A run killed between saving and its report saves its result again.
     with new_folder(out, overwrite=True, size=result_bytes(recipe, folder)) as made:
         if recipe.lora is None:
             trained = _trained_matrices(model, recipe, folder)
@@ -170,9 +170,9 @@ def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
             folder.tokenizer.save(made)
             write_record(made, "trained model", **facts)
         else:
-            # The matrices trained whole are saved anyway; "auto" would ask the hub about the base.
+            # Matrices trained whole are saved anyway; "auto" would ask the hub about the base.
             model.save_pretrained(made, save_embedding_layers=False)
             (made / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-            # So that a merge can tell an adapter that was damaged, or edited by hand.
+            # So that a merge detects an adapter that was damaged or edited.
             files = {name: sha256(made / name) for name in ADAPTER_FILES}
             write_record(made, "adapter", **facts, files=files)

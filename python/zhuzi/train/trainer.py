@@ -1,6 +1,6 @@
-"""transformers' Trainer with checkpoints that are whole or absent, and losses that are numbers.
+"""transformers' Trainer with checkpoints that are whole or absent, and losses that are finite.
 
-The stock Trainer writes a checkpoint in place: killed while saving, it resumed silently with other losses (no
+The stock Trainer writes a checkpoint in place: killed while saving, it silently resumed with other losses (no
 optimizer or RNG file) or crashed (half an adapter).
 """
 
@@ -32,14 +32,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
 
     def __init__(self, *args: Any, keep_checkpoints: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.remove_callback(PrinterCallback)  # it prints dicts; ours logs a line
+        self.remove_callback(PrinterCallback)  # it prints dicts; LogLosses logs a line
         self._keep = keep_checkpoints
         self._writing: Path | None = None
 
     def run(self, checkpoint: Path | None) -> None:
         """Train, from a checkpoint if there is one."""
         if checkpoint is not None and step_of(checkpoint) >= self.args.max_steps:
-            # Killed between its last step and its report. The stock Trainer would train one step more.
+            # Killed between its last step and its report. The stock Trainer would train one more step.
             self._load_from_checkpoint(str(checkpoint))
             self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         else:
@@ -55,7 +55,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)
-        # Under fp16 the gradient scaler expects infinities, passes over the step and lowers its scale.
+        # Under fp16 the gradient scaler expects infinities; it skips the step and lowers its scale.
         if norm is not None and self.accelerator.scaler is None and not torch.isfinite(torch.as_tensor(norm)):
             raise TrainingError(
                 f"step {self.state.global_step + 1}: {self._not_a_number('gradient', float(norm))}"
@@ -65,11 +65,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
     @staticmethod
     def _not_a_number(what: str, value: float) -> str:
         return (
-            f"the {what} is {value}; this step changed nothing, and no checkpoint holds it. Lower "
-            "learning_rate or raise warmup, and start anew with --overwrite"
+            f"the {what} is {value}; this step changed nothing, and no checkpoint has it. Lower "
+            "learning_rate or raise warmup, and start again with --overwrite"
         )
 
-    # A checkpoint is written under another name and renamed, so that a kill leaves the one before it.
+    # A checkpoint is written under another name and renamed, so that a kill leaves the previous one intact.
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writing or self.args.output_dir)
@@ -93,7 +93,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
                     shutil.rmtree(old)
         except FullDiskError:
             if self.args.should_save:
-                remove_partial(folder)  # its bytes may be all that is left; the checkpoint before is whole
+                remove_partial(folder)  # it may fill the disk; the previous checkpoint is whole
             raise
         finally:
             self._writing = None
@@ -117,7 +117,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is not follow
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
+    """The complete checkpoints of a run, oldest first."""
     return sorted(
         (p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)), key=step_of
     )
@@ -129,7 +129,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what a kill left while a checkpoint was written or replaced."""
+    """Remove what is left of a checkpoint that was being written or replaced when the process was killed."""
     for path in folder.glob(".checkpoint-*"):
         shutil.rmtree(path)
 
@@ -145,7 +145,7 @@ class OnSave(TrainerCallback):  # type: ignore[misc]
 
 
 class LogLosses(TrainerCallback):  # type: ignore[misc]
-    """Writes OUT/log.jsonl and tells how it goes: a bar on a terminal, log lines elsewhere."""
+    """Writes OUT/log.jsonl and shows progress: a bar on a terminal, log lines elsewhere."""
 
     def __init__(self, path: Path, progress: bool | None = None) -> None:
         self.path, self.progress = path, progress
@@ -155,16 +155,16 @@ class LogLosses(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
-        # A killed run may have logged steps beyond its last checkpoint: those are trained again.
+        # A killed run may have logged steps after its last checkpoint; they are trained again.
         self.path.write_text("".join(_line(entry) for entry in losses(state)), encoding="utf-8")
         self.begun = True
         self.bar = bar(state.max_steps, state.global_step, self.progress)
         if state.global_step:
-            tell(f"goes on after step {state.global_step:,} of {state.max_steps:,}")
+            tell(f"resumes after step {state.global_step:,} of {state.max_steps:,}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # The sum since the last log line is not in a checkpoint. Closing it here, always, makes the lines of
-        # a resumed run those of one that was never stopped.
+        # A checkpoint does not have the sum since the last log line. Logging at each checkpoint makes the
+        # lines of a resumed run equal to those of an uninterrupted one.
         if control.should_save:
             control.should_log = True
         if self.bar is not None:
@@ -187,7 +187,7 @@ class LogLosses(TrainerCallback):  # type: ignore[misc]
 
 
 def losses(state: Any) -> list[dict[str, Any]]:
-    """The log entries that hold a loss (the mean of the steps since the one before)."""
+    """The log entries that have a loss (the mean over the steps since the previous entry)."""
     return [entry for entry in state.log_history if "loss" in entry]
 
 

@@ -20,16 +20,16 @@ def sft(
     callbacks: Sequence[Any] = (),
     progress: bool | None = None,
 ) -> TrainReport:
-    """Tune a model on instructions, as the recipe says; go on where a killed run stopped.
+    """Tune a model on instructions, as the recipe says; resume a run that was interrupted.
 
-    The loss is on the output and its EOS only (`zhuzi.train.data.Records`). Arguments as for `pretrain`.
+    The loss is only on the output and its EOS (`zhuzi.train.data.Records`). Arguments as in `pretrain`.
 
     Raises:
-        RecipeError: the recipe cannot be.
-        InputError: a record that cannot be read (file and place named).
+        RecipeError: the recipe is invalid.
+        InputError: a record cannot be read (the message names file and place).
         MismatchError: the tokenizer's ids exceed the model's rows.
-        OutputExistsError: the output folder holds something else.
-        TrainingError: no record is left, or a loss that is no number.
+        OutputExistsError: the output folder contains something else.
+        TrainingError: no record remains, or a loss is not finite.
         OSError: the disk has no room for a checkpoint or the result.
     """
     source = Path(recipe) if isinstance(recipe, str | Path) else None
@@ -37,7 +37,7 @@ def sft(
     folder = ModelFolder.open(recipe.model)
     folder.require_rows()
     require_possible(recipe, folder)
-    open_records(recipe.instructions)  # refuses files that are not there before anything is announced
+    open_records(recipe.instructions)  # missing files are refused before anything is announced
     facts = Run.prepare(recipe, folder, overwrite=overwrite, source=source)
     records = Records(recipe.instructions, folder.tokenizer, recipe.sequence_length)
     data = digest_files(records.files)

@@ -29,23 +29,23 @@ class MergedVocab(Report):
     shared: int
     """Pieces of the donor that the base already had."""
     left_out_pieces: tuple[str, ...]
-    """Control, unknown and byte pieces of the donor that the base lacks: they stand for no text."""
+    """Control, unknown and byte pieces of the donor that the base lacks: they have no text."""
     user_defined: tuple[str, ...]
-    """Pieces of the donor that were appended as user-defined, which they are there."""
+    """Pieces that were appended as user-defined, as in the donor."""
     kept_as_in_base: tuple[str, ...]
-    """User-defined pieces of the donor that are of another kind in the base: they keep the base's kind."""
+    """User-defined pieces of the donor that have another kind in the base; they keep the base's kind."""
     moved: Mapping[str, tuple[int, int]]
-    """Added tokens of the base: id there and id here. `model extend` moves the rows they have."""
+    """Added tokens of the base: their ids there and here. `model extend` moves their rows."""
     already: Mapping[str, int]
-    """Tokens of `add_tokens` that the base had, with their ids: not added again."""
+    """Tokens of `add_tokens` that the base already had, with their ids; they are not added again."""
     vocab_size: int
     """Ids in all, added tokens included."""
     notes: tuple[str, ...] = ()
-    """Added tokens of the base or the donor that were left out, a line each."""
+    """Added tokens of the base or the donor that were left out, one line each."""
 
     @property
     def left_out(self) -> int:
-        """Number of the pieces left out."""
+        """The number of pieces left out."""
         return len(self.left_out_pieces)
 
     def _headline(self) -> str:
@@ -63,14 +63,14 @@ def merge_vocab(
 ) -> MergedVocab:
     """Append to the model `base` the pieces of `donor` that it lacks, and write a tokenizer folder.
 
-    Both are SentencePiece models or folders that hold a `tokenizer.model`. Policy "paper" is the published
-    one: every lacking piece, in the donor's order, with score 0. User-defined and unused pieces stay so. The
-    ids of the base's pieces keep their meaning.
+    Both are SentencePiece models or folders with a `tokenizer.model`. Policy "paper" is the published one:
+    every missing piece, in the donor's order, with score 0. User-defined and unused pieces stay so. The ids
+    of the base's pieces do not change.
 
-    After the pieces come the added tokens of a base folder (`<pad>`, ChatML's), then `add_tokens` that the
-    base lacks; text never becomes one. The ids that the former had now belong to the donor's pieces: the
-    record `zhuzi.json` has each token's old id and new one under `moved_tokens`, and `extend_model` moves
-    their rows. LLaMA (32,000) with the published donor gives 49,953 ids, 49,954 with "[PAD]".
+    After the pieces come the added tokens of a base folder (`<pad>`, ChatML's), then those of `add_tokens`
+    that the base lacks; text never becomes one. The former's old ids now belong to the donor's pieces: the
+    record `zhuzi.json` has each token's old and new id under `moved_tokens`, and `extend_model` moves their
+    rows. LLaMA (32,000) with the published donor gives 49,953 ids, 49,954 with "[PAD]".
 
     Raises:
         ModelFileError: a damaged model, a base that is not BPE, a donor that adds nothing.
@@ -123,12 +123,12 @@ def merge_vocab(
 
 
 def _model_file(path: Path) -> Path:
-    """The SentencePiece model that a file or folder stands for."""
+    """The SentencePiece model that a file or folder names."""
     if path.suffix == ".json" and path.is_file():
         raise ModelFileError(
-            f"{path}: is no SentencePiece model; give {path.with_name(MODEL_FILE)}"
+            f"{path}: is not a SentencePiece model; give {path.with_name(MODEL_FILE)}"
             if path.with_name(MODEL_FILE).exists()
-            else f"{path}: is no SentencePiece model, and there is no {MODEL_FILE} beside it; LLaMA 3 and "
+            else f"{path}: is not a SentencePiece model, and there is no {MODEL_FILE} beside it; LLaMA 3 and "
             "Qwen have none, take a base that comes with one"
         )
     if not path.is_dir():
@@ -146,7 +146,7 @@ def _already(
     base: Path,
     donor: Path,
 ) -> list[str]:
-    """Those of `add_tokens` that the base has as tokens that text never makes.
+    """Those of `add_tokens` that the base already has as tokens that text never becomes.
 
     Raises `ValueError` for a token that cannot be added.
     """
@@ -170,14 +170,14 @@ def _already(
 
 
 def _beside_file(base: Path) -> list[str]:
-    """What to say of a base named by its file, where the folder gives it tokens that the file has not."""
+    """A note on a base given by its file while the folder adds tokens that the file does not have."""
     if base.name != MODEL_FILE:
         return []
     try:
         plain = Tokenizer.from_sentencepiece(base)
         tokens = read_added_tokens(base.parent, plain.vocab_size, plain.id_to_token)
     except (ModelFileError, OSError, ValueError):
-        return []  # what is wrong with the model is said where it is read; the folder was not asked for
+        return []  # errors of the model are raised where it is read; the folder was not asked for
     if not tokens:
         return []
     return [
@@ -187,7 +187,7 @@ def _beside_file(base: Path) -> list[str]:
 
 
 def _beside_donor(donor: Path) -> list[str]:
-    """What to say of a donor's added tokens: they are no pieces."""
+    """A note on a donor's added tokens, which are not pieces."""
     import sentencepiece
 
     try:
@@ -195,4 +195,4 @@ def _beside_donor(donor: Path) -> list[str]:
         tokens = read_added_tokens(donor, model.get_piece_size(), model.id_to_piece)
     except (ModelFileError, OSError, RuntimeError, ValueError):
         return []
-    return [f"added tokens of the donor left out, as they are no pieces: {some(tokens)}"] if tokens else []
+    return [f"added tokens of the donor left out, as they are not pieces: {some(tokens)}"] if tokens else []

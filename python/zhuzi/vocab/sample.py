@@ -1,4 +1,4 @@
-"""A sample of text in bounded memory: what a vocabulary is trained on."""
+"""The text a vocabulary is trained on: a sample in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from array import array
 from collections.abc import Iterator
 from itertools import accumulate
 
-#: Longest line given to SentencePiece, in bytes of UTF-8 (1,000 Chinese characters). It drops lines above a
-#: limit without a word, and its unigram trainer fails on some 100,000 characters (a probability underflows).
+#: Longest line given to SentencePiece, in bytes of UTF-8 (1,000 Chinese characters). It silently drops longer
+#: lines than its limit, and its unigram trainer fails on some 100,000 characters (a probability underflows).
 LINE_BYTES = 3000
 
-#: Bytes of text to train on unless others are asked for: training stays well below 4 GB.
+#: Bytes of text to train on by default: training needs well below 4 GB of memory.
 SAMPLE_BYTES = 150_000_000
-#: Fewer give no vocabulary; SentencePiece counts the positions of more in 31 bits.
+#: Fewer bytes give no vocabulary; SentencePiece counts positions in 31 bits, too few for more.
 SAMPLE_RANGE = (100_000, 2_000_000_000)
 
-#: A character that SentencePiece keeps for itself: it drops every line that holds it.
+#: A character that SentencePiece reserves: it drops every line that contains it.
 RESERVED = "\u2585"
 
-# What its normaliser takes away, or for a space.
+# What its normaliser removes or takes for a space.
 _NOTHING = dict.fromkeys([*map(ord, "\u2581\u2585\ufeff\ufffd"), *range(0x20), 0x7F], " ")
 
 _SENTENCE_ENDS = tuple(mark.encode() for mark in ("。", "！", "？", "…", "；", ". ", "! ", "? "))
@@ -27,12 +27,12 @@ _OTHER_ENDS = tuple(mark.encode() for mark in (" ", "\t", "\u3000", "，", "、"
 
 
 class Sample:
-    """Documents up to `limit` bytes; of more, a random sample in which each byte is as likely as another.
+    """Documents up to `limit` bytes; beyond that, a random sample in which every byte is equally likely.
 
-    Documents are taken in parts of whole lines, at most `LINE_BYTES` long, and each part draws a random
-    number. Kept are the parts with the lowest numbers, as many as fit, in the order of the input. So a sample
-    depends on the documents and the seed alone, and where a document stands does not matter. It needs at most
-    a quarter more than `limit`, and 24 bytes a part.
+    Documents are split into parts of whole lines, at most `LINE_BYTES` long, and each part draws a random
+    number. The parts with the lowest numbers are kept, as many as fit, in the order of the input, so that a
+    sample depends only on the documents and the seed, and a document's position does not matter. Memory: at
+    most a quarter more than `limit`, and 24 bytes per part.
     """
 
     def __init__(self, limit: int, seed: int) -> None:
@@ -129,7 +129,7 @@ class Sample:
         self._sizes, self._draws, self._owners = sizes, draws, owners
 
     def _parts(self, data: bytes) -> Iterator[bytes]:
-        """A long document in parts of whole lines; a line that is too long is cut."""
+        """A long document in parts of whole lines; lines that are too long are cut."""
         begin = 0
         while len(data) - begin > LINE_BYTES:
             end = data.rfind(b"\n", begin, begin + LINE_BYTES + 1)
@@ -150,7 +150,7 @@ class Sample:
 
 
 def _cut(data: bytes, begin: int, limit: int) -> int:
-    """Where to cut before `limit`: behind a sentence, else a word, in the second half; else a character."""
+    """Where to cut before `limit`: after a sentence or a word in the second half, or else a character."""
     for marks in (_SENTENCE_ENDS, _OTHER_ENDS):
         found = max(data.rfind(mark, begin, limit) + len(mark) for mark in marks)
         if found > (begin + limit) // 2:

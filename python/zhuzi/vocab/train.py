@@ -24,10 +24,10 @@ from zhuzi.corpus.read import read_texts
 from zhuzi.errors import InputError, VocabSizeError, ZhuziError
 from zhuzi.record.output import new_file
 from zhuzi.record.place import PathLike, require_free_file
-from zhuzi.vocab import _trainer
+from zhuzi.vocab import trainer_process
 from zhuzi.vocab.sample import LINE_BYTES, SAMPLE_BYTES, SAMPLE_RANGE, Sample
 
-#: Pieces of the published Chinese donor (arXiv 2304.08177).
+#: Number of pieces of the published Chinese donor (arXiv 2304.08177).
 PAPER_VOCAB_SIZE = 20_000
 
 _NO_TEXT = "there is no text to train on, at most white space and control characters; name files with text"
@@ -36,20 +36,20 @@ ModelType = Literal["unigram", "bpe"]
 
 
 class TrainingProgress(NamedTuple):
-    """How far `train_vocab` is."""
+    """How far `train_vocab` has come."""
 
     phase: Literal["reading", "training"]
     done: int
     """Bytes of the input files read so far."""
     total: int
-    """Bytes of the input files in all; 0 where that is not known."""
+    """Bytes of the input files in all; 0 if unknown."""
     seconds: float
     """Since the phase began."""
 
 
 @dataclass(frozen=True, repr=False)
 class TrainedVocab(Report):
-    """What `train_vocab` made, from what."""
+    """What `train_vocab` made, and from what."""
 
     path: Path
     pieces: int
@@ -60,20 +60,20 @@ class TrainedVocab(Report):
     bytes: int
     """Bytes of the input's text in UTF-8."""
     used_documents: int
-    """Documents that were trained on, at least in part; all of them unless the text exceeds the sample."""
+    """Documents trained on, at least in part; all of them unless the text exceeds the sample."""
     used_characters: int
     used_bytes: int
     seed: int
-    """The sample's."""
+    """The seed of the sample."""
     cut_lines: int
-    """Lines above 3,000 bytes, trained on in parts."""
+    """Lines of more than 3,000 bytes, which were trained on in parts."""
     reserved_characters: int
-    """Characters U+2585, which SentencePiece keeps for itself, taken as spaces."""
+    """Characters U+2585, which SentencePiece reserves; they were taken as spaces."""
     empty_documents: int
     bad_records: int
     """Records left out because they could not be read (`on_error="skip"`)."""
     notes: tuple[str, ...] = ()
-    """What else was left out or looks wrong, a line each."""
+    """What else was left out or looks wrong, one line each."""
 
     @property
     def sampled(self) -> bool:
@@ -104,23 +104,23 @@ def train_vocab(
 ) -> TrainedVocab:
     """Train a donor vocabulary on what `encode_corpus` reads and write it to the file `out`.
 
-    Training is SentencePiece's own, with its normaliser nmt_nfkc as in the published donor and digits split
-    as in LLaMA's model. It runs in a process of its own that ends with this one, so Ctrl-C works.
+    SentencePiece trains, with its normaliser nmt_nfkc as in the published donor and digits split as in
+    LLaMA's model. It runs in a process of its own that ends with this one, so that Ctrl-C works.
 
-    The text is read once. What exceeds `sample_bytes` is sampled by `seed`, each byte as likely as another,
-    independent of `num_threads` (on which the numbers of SentencePiece's unigram trainer do depend, in the
-    last place). Memory grows with the sample alone: measured on Chinese text of 26 sources, 20,000 pieces
-    took 0.2, 0.5 and 0.9 GB for 10, 25 and 50 MB in unigram, 0.4, 0.7 and 1.2 GB in BPE, which puts the
-    default of 150 MB at 2.7 and 3.4 GB (extrapolated). Lines above 3,000 bytes, on which SentencePiece may
-    fail or which it drops, are cut after a sentence or at a space where there is one.
+    The text is read once. Text beyond `sample_bytes` is sampled by `seed`, with every byte equally likely and
+    independently of `num_threads` (on which the last digits of SentencePiece's unigram scores do depend).
+    Memory depends on the sample alone: on Chinese text of 26 sources, 20,000 pieces took 0.2, 0.5 and 0.9 GB
+    for 10, 25 and 50 MB in unigram, and 0.4, 0.7 and 1.2 GB in BPE, which puts the default of 150 MB at 2.7
+    and 3.4 GB (extrapolated). Lines of more than 3,000 bytes, on which SentencePiece may fail or which it
+    drops, are cut after a sentence or at a space where there is one.
 
-    `progress(state)` is called a few times a second; what it raises ends the training.
+    `progress(state)` is called a few times a second; an exception it raises ends the training.
 
     Raises:
         InputError: a record that cannot be read, or no text at all.
         VocabSizeError: the text gives no vocabulary of this size.
         OutputExistsError: `out` may not be written.
-        ZhuziError: SentencePiece gave up, with what mends it.
+        ZhuziError: SentencePiece failed; the message says why and what to do.
     """
     out = Path(out)
     inputs = one_or_more(inputs)
@@ -183,7 +183,7 @@ def _check(
     character_coverage: float,
     sample_bytes: int,
 ) -> None:
-    """Raise `ValueError` for arguments that cannot be, before anything is read."""
+    """Raise `ValueError` for invalid arguments, before anything is read."""
     if not inputs:
         raise ValueError("no inputs; name files or folders of text, or - for standard input")
     if model_type not in ("unigram", "bpe"):
@@ -198,7 +198,7 @@ def _check(
 
 
 class _Clock:
-    """Tells the progress a few times a second."""
+    """Reports progress a few times a second."""
 
     every = 0.2
 
@@ -208,7 +208,7 @@ class _Clock:
         self._began = self._shown = time.monotonic()
 
     def is_due(self, phase: Literal["reading", "training"]) -> bool:
-        """Whether it is time to tell how far `phase` is: when it begins, and then a few times a second."""
+        """Whether to report on `phase` now: when it begins, and then a few times a second."""
         if self._progress is None:
             return False
         now = time.monotonic()
@@ -220,7 +220,7 @@ class _Clock:
         return True
 
     def show(self, done: int = 0, total: int = 0) -> None:
-        """Tell it."""
+        """Report the state."""
         if self._progress is not None and self._phase is not None:
             self._progress(TrainingProgress(self._phase, done, total, self._shown - self._began))
 
@@ -234,14 +234,14 @@ def _train(
     )
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-I", _trainer.__file__, request],
+            [sys.executable, "-I", trainer_process.__file__, request],
             stdin=subprocess.PIPE,
             stdout=answer,
             stderr=log,
         )
         stdin = cast("IO[bytes]", process.stdin)
         try:
-            with suppress(BrokenPipeError):  # it ended early and says why
+            with suppress(BrokenPipeError):  # the process ended early and says why
                 _feed(stdin, sample, clock)
             while process.poll() is None:
                 if clock.is_due("training"):
@@ -257,7 +257,7 @@ def _train(
         if process.returncode == 0:
             made = answer.read()
             return int.from_bytes(made[:4], "little"), made[4:]
-        said = answer.read() if process.returncode == _trainer.FAILED else _last_line(log)
+        said = answer.read() if process.returncode == trainer_process.FAILED else _last_line(log)
         raise _explain(said.decode("utf-8", "replace"), process.returncode, vocab_size, sample)
 
 
@@ -278,13 +278,13 @@ def _last_line(log: IO[bytes]) -> bytes:
 
 
 def _explain(message: str, code: int, wanted: int, sample: Sample) -> ZhuziError:
-    """What SentencePiece's trainer says in several lines as one, with the mend."""
+    """The several lines of SentencePiece's trainer as one, with what to do."""
     message = " ".join(message.split())
     text = f"{count(sample.used_documents, 'document')} of {count(sample.used_characters, 'character')}"
     if code == -signal.SIGKILL:
         return ZhuziError(
-            f"training on {sample.used_bytes:,} bytes was killed by the system, most likely for want of "
-            "memory; lower --sample-bytes"
+            f"training on {sample.used_bytes:,} bytes was killed by the system, most likely for lack "
+            "of memory; lower --sample-bytes"
         )
     if too_high := re.search(r"size too high .*<= (\d+)", message):
         limit = int(too_high[1])
@@ -301,14 +301,14 @@ def _explain(message: str, code: int, wanted: int, sample: Sample) -> ZhuziError
         )
     return ZhuziError(
         f"SentencePiece could not train {wanted:,} pieces on {text} ({message or f'exit code {code}'}); "
-        "a smaller --vocab-size or more text usually mends it"
+        "a smaller --vocab-size or more text usually helps"
     )
 
 
 def _require_room(out: Path) -> None:
-    """Raise `OSError` where no file can be made, so that hours are not spent on a model with no place."""
+    """Raise `OSError` where no file can be made, so that hours are not spent on a model that has no place."""
     place = out.resolve().parent
-    while not place.exists():  # made when there is something to put into it
+    while not place.exists():  # it is made when there is something to put into it
         place = place.parent
     try:
         with tempfile.TemporaryFile(dir=place):

@@ -1,9 +1,9 @@
 """SentencePiece's trainer in a process of its own, because it cannot be interrupted and a process can.
 
-Run as a file: `python -I _trainer.py OPTIONS`, OPTIONS in JSON. Standard input brings the text in parts, each
-with its length in front (four bytes, little endian) and of whole lines; length zero ends it. Standard output
-gets the number of pieces (four bytes) and the model, or, with exit code `FAILED`, what SentencePiece said.
-The process ends when its parent does.
+Run as a file: `python -I trainer_process.py OPTIONS`, with OPTIONS in JSON. The text comes through standard
+input in parts of whole lines, each after its length (four bytes, little endian); length zero ends it.
+Standard output gets the number of pieces (four bytes) and the model or, with exit code `FAILED`, what
+SentencePiece said. The process ends when its parent does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     """Train as the first argument says."""
     options = json.loads(sys.argv[1])
     sys.path[:] = options["path"]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which ends us
     _end_with(options["parent"])
     import sentencepiece
 
@@ -46,7 +46,7 @@ def _lines(stdin: BinaryIO) -> Iterator[bytes]:
     while True:
         head = stdin.read(4)
         if len(head) < 4:
-            os._exit(1)  # the parent ended within the text; a model of a part of it is of no use
+            os._exit(1)  # the parent ended before the text did; a model of a part of it is useless
         (size,) = struct.unpack("<I", head)
         if not size:
             break
@@ -55,13 +55,13 @@ def _lines(stdin: BinaryIO) -> Iterator[bytes]:
 
 
 def _watch(pipe: int) -> None:
-    """End when the pipe closes: the parent holds it open as long as it lives."""
+    """End when the pipe closes: the parent keeps it open as long as it runs."""
     os.read(pipe, 1)
     os._exit(1)
 
 
 def _end_with(parent: int) -> None:
-    """Have Linux kill this process when its parent ends, also where the trainer holds Python's lock."""
+    """Have Linux kill this process when its parent ends, even while the trainer holds the GIL."""
     if sys.platform == "linux":
         import ctypes
 
