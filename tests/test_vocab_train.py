@@ -19,6 +19,7 @@ import sentencepiece
 import zhuzi
 from zhuzi.errors import InputError, OutputExistsError, VocabSizeError
 from zhuzi.vocab import TrainingProgress
+from zhuzi.vocab.progress import trained_share
 from zhuzi.vocab.sample import LINE_BYTES, Sample
 
 
@@ -165,6 +166,25 @@ def test_training_on_a_sample(chinese_texts: list[str], tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         zhuzi.train_vocab(text, tmp_path / "d.model", vocab_size=3000, progress=lambda _: 1 / 0)
     assert not (tmp_path / "d.model").exists()
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_the_share_of_training_is_in_the_log_of_sentencepiece(
+    kind: str, chinese_texts: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "zh.txt").write_text("\n".join(chinese_texts))
+    code = (
+        "import io, sys, sentencepiece; sentencepiece.SentencePieceTrainer.train("
+        "sentence_iterator=open(sys.argv[1]), model_writer=io.BytesIO(), model_type=sys.argv[2], "
+        "vocab_size=3000, minloglevel=0, max_sentence_length=10**6)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "zh.txt"), kind]
+    log = subprocess.run(command, capture_output=True, check=True).stderr
+    lines = log.splitlines(keepends=True)
+    shares = [trained_share(b"".join(lines[:n]), 3000) for n in range(len(lines) + 1)]
+    known = [share for share in shares if share is not None]
+    assert shares[0] is None and known == sorted(known)
+    assert 0 <= known[0] < 0.7 < known[-1] <= 1
 
 
 def test_training_in_a_script_without_a_guard(chinese_file: Path, tmp_path: Path) -> None:

@@ -99,10 +99,10 @@ def _piped() -> str:
 def _not_utf8(read: bytes, error: UnicodeDecodeError) -> str:
     try:
         read.decode("gb18030")
-        mend = "it may be GBK: convert it with `iconv -f gb18030 -t utf-8`"
+        fix = "it may be GBK: convert it with `iconv -f gb18030 -t utf-8`"
     except UnicodeDecodeError:
-        mend = "convert it to UTF-8 first"
-    return f"not UTF-8 at byte {error.start:,}; {mend}"
+        fix = "convert it to UTF-8 first"
+    return f"not UTF-8 at byte {error.start:,}; {fix}"
 
 
 def _talk(answer: Callable[[str], None]) -> None:

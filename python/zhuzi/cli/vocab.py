@@ -129,20 +129,20 @@ def _shown(pieces: int) -> Iterator[Callable[[TrainingProgress], None]]:
 
     def show(state: TrainingProgress) -> None:
         nonlocal last
+        share = "" if state.share is None else f" {state.share:.0%},"
+        training = f"training {pieces:,} pieces:{share} {state.seconds:.0f} s"
         if terminal:
             if state.phase == "reading":
                 bar.total = state.total or None
                 bar.update(state.done - bar.n)
             else:
-                bar.bar_format = f"training {pieces:,} pieces for {state.seconds:.0f} s"
+                bar.bar_format = training
                 bar.refresh()
         elif time.monotonic() - last >= LOG_SECONDS:
             last = time.monotonic()
             of = f" of {_megabytes(state.total)}" if state.total else ""
-            what = f"reading {_megabytes(state.done)}{of}"
-            if state.phase == "training":
-                what = f"training {pieces:,} pieces for {state.seconds:.0f} s"
-            click.echo(what, err=True)
+            reading = f"reading {_megabytes(state.done)}{of}"
+            click.echo(training if state.phase == "training" else reading, err=True)
 
     with bar:
         yield show

@@ -114,7 +114,7 @@ def complete(
 ) -> str:
     """What a model that was not tuned writes after `text`; `text` itself is not repeated.
 
-    `sampling` and `settings` as in `generate`: 64 tokens, each the likeliest, by default.
+    `sampling` and `settings` as in `generate`: 64 tokens, each the most likely one, by default.
 
     Raises:
         ValueError: an invalid setting.

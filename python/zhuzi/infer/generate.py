@@ -31,7 +31,7 @@ def generate(
     Args:
         model: a causal language model of transformers, on any device.
         limit: the number of the tokenizer's ids; rows of the model beyond them are padding.
-        sampling: how ids are drawn, the likeliest by default.
+        sampling: how ids are drawn, the most likely by default.
         settings: fields of `sampling` to change.
 
     Raises:

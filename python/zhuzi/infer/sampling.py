@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 if TYPE_CHECKING:
     import torch
 
-_GREEDY_BELOW = 1e-5  # such a temperature draws the likeliest id anyway, and its quotients would overflow
+_GREEDY_BELOW = 1e-5  # such a temperature draws the most likely id anyway, and its quotients would overflow
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Sampling:
     max_new_tokens: int = 256
     """Tokens after which the answer ends unless EOS ends it earlier; 0 or more."""
     temperature: float = 0.2
-    """Divides the logits: 0 always takes the likeliest token, 1 draws by the model's probabilities."""
+    """Divides the logits: 0 always takes the most likely token, 1 draws by the model's probabilities."""
     top_p: float = 0.9
-    """Draw from the likeliest tokens whose probabilities sum to this; more than 0, and 1 keeps all
+    """Draw from the most likely tokens whose probabilities sum to this; more than 0, and 1 keeps all
     (Holtzman et al. 1904.09751)."""
     top_k: int = 40
-    """Draw from this many of the likeliest tokens; 0 keeps all."""
+    """Draw from this many of the most likely tokens; 0 keeps all."""
     repetition_penalty: float = 1.1
     """Makes tokens of prompt and answer less likely to be repeated; more than 0, and 1 has no effect
     (Keskar et al. 1909.05858)."""
@@ -62,7 +62,7 @@ class SamplingSettings(TypedDict, total=False):
     seed: int | None
 
 
-#: Always the likeliest token, without a penalty.
+#: Always the most likely token, without a penalty.
 GREEDY = Sampling(max_new_tokens=64, temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
 
 
@@ -86,6 +86,6 @@ def choose(logits: torch.Tensor, seen: list[int], sampling: Sampling, draw: torc
     if sampling.top_k > 0:
         logits, order = logits[: sampling.top_k], order[: sampling.top_k]
     probabilities = logits.softmax(-1)
-    # Keep the likeliest ids up to the one that fills top_p, that one included.
+    # Keep the most likely ids up to the one that fills top_p, that one included.
     probabilities[probabilities.cumsum(-1) - probabilities >= sampling.top_p] = 0
     return int(order[torch.multinomial(probabilities, 1, generator=draw)])

@@ -77,7 +77,7 @@ def plan_rows(
     if new.vocab_size < trained:
         raise MismatchError(
             f"the new tokenizer has {new.vocab_size} ids, the model {base.path} {trained}: rows are never "
-            f"taken away; {_mend(base)}"
+            f"taken away; {_fix(base)}"
         )
     _require_all_named(base)
     moved = {
@@ -121,7 +121,7 @@ def _kept(base: ModelFolder, new: Tokenizer, trained: int, leaving: set[int]) ->
         elif i not in leaving:
             raise MismatchError(
                 f"id {i} is {ours!r} in {base.path} and {theirs!r} in the new tokenizer: the row trained for "
-                f"it would be lost; {_mend(base)}"
+                f"it would be lost; {_fix(base)}"
             )
     return kept
 
@@ -147,7 +147,7 @@ def _require_all_named(base: ModelFolder) -> None:
         )
 
 
-def _mend(base: ModelFolder) -> str:
+def _fix(base: ModelFolder) -> str:
     return (
         "give a tokenizer that was merged into this model's own, by "
         f"`zhuzi vocab merge --base {base.path} --donor DONOR --out TOKENIZER`"

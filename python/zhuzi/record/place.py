@@ -37,10 +37,10 @@ def require_free(out: PathLike, *, overwrite: bool, inputs: Sequence[PathLike] =
         return
     _require_no_input_in(out, inputs)
     if not overwrite:
-        mend = "choose another folder"
+        fix = "choose another folder"
         if is_marked_folder(place_of(out)):
-            mend += ", or replace it with --overwrite"
-        raise OutputExistsError(f"{out}: already holds something; {mend}")
+            fix += ", or replace it with --overwrite"
+        raise OutputExistsError(f"{out}: already holds something; {fix}")
     _require_ours(out)
 
 
@@ -71,10 +71,10 @@ def require_free_file(
         if not path.is_file():
             raise OutputExistsError(f"{name}: is no regular file; name the file to write")
         if not overwrite:
-            mend = "choose another name"
+            fix = "choose another name"
             if is_marked_page(path) or path.name in record.known():
-                mend += ", or replace it with --overwrite"
-            raise OutputExistsError(f"{name}: already there; {mend}")
+                fix += ", or replace it with --overwrite"
+            raise OutputExistsError(f"{name}: already there; {fix}")
     for name, path in there.items():
         if not (is_marked_page(path) or record.holds(path)):
             raise OutputExistsError(

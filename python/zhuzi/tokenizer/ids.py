@@ -37,9 +37,9 @@ def why_refused(ids: Iterable[Any], vocab_size: int, where: str = "") -> Excepti
         except (AttributeError, TypeError):
             return TypeError(f"{where}ids[{at}] must be an integer, not {id!r}")
         if not 0 <= number < vocab_size:
-            mend = "; -100 marks labels without loss: leave them out" if number == -100 else ""
+            fix = "; -100 marks labels without loss: leave them out" if number == -100 else ""
             return IndexError(
-                f"{where}ids[{at}] is {number}, outside the vocabulary of {vocab_size} ids{mend}"
+                f"{where}ids[{at}] is {number}, outside the vocabulary of {vocab_size} ids{fix}"
             )
     return None
 

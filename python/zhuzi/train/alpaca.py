@@ -67,9 +67,9 @@ def _require_single_turn(record: Mapping[str, Any], place: str) -> None:
 
 
 def _other_shape(record: Mapping[str, Any]) -> str | None:
-    for keys, what, mend in _SHAPES:
+    for keys, what, fix in _SHAPES:
         if all(key in record for key in keys):
-            return f"looks like {what} ({', '.join(keys)}); tuning reads Alpaca's records: {mend}"
+            return f"looks like {what} ({', '.join(keys)}); tuning reads Alpaca's records: {fix}"
     for key, value in record.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             return f"the records are in a list under {key!r}; write only that list to a file"

@@ -8,8 +8,9 @@ from zhuzi._lazy import lazy
 
 if TYPE_CHECKING:
     from zhuzi.vocab.merge import MergedVocab, merge_vocab
+    from zhuzi.vocab.progress import TrainingProgress
     from zhuzi.vocab.sample import SAMPLE_BYTES
-    from zhuzi.vocab.train import PAPER_VOCAB_SIZE, TrainedVocab, TrainingProgress, train_vocab
+    from zhuzi.vocab.train import PAPER_VOCAB_SIZE, TrainedVocab, train_vocab
 
 __getattr__, __dir__ = lazy(
     __name__,
@@ -18,7 +19,7 @@ __getattr__, __dir__ = lazy(
         "SAMPLE_BYTES": "zhuzi.vocab.sample",
         "MergedVocab": "zhuzi.vocab.merge",
         "TrainedVocab": "zhuzi.vocab.train",
-        "TrainingProgress": "zhuzi.vocab.train",
+        "TrainingProgress": "zhuzi.vocab.progress",
         "merge_vocab": "zhuzi.vocab.merge",
         "train_vocab": "zhuzi.vocab.train",
     },

@@ -10,12 +10,11 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, cast
+from typing import IO, Literal, cast
 
 from zhuzi._paths import one_or_more
 from zhuzi._process import available_cores
@@ -25,6 +24,7 @@ from zhuzi.errors import InputError, VocabSizeError, ZhuziError
 from zhuzi.record.output import new_file
 from zhuzi.record.place import PathLike, require_free_file
 from zhuzi.vocab import trainer_process
+from zhuzi.vocab.progress import Clock, TrainingProgress, trained_share
 from zhuzi.vocab.sample import LINE_BYTES, SAMPLE_BYTES, SAMPLE_RANGE, Sample
 
 #: Number of pieces of the published Chinese donor (arXiv 2304.08177).
@@ -33,18 +33,6 @@ PAPER_VOCAB_SIZE = 20_000
 _NO_TEXT = "there is no text to train on, at most white space and control characters; name files with text"
 
 ModelType = Literal["unigram", "bpe"]
-
-
-class TrainingProgress(NamedTuple):
-    """How far `train_vocab` has come."""
-
-    phase: Literal["reading", "training"]
-    done: int
-    """Bytes of the input files read so far."""
-    total: int
-    """Bytes of the input files in all; 0 if unknown."""
-    seconds: float
-    """Since the phase began."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,7 +114,7 @@ def train_vocab(
     inputs = one_or_more(inputs)
     _check(inputs, model_type, vocab_size, character_coverage, sample_bytes)
     require_free_file(out, overwrite=overwrite, inputs=inputs)
-    clock = _Clock(progress)
+    clock = Clock(progress)
     texts = read_texts(
         inputs,
         field=field,
@@ -153,7 +141,7 @@ def train_vocab(
         "split_digits": True,
         "max_sentence_length": LINE_BYTES,
         "num_threads": num_threads or available_cores(),
-        "minloglevel": 2,
+        "minloglevel": 0,  # its progress is in the log
     }
     pieces, model = _train(sample, vocab_size, options, clock)
     with new_file(out, kind="vocabulary", overwrite=overwrite, inputs=inputs) as path:
@@ -197,37 +185,7 @@ def _check(
         raise ValueError(f"sample_bytes is {sample_bytes:,}; give {low:,} to {high:,}")
 
 
-class _Clock:
-    """Reports progress a few times a second."""
-
-    every = 0.2
-
-    def __init__(self, progress: Callable[[TrainingProgress], None] | None) -> None:
-        self._progress = progress
-        self._phase: Literal["reading", "training"] | None = None
-        self._began = self._shown = time.monotonic()
-
-    def is_due(self, phase: Literal["reading", "training"]) -> bool:
-        """Whether to report on `phase` now: when it begins, and then a few times a second."""
-        if self._progress is None:
-            return False
-        now = time.monotonic()
-        if phase != self._phase:
-            self._phase, self._began = phase, now
-        elif now - self._shown < self.every:
-            return False
-        self._shown = now
-        return True
-
-    def show(self, done: int = 0, total: int = 0) -> None:
-        """Report the state."""
-        if self._progress is not None and self._phase is not None:
-            self._progress(TrainingProgress(self._phase, done, total, self._shown - self._began))
-
-
-def _train(
-    sample: Sample, vocab_size: int, options: Mapping[str, object], clock: _Clock
-) -> tuple[int, bytes]:
+def _train(sample: Sample, vocab_size: int, options: Mapping[str, object], clock: Clock) -> tuple[int, bytes]:
     """Train on the sample in a process of its own; returns the number of pieces, and the model."""
     request = json.dumps(
         {"path": sys.path, "parent": os.getpid(), "trainer": {**options, "vocab_size": vocab_size}}
@@ -245,9 +203,9 @@ def _train(
                 _feed(stdin, sample, clock)
             while process.poll() is None:
                 if clock.is_due("training"):
-                    clock.show()
+                    clock.show(share=trained_share(_log_so_far(log), vocab_size))
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(_Clock.every)
+                    process.wait(Clock.every)
         finally:
             process.kill()
             process.wait()
@@ -261,7 +219,7 @@ def _train(
         raise _explain(said.decode("utf-8", "replace"), process.returncode, vocab_size, sample)
 
 
-def _feed(stdin: IO[bytes], sample: Sample, clock: _Clock) -> None:
+def _feed(stdin: IO[bytes], sample: Sample, clock: Clock) -> None:
     for part in sample.take():
         stdin.write(struct.pack("<I", len(part)))
         stdin.write(part)
@@ -271,9 +229,14 @@ def _feed(stdin: IO[bytes], sample: Sample, clock: _Clock) -> None:
     stdin.flush()
 
 
+def _log_so_far(log: IO[bytes]) -> bytes:
+    # pread: the process writes at the file's own position, which it shares with us.
+    return os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0)
+
+
 def _last_line(log: IO[bytes]) -> bytes:
-    log.seek(0)
-    lines = log.read().strip().splitlines()
+    """The last line of a log that is not information about progress."""
+    lines = [line for line in _log_so_far(log).strip().splitlines() if not re.match(rb"I\d{4} ", line)]
     return lines[-1] if lines else b""
 
 
