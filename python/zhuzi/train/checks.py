@@ -113,7 +113,7 @@ def _trained_bytes(recipe: Recipe, folder: ModelFolder) -> int:
 
 
 def trained_matrices(recipe: Recipe, *, tied: bool) -> list[str]:
-    """Modules whose matrices are trained, all rows or the new ones. A tied head is the embedding, not named."""
+    """Modules whose matrices are trained, whole or the new rows. A tied head is the embedding, not named."""
     return ["embed_tokens"] if tied and recipe.modules_to_save else list(recipe.modules_to_save)
 
 
