@@ -258,7 +258,7 @@ def test_an_output_that_holds_the_recipe(stage1: Recipes) -> None:
     [
         ({"lora": {"targets": ["q_proj", "query"]}}, "no matrix 'query'"),
         ({"lora": {"targets": ["self_attn"]}}, "no matrix 'self_attn'"),
-        ({"sequence_length": 257}, "beyond the 256 positions .*; write 256 or less"),
+        ({"sequence_length": 257}, "exceeds the 256 positions .*; write 256 or less"),
         ({"micro_batch_size": None, "batch_size": 1}, "not a multiple of micro_batch_size 0 x 2 devices"),
         ({"micro_batch_size": 4, "batch_size": 4}, "not a multiple of micro_batch_size 4 x 2 devices"),
     ],
