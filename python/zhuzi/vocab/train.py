@@ -19,7 +19,7 @@ from typing import IO, Literal, cast
 from zhuzi._paths import one_or_more
 from zhuzi._process import available_cores
 from zhuzi._show import Report, count
-from zhuzi.corpus.read import read_texts
+from zhuzi.corpus.read import TextReader, read_texts
 from zhuzi.errors import InputError, VocabSizeError, ZhuziError
 from zhuzi.record.output import new_file
 from zhuzi.record.place import PathLike, require_free_file
@@ -29,6 +29,14 @@ from zhuzi.vocab.sample import LINE_BYTES, SAMPLE_BYTES, SAMPLE_RANGE, Sample
 
 #: Number of pieces of the published Chinese donor (arXiv 2304.08177).
 PAPER_VOCAB_SIZE = 20_000
+
+# Options of SentencePiece's trainer that are always the same.
+_FIXED = {
+    "normalization_rule_name": "nmt_nfkc",
+    "split_digits": True,
+    "max_sentence_length": LINE_BYTES,
+    "minloglevel": 0,  # the progress is in the log
+}
 
 _NO_TEXT = "there is no text to train on, at most white space and control characters; name files with text"
 
@@ -124,24 +132,12 @@ def train_vocab(
         on_error=on_error,
     )
     _require_room(out)
-    sample = Sample(sample_bytes, seed)
-    total = texts.total_bytes
-    for text in texts:
-        sample.add(text)
-        if clock.is_due("reading"):
-            clock.show(texts.bytes_read, total)
-    sample.close()
-    if sample.blank:
-        bad = f" ({count(texts.bad_records, 'record')} could not be read)" if texts.bad_records else ""
-        raise InputError(_NO_TEXT + bad)
+    sample = _read(texts, Sample(sample_bytes, seed), clock)
     options = {
+        **_FIXED,
         "model_type": model_type,
         "character_coverage": character_coverage,
-        "normalization_rule_name": "nmt_nfkc",
-        "split_digits": True,
-        "max_sentence_length": LINE_BYTES,
         "num_threads": num_threads or available_cores(),
-        "minloglevel": 0,  # its progress is in the log
     }
     pieces, model = _train(sample, vocab_size, options, clock)
     with new_file(out, kind="vocabulary", overwrite=overwrite, inputs=inputs) as path:
@@ -162,6 +158,20 @@ def train_vocab(
         bad_records=texts.bad_records,
         notes=tuple(texts.notes()),
     )
+
+
+def _read(texts: TextReader, sample: Sample, clock: Clock) -> Sample:
+    """Offer all texts to the sample; `InputError` if they have no text."""
+    total = texts.total_bytes
+    for text in texts:
+        sample.add(text)
+        if clock.is_due("reading"):
+            clock.show(texts.bytes_read, total)
+    sample.close()
+    if sample.blank:
+        bad = f" ({count(texts.bad_records, 'record')} could not be read)" if texts.bad_records else ""
+        raise InputError(_NO_TEXT + bad)
+    return sample
 
 
 def _check(
