@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         train,
         vocab,
     )
-    from zhuzi.corpus import CorpusOptions, encode_corpus
+    from zhuzi.corpus import Corpus, CorpusOptions, encode_corpus
     from zhuzi.demo import run_demo
     from zhuzi.errors import (
         InputError,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from zhuzi.eval import bits_per_byte
     from zhuzi.infer import Chat, Sampling
     from zhuzi.model import extend_model, merge_adapter
-    from zhuzi.shards import Corpus
     from zhuzi.tokenizer import EncodedBatch, Encoding, Tokenizer
     from zhuzi.train import load_recipe, pretrain, sft
     from zhuzi.vocab import merge_vocab, train_vocab
@@ -49,7 +48,7 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "Chat": "zhuzi.infer.chat",
-        "Corpus": "zhuzi.shards",
+        "Corpus": "zhuzi.corpus",
         "CorpusOptions": "zhuzi.corpus",
         "EncodedBatch": "zhuzi.tokenizer",
         "Encoding": "zhuzi.tokenizer",

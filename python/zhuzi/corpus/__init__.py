@@ -1,4 +1,4 @@
-"""Corpora: text files to training shards, and what is done with shards afterwards.
+"""Corpora: text files to training shards, and functions on shards.
 
 Names are loaded when first used: exports bring numpy and pyarrow, encoding brings neither.
 """
@@ -11,27 +11,31 @@ from zhuzi._lazy import lazy
 
 if TYPE_CHECKING:
     from zhuzi.corpus.cluster import encode_corpus_on_ray
+    from zhuzi.corpus.dataset import Corpus, Shard
     from zhuzi.corpus.encode import EncodedCorpus, encode_corpus
     from zhuzi.corpus.export import ExportedCorpus, as_arrow, export_dataset, export_datatrove
+    from zhuzi.corpus.merge import MergedShards, merge_shards
     from zhuzi.corpus.options import SHARD_BYTES, CorpusOptions
     from zhuzi.corpus.plan import CorpusPlan, plan_corpus
     from zhuzi.corpus.read import RecordReader, TextReader, read_records, read_texts
-    from zhuzi.corpus.shards import MergedShards, merge_shards, verify_corpus
     from zhuzi.corpus.show import DocumentOrigin, ShownDocument, locate_document, show_document
     from zhuzi.corpus.stats import CorpusStats, SourceStats, corpus_stats
+    from zhuzi.corpus.verify import verify_corpus
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
         "SHARD_BYTES": "zhuzi.corpus.options",
+        "Corpus": "zhuzi.corpus.dataset",
         "CorpusOptions": "zhuzi.corpus.options",
         "CorpusPlan": "zhuzi.corpus.plan",
         "CorpusStats": "zhuzi.corpus.stats",
         "DocumentOrigin": "zhuzi.corpus.show",
         "EncodedCorpus": "zhuzi.corpus.encode",
         "ExportedCorpus": "zhuzi.corpus.export",
-        "MergedShards": "zhuzi.corpus.shards",
+        "MergedShards": "zhuzi.corpus.merge",
         "RecordReader": "zhuzi.corpus.read",
+        "Shard": "zhuzi.corpus.dataset",
         "ShownDocument": "zhuzi.corpus.show",
         "SourceStats": "zhuzi.corpus.stats",
         "TextReader": "zhuzi.corpus.read",
@@ -42,17 +46,18 @@ __getattr__, __dir__ = lazy(
         "export_dataset": "zhuzi.corpus.export",
         "export_datatrove": "zhuzi.corpus.export",
         "locate_document": "zhuzi.corpus.show",
-        "merge_shards": "zhuzi.corpus.shards",
+        "merge_shards": "zhuzi.corpus.merge",
         "plan_corpus": "zhuzi.corpus.plan",
         "read_records": "zhuzi.corpus.read",
         "read_texts": "zhuzi.corpus.read",
         "show_document": "zhuzi.corpus.show",
-        "verify_corpus": "zhuzi.corpus.shards",
+        "verify_corpus": "zhuzi.corpus.verify",
     },
 )
 
 __all__ = [
     "SHARD_BYTES",
+    "Corpus",
     "CorpusOptions",
     "CorpusPlan",
     "CorpusStats",
@@ -61,6 +66,7 @@ __all__ = [
     "ExportedCorpus",
     "MergedShards",
     "RecordReader",
+    "Shard",
     "ShownDocument",
     "SourceStats",
     "TextReader",

@@ -1,4 +1,4 @@
-"""Corpora for other tools: a Hugging Face dataset, and datatrove's `.ds` files."""
+"""Corpora for other tools: a Hugging Face dataset, and the `.ds` files of datatrove."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zhuzi._show import Report, count
+from zhuzi.corpus.dataset import Corpus, Shard
 from zhuzi.errors import MismatchError
 from zhuzi.record.output import new_folder
 from zhuzi.record.provenance import write_record
-from zhuzi.shards import Corpus, Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Tokens a record batch holds about: what a reader maps at a time.
+#: Tokens per record batch, about: what a reader maps at a time.
 BATCH_TOKENS = 1 << 20
 
 
@@ -50,14 +50,14 @@ def export_dataset(
     """Write a corpus as a Hugging Face dataset that `datasets.load_from_disk` opens without reading it.
 
     One column, `input_ids`: a row is a document, or with `block` so many tokens of all documents laid end to
-    end (what is left at the end is left out, as `group_texts` does). The ids stay as wide as in the shards.
-    Needs pyarrow, not `datasets`; one Arrow file a shard, in bounded memory. `as_arrow` gives blocks of a
+    end (an incomplete last block is left out, as `group_texts` does). The ids stay as wide as in the shards.
+    Needs pyarrow, not `datasets`; one Arrow file per shard, in bounded memory. `as_arrow` gives blocks of a
     shard without any copy.
 
     Raises:
         OutputExistsError: `out` holds something, and `overwrite` is not set or Zhuzi did not write it.
         InputError: the corpus is not as its manifest says.
-        MismatchError: not one block is full.
+        MismatchError: the tokens do not fill one block.
     """
     import pyarrow as pa
 
@@ -111,10 +111,10 @@ def export_dataset(
 def export_datatrove(
     corpus: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
 ) -> ExportedCorpus:
-    """Write a corpus as datatrove has it: a `.ds` file a shard, and `.ds.index` with the ends of documents.
+    """Write a corpus in datatrove's format: per shard a `.ds` file and a `.ds.index` of the documents' ends.
 
-    The `.ds` is the shard's own file (a hard link where the file system allows it, else a copy); the index
-    holds the token at which each document ends, 8 bytes each.
+    The `.ds` file is the shard's own file (a hard link where the file system allows it, else a copy); the
+    index holds the token at which each document ends, 8 bytes each.
 
     Raises as `export_dataset` does.
     """
@@ -132,10 +132,10 @@ def export_datatrove(
 
 
 def as_arrow(shard: str | os.PathLike[str], block: int) -> pa.FixedSizeListArray:
-    """The tokens of one shard (its path without ending) as Arrow blocks over the mapped file, without a copy.
+    """The tokens of one shard (its path without ending) as Arrow blocks on the mapped file, without a copy.
 
-    What fills no block at the end is left out. `datasets.Dataset(pyarrow.table({"input_ids": ...}))` makes a
-    dataset of it.
+    An incomplete last block is left out. `datasets.Dataset(pyarrow.table({"input_ids": ...}))` makes a
+    dataset of the array.
     """
     import pyarrow as pa
 
@@ -152,7 +152,7 @@ Batches = Iterator[tuple[Any, Any | None]]
 
 
 def _document_parts(source: Corpus) -> Iterator[Batches]:
-    """For each shard batches of whole documents: their tokens, and where each starts (and the last ends)."""
+    """For each shard, batches of whole documents: their tokens, and where each starts (and the last ends)."""
 
     def batches(shard: Shard) -> Batches:
         starts = np.concatenate([[0], shard.ends])
@@ -168,7 +168,7 @@ def _document_parts(source: Corpus) -> Iterator[Batches]:
 
 
 def _block_parts(source: Corpus, block: int) -> Iterator[Batches]:
-    """For each shard the blocks that start in it; the tokens before and behind go to its neighbours'."""
+    """For each shard, the blocks that start in it; a block may end in the next shard."""
     rows = max(BATCH_TOKENS // block, 1)
 
     def batches(begin: int, end: int) -> Batches:

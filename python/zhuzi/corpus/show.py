@@ -10,8 +10,8 @@ from pathlib import Path
 
 from zhuzi import _core
 from zhuzi._show import Report, count
+from zhuzi.corpus.dataset import Corpus
 from zhuzi.errors import MismatchError
-from zhuzi.shards import Corpus
 from zhuzi.tokenizer import Tokenizer
 
 #: Characters of a document that its `repr` shows.
@@ -29,10 +29,10 @@ class ShownDocument(Report):
     source: str
     """The file it came from."""
     start: int
-    """Where the stretch of the file that holds it starts: bytes of the unpacked file, or rows of parquet."""
+    """Where the range of the file that holds it starts: bytes of the unpacked file, or rows of parquet."""
     end: int
     place: int
-    """Its number, from 0, among the documents that were kept of this stretch."""
+    """Its number, from 0, among the documents that were kept of this range."""
 
     def _headline(self) -> str:
         begin = self.text if len(self.text) <= _SHOWN else f"{self.text[:_SHOWN]}..."
@@ -56,12 +56,14 @@ def locate_document(
 ) -> DocumentOrigin:
     """The place in its file at which document `number` (from 0) of a corpus begins.
 
-    The manifest leads to a stretch of the file, which is read again up to the document: a second or so (of a
-    compressed file all that is before it). `progress(bytes)` gets the unpacked bytes that were looked
-    through, a few times a second. The input must still be as it was when it was encoded.
+    The manifest names a range of the file, which is read again up to the document: about a second, but of a
+    compressed file everything before the document. `progress(bytes)` is called a few times per second with
+    the unpacked bytes read. The input must be unchanged since it was encoded.
 
-    Raises `ValueError` outside the corpus, `InputError` if the input has changed or was a pipe, or the plan
-    is gone, `OSError` if the input is not there.
+    Raises:
+        ValueError: `number` is outside the corpus.
+        InputError: the input has changed or was a pipe, or the plan is gone.
+        OSError: the input is not there.
     """
     path, offset, line = _core.locate_document(corpus, number, progress)
     return DocumentOrigin(path, offset, line)
@@ -72,7 +74,9 @@ def show_document(
 ) -> ShownDocument:
     """Document `number` (from 0) of a corpus.
 
-    Raises `IndexError` outside the corpus, `MismatchError` if another tokenizer made it.
+    Raises:
+        IndexError: `number` is outside the corpus.
+        MismatchError: the corpus was encoded with another tokenizer.
     """
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer.from_dir(tokenizer)

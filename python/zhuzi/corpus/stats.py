@@ -1,4 +1,4 @@
-"""What an encoded corpus is made of: lengths, pieces, sources; in words and as one HTML file."""
+"""What an encoded corpus consists of: lengths, pieces, sources; as text and as one HTML file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from zhuzi import _core
 from zhuzi._process import available_cores
 from zhuzi._show import Report, count
 from zhuzi.corpus.characters import LONGEST, ByteCharacters, visible
+from zhuzi.corpus.dataset import Corpus
+from zhuzi.corpus.page import bars, folded, page, table
 from zhuzi.errors import MismatchError
 from zhuzi.record.output import new_file
-from zhuzi.shards import Corpus
 from zhuzi.tokenizer import Tokenizer
 
 #: Tokens counted at a time.
 CHUNK = 1 << 24
 
-#: Pieces and characters named one by one, in the page and in the text.
+#: So many pieces and characters are named, on the page and in the text.
 SHOWN_PIECES = 40
 SHOWN = 12
 
@@ -56,17 +57,17 @@ class CorpusStats(Report):
     newline_tokens: int
     """Tokens of the byte 0x0A: newlines, where the vocabulary has no piece for one."""
     byte_tokens: int
-    """Other tokens that stand for a byte, of a character without a piece."""
+    """Other byte tokens: the bytes of characters without a piece."""
     missing_characters: tuple[tuple[str, int], ...]
     """The most frequent characters without a piece, and how often they occur."""
     missing_kinds: int
     """Different characters without a piece, newlines aside."""
     percentiles: dict[int, int]
-    """Lengths of documents: so many percent are at most as long."""
+    """Lengths of documents by percentile (0 to 100)."""
     histogram: tuple[tuple[int, int], ...]
-    """Length from (a power of two, up to the next), and how many documents have it."""
+    """A power of two, and the number of documents from that length up to the next power."""
     new_pieces: int | None
-    """Pieces after the base vocabulary; `None` if its size was not told, as all about new pieces."""
+    """Pieces after the base vocabulary. Without its size, all figures of new pieces are `None` or empty."""
     new_tokens: int | None
     """Tokens that are new pieces."""
     frequent_new: tuple[tuple[str, int], ...]
@@ -74,16 +75,16 @@ class CorpusStats(Report):
     unused_new: tuple[str, ...]
     """New pieces that never occur as tokens."""
     cut_otherwise: tuple[tuple[str, int], ...]
-    """Those of them whose text is in the corpus all the same, and how often, most frequent first: other
-    pieces were merged there before them. The text of the rest is not in the corpus."""
+    """Unused new pieces whose text is in the corpus nevertheless, and how often, most frequent first: other
+    pieces are merged there before them. The text of the other unused pieces is not in the corpus."""
     sources: tuple[SourceStats, ...]
 
     def text(self) -> str:
-        """The figures, a line each."""
+        """The figures, one per line."""
         share = 100 * self.share(self.byte_tokens)
         lines = [
             f"{self.folder}: {count(self.documents, 'document')}, {count(self.tokens, 'token')}, "
-            f"{count(self.characters, 'character')} ({self.characters_a_token:.3f} a token)",
+            f"{count(self.characters, 'character')} ({self.characters_a_token:.3f} per token)",
             f"byte fallback: {count(self.byte_tokens, 'token')} ({share:.3f} %), for "
             f"{count(self.missing_kinds, 'different character')} without a piece",
         ]
@@ -91,7 +92,7 @@ class CorpusStats(Report):
             lines.append("most frequent of these: " + _frequent(self.missing_characters))
         if self.newline_tokens:
             lines.append(f"newlines: {count(self.newline_tokens, 'token')}")
-        lines.append("tokens a document: " + ", ".join(f"{p} % {n:,}" for p, n in self.percentiles.items()))
+        lines.append("tokens per document: " + ", ".join(f"{p} % {n:,}" for p, n in self.percentiles.items()))
         if self.new_pieces is not None and self.new_tokens is not None:
             used = self.new_pieces - len(self.unused_new)
             lines += [
@@ -112,7 +113,7 @@ class CorpusStats(Report):
                 )
         lines += [
             f"{source.path}: {count(source.documents, 'document')}, {count(source.tokens, 'token')}, "
-            f"{source.characters / max(source.tokens, 1):.3f} characters a token"
+            f"{source.characters / max(source.tokens, 1):.3f} characters per token"
             for source in self.sources
         ]
         return "\n".join(lines)
@@ -129,24 +130,55 @@ class CorpusStats(Report):
         return self.characters / max(self.tokens, 1)
 
     def share(self, tokens: int) -> float:
-        """So many tokens as a share of all, 0 to 1."""
+        """So many tokens as a share (0 to 1) of all."""
         return tokens / max(self.tokens, 1)
 
     def _headline(self) -> str:
         return (
             f"{self.folder}: {count(self.documents, 'document')}, {count(self.tokens, 'token')}, "
-            f"{self.characters_a_token:.3f} characters a token"
+            f"{self.characters_a_token:.3f} characters per token"
         )
 
     def write_html(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the figures as one self-contained HTML file with pictures.
+        """Write the figures as one self-contained HTML file with charts.
 
         Raises `OutputExistsError` if the file is there, and `overwrite` is not set or Zhuzi did not write it.
         """
-        from zhuzi.corpus.page import page
-
         with new_file(path, kind="page", overwrite=overwrite, inputs=[self.folder]) as made:
-            made.write_text(page(self), "utf-8")
+            made.write_text(self._html(), "utf-8")
+
+    def _html(self) -> str:
+        facts = {
+            "documents": f"{self.documents:,}",
+            "tokens": f"{self.tokens:,}",
+            "characters": f"{self.characters:,}",
+            "characters per token": f"{self.characters_a_token:.3f}",
+            "newlines": f"{self.newline_tokens:,} tokens",
+            "byte fallback": f"{100 * self.share(self.byte_tokens):.3f} % of the tokens, for "
+            f"{count(self.missing_kinds, 'different character')} without a piece",
+        }
+        lengths = [(f"{length:,} to {2 * length - 1:,}", n) for length, n in self.histogram]
+        parts = [bars(lengths, "Documents by their tokens")]
+        if self.missing_characters:
+            missing = [(visible(character), n) for character, n in self.missing_characters]
+            parts.append(bars(missing, "Most frequent characters without a piece"))
+        if self.new_pieces is not None and self.new_tokens is not None:
+            used = self.new_pieces - len(self.unused_new)
+            facts["new pieces that occur"] = f"{used:,} of {self.new_pieces:,}"
+            facts["new pieces among the tokens"] = f"{100 * self.share(self.new_tokens):.1f} %"
+            parts.append(bars(self.frequent_new, "Most frequent new pieces"))
+            absent, cut = self.absent_new, [f"{piece} {n:,}" for piece, n in self.cut_otherwise]
+            number = count(len(absent), "new piece")
+            parts.append(folded(absent, f"{number} unused, text not in the corpus"))
+            number = count(len(cut), "new piece")
+            parts.append(folded(cut, f"{number} unused, text present but split differently"))
+        sources = [
+            (s.path, f"{s.documents:,}", f"{s.tokens:,}", f"{s.characters / max(s.tokens, 1):.3f}")
+            for s in self.sources
+        ]
+        parts.append("<h2>By source</h2>")
+        parts.append(table(["file", "documents", "tokens", "characters per token"], sources))
+        return page(str(self.folder), self.folder.name, facts, parts)
 
 
 def corpus_stats(
@@ -157,11 +189,11 @@ def corpus_stats(
     num_threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> CorpusStats:
-    """Count what a corpus is made of; `base` is the size of the base vocabulary.
+    """Count what a corpus consists of; `base` is the size of the base vocabulary.
 
-    Reads every token, in bounded memory: once to count, and once more on `num_threads` threads where a new
-    piece never occurs, to see whether its text does. `progress(bytes, total_bytes)` is called a few times a
-    second; the total doubles when the second reading begins.
+    Reads every token, in bounded memory: once to count, and if some new pieces never occur, once more on
+    `num_threads` threads to see whether their text does. `progress(bytes, total_bytes)` is called a few times
+    per second; the total doubles when the second pass begins.
 
     Raises `MismatchError` if another tokenizer made the corpus, `InputError` if it is damaged.
     """
@@ -236,8 +268,8 @@ def _in_text(
     total: int,
     progress: Callable[[int, int], object] | None,
 ) -> tuple[tuple[str, int], ...]:
-    """Which of these pieces' texts stand in the corpus, and how often, most frequent first."""
-    # A byte's piece among the new ones has no text of its own, and no control piece has.
+    """The pieces whose text is in the corpus, and how often, most frequent first."""
+    # Byte and control pieces have no text of their own.
     kinds = [piece.kind for piece in tokenizer.pieces()]
     spelled = [id for id in ids if kinds[id] in {"NORMAL", "USER_DEFINED", "UNUSED"}]
     if not spelled or not total:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from zhuzi._show import count
 from zhuzi.corpus import read
+from zhuzi.corpus.dataset import Corpus
 from zhuzi.corpus.read import RecordReader
 from zhuzi.errors import InputError, MismatchError, TrainingError
 from zhuzi.infer.prompt import format_prompt
-from zhuzi.shards import Corpus
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.alpaca import check, unread_keys
 from zhuzi.train.progress import tell, warn

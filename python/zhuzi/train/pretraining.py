@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zhuzi.corpus.dataset import Corpus
 from zhuzi.errors import MismatchError
 from zhuzi.model.folder import ModelFolder
-from zhuzi.shards import Corpus
 from zhuzi.train.checks import require_possible
 from zhuzi.train.data import Blocks, collate_blocks
 from zhuzi.train.recipe import PretrainRecipe, resolve_recipe

@@ -1,4 +1,4 @@
-"""What is done with the shards of an encoded corpus: check, join."""
+"""The shards of an encoded corpus merged into one pair of Megatron files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from zhuzi import _core
 from zhuzi._show import Report, count
-from zhuzi.errors import InputError
 from zhuzi.record.output import new_file
 from zhuzi.record.place import PathLike
 
@@ -33,11 +32,11 @@ def merge_shards(
     overwrite: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> MergedShards:
-    """Join the shards of a corpus into one pair of Megatron files, `<prefix>.bin` and `<prefix>.idx`.
+    """Merge the shards of a corpus into one pair of Megatron files, `<prefix>.bin` and `<prefix>.idx`.
 
-    Each shard is compared with its checksum on the way; the files appear whole or not at all, and beside them
-    `<prefix>.zhuzi.json`, by which a later `overwrite` knows them.
-    `progress(bytes)` is called a few times a second with the bytes of tokens written.
+    Each shard is compared with its checksum; the files appear whole or not at all, with `<prefix>.zhuzi.json`
+    beside them, by which a later `overwrite` knows them. `progress(bytes)` is called a few times per second
+    with the bytes of tokens written.
 
     Raises:
         OutputExistsError: one of the files is there and `overwrite` is not set, or Zhuzi did not write it, or
@@ -51,14 +50,14 @@ def merge_shards(
         overwrite=overwrite,
         inputs=[corpus],
         endings=(".bin", ".idx"),
-        size=_joined_size(Path(corpus)),
+        size=_merged_size(Path(corpus)),
     ) as made:
         documents, tokens = _core.merge_shards(corpus, made, progress)
     return MergedShards(Path(prefix), documents, tokens)
 
 
-def _joined_size(corpus: Path) -> int | None:
-    """Bytes of the files that joining would write; none if the manifest does not tell (the core says why)."""
+def _merged_size(corpus: Path) -> int | None:
+    """Bytes of the merged files; `None` for an unreadable manifest (the core says what is wrong with it)."""
     try:
         manifest = json.loads((corpus / "manifest.json").read_bytes())
         tokens = sum(shard["bytes"] for shard in manifest["shards"])
@@ -66,19 +65,3 @@ def _joined_size(corpus: Path) -> int | None:
         return int(tokens + 34 + 20 * manifest["documents"] + 8)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def verify_corpus(corpus: PathLike, *, progress: Callable[[int], object] | None = None) -> None:
-    """Read every byte of a corpus and compare it with the manifest.
-
-    Finds flipped bits, cut and missing files, shards that the manifest does not name, ids outside the
-    vocabulary and totals that do not add up. `progress(bytes)` is called a few times a second with the bytes
-    of tokens read.
-
-    Raises:
-        InputError: names all that is wrong, one line each.
-        ValueError: `corpus` is no encoded corpus, or one that is not finished.
-    """
-    found = _core.verify_corpus(corpus, progress)
-    if found:
-        raise InputError("\n".join(found))
