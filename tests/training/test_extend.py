@@ -123,7 +123,7 @@ def test_trained_rows_of_added_tokens_are_not_lost(
         with pytest.raises(MismatchError, match="id 401 is '<b>'"):
             extend_model(chat_base, moving, tmp_path / "out")
     (moving / "zhuzi.json").write_text(json.dumps({"zhuzi": "0", "moved_tokens": {"<a>": 400}}))
-    with pytest.raises(InputError, match="moved_tokens is no table"):
+    with pytest.raises(InputError, match="moved_tokens is not a table"):
         extend_model(chat_base, moving, tmp_path / "out")
 
     (moving / "zhuzi.json").write_text(json.dumps({"zhuzi": "0", "moved_tokens": table}))

@@ -193,9 +193,9 @@ def _size(base: ModelFolder, plan: RowPlan, stored: str) -> int:
 def _special_ids(
     base: ModelFolder, file: str, settings: Mapping[str, Any], otherwise: Mapping[str, Any], plan: RowPlan
 ) -> dict[str, Any]:
-    """The tokens that begin, end and pad a text: those that a file of the base names, by their new ids.
+    """The new ids of the tokens that begin, end and pad a text, as a file of the base names them.
 
-    Where it names none, or what is no token, `otherwise` has them.
+    Where it names none, or an id without a token, those of `otherwise` are taken.
     """
     special = dict(otherwise)
     for key, ours in otherwise.items():

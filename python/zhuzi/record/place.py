@@ -69,7 +69,7 @@ def require_free_file(
         if path.is_dir():
             raise OutputExistsError(f"{name}: is a folder; name the file to write")
         if not path.is_file():
-            raise OutputExistsError(f"{name}: is no regular file; name the file to write")
+            raise OutputExistsError(f"{name}: is not a regular file; name the file to write")
         if not overwrite:
             fix = "choose another name"
             if is_marked_page(path) or path.name in record.known():
@@ -149,8 +149,8 @@ def _require_apart(out: str, path: Path, inputs: Sequence[PathLike]) -> None:
     for read in map(Path, inputs):
         if read.is_dir() and path.is_relative_to(read.resolve()):
             raise OutputExistsError(
-                f"{out}: lies in {read}, which is read here, and would become a part of it; choose another "
-                "folder"
+                f"{out}: is in {read}, which is read here, and would become a part of it; choose "
+                "another folder"
             )
 
 

@@ -1,6 +1,6 @@
 """`zhuzi.json`: what a tokenizer, model, adapter or exported corpus was made from.
 
-`format` is 1, `kind` says what the folder holds, `zhuzi` which version wrote it; the other keys depend on the
+`format` is 1, `kind` says what is in the folder, `zhuzi` which version wrote it; the other keys depend on the
 kind. By this file a folder is known to be Zhuzi's.
 """
 
@@ -48,5 +48,5 @@ def read_moves(folder: Path) -> dict[str, tuple[int, int]]:
         return {str(token): (int(ids["from"]), int(ids["to"])) for token, ids in table.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(
-            f"{folder / RECORD}: {_MOVED} is no table of token to its ids; make the tokenizer again"
+            f"{folder / RECORD}: {_MOVED} is not a table of token to its ids; make the tokenizer again"
         ) from None

@@ -48,8 +48,8 @@ def find_model(folder: Path) -> Path:
             )
         if (folder / FAST_FILE).exists():
             raise ModelFileError(
-                f"{folder}: holds a tokenizer.json but no {MODEL_FILE}; this model's tokenizer is no "
-                "SentencePiece model (LLaMA 3 and Qwen have none), take a base that comes with one"
+                f"{folder}: holds a tokenizer.json but no {MODEL_FILE}; this model's tokenizer is not "
+                "a SentencePiece model (LLaMA 3 and Qwen have none), take a base that comes with one"
             )
         raise ModelFileError(f"{folder}: holds no {MODEL_FILE}; copy the base model's there")
     return path
