@@ -29,7 +29,7 @@ from zhuzi._show import Report, count
 from zhuzi.errors import OutputExistsError
 from zhuzi.model.folder import ModelFolder
 from zhuzi.record.disk import naming_full_disk, new_file_mode
-from zhuzi.record.json_file import read_state, replace_json, write_json
+from zhuzi.record.json_file import read_state, replace_json
 from zhuzi.record.lock import locked
 from zhuzi.record.place import require_free
 from zhuzi.train.checks import in_words, require_room
@@ -183,7 +183,7 @@ class Run:
         made = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
         try:
             held.enter_context(locked(made, "trains"))
-            write_json(made / "run.json", facts)
+            replace_json(made / "run.json", facts)
             (made / "checkpoints").mkdir()
             made.chmod(place.stat().st_mode & 0o777 if place.exists() else new_file_mode(0o777))
             if replace:
