@@ -183,8 +183,8 @@ def merge(folder: Path, out: Path, overwrite: bool) -> None:
 
     total = shard_bytes(folder)
     with reporter() as progress:
-        told = progress.update
-        made = merge_shards(folder, out, overwrite=overwrite, progress=lambda done: told(done, total))
+        update = progress.update
+        made = merge_shards(folder, out, overwrite=overwrite, progress=lambda done: update(done, total))
     say(
         "{out}.bin, .idx: {documents}, {tokens}",
         out=out,
@@ -282,8 +282,8 @@ def show(folder: Path, number: int, tokenizer: Path, ids: bool) -> None:
             else f"line {origin.line:,}, byte {origin.offset:,}"
         )
     except (OSError, ZhuziError) as error:
-        stretch = f"{document.start:,} to {document.end:,}"
-        place = f"number {document.place:,} kept of {stretch} (no closer: {reason(error)})"
+        span = f"{document.start:,} to {document.end:,}"
+        place = f"number {document.place:,} kept of {span} (no closer: {reason(error)})"
     click.echo(
         f"document {number:,} of {document.shard}, {count(len(document.ids), 'token')}; "
         f"from {document.source}, {place}",

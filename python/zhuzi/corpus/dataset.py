@@ -138,6 +138,10 @@ class Corpus(Report):
             return np.empty(0, np.int32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, read again at each call: a large corpus has hundreds of megabytes of it."""
+        return _read_manifest(self.path / MANIFEST)
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the manifest and the indexes: the content of the corpus and its division."""
         whole = hashlib.sha256((self.path / MANIFEST).read_bytes())

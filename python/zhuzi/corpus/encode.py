@@ -112,7 +112,7 @@ def encode_corpus(
     record that cannot be read, or has more than `max_record_bytes`, stops the run, or with `on_error="skip"`
     is written to `rejects.jsonl` with the reason. `part=(i, n)` does part i (from 0) of n, side by side with
     the others; the same call without it does what is missing and seals the corpus. `append` adds the inputs
-    that a finished corpus does not know yet. `overwrite` starts anew in a folder that Zhuzi wrote, unless the
+    that a finished corpus does not know yet. `overwrite` starts over in a folder that Zhuzi wrote, unless the
     folder holds an unfinished run of the same request. `progress(bytes, total_bytes, documents, tokens)` is
     called a few times per second; what it raises ends the run.
 

@@ -49,10 +49,10 @@ def export_dataset(
 ) -> ExportedCorpus:
     """Write a corpus as a Hugging Face dataset that `datasets.load_from_disk` opens without reading it.
 
-    One column, `input_ids`: a row is a document, or with `block` so many tokens of all documents laid end to
-    end (an incomplete last block is left out, as `group_texts` does). The ids stay as wide as in the shards.
-    Needs pyarrow, not `datasets`; one Arrow file per shard, in bounded memory. `as_arrow` gives blocks of a
-    shard without any copy.
+    One column, `input_ids`: a row is a document, or with `block` that many tokens of all documents laid end
+    to end (an incomplete last block is left out, as `group_texts` does). The ids keep the width they have in
+    the shards. Needs pyarrow, not `datasets`; one Arrow file per shard, in bounded memory. `as_arrow` gives
+    blocks of a shard without any copy.
 
     Raises:
         OutputExistsError: `out` holds something, and `overwrite` is not set or Zhuzi did not write it.
@@ -183,5 +183,5 @@ def _block_parts(source: Corpus, block: int) -> Iterator[Batches]:
 
 
 def _named_shards(source: Corpus) -> Iterator[tuple[Path, Shard]]:
-    manifest = json.loads((source.path / "manifest.json").read_bytes())
+    manifest = source.manifest()
     return zip((source.path / entry["name"] for entry in manifest["shards"]), source.shards, strict=True)

@@ -52,9 +52,9 @@ class CorpusOptions:
     clean: bool = False
     """Remove control characters and superfluous white space."""
     min_chars: int | None = None
-    """Keep documents of at least so many code points."""
+    """Keep documents of at least this many code points."""
     max_chars: int | None = None
-    """Keep documents of at most so many code points."""
+    """Keep documents of at most this many code points."""
     min_han: float | None = None
     """Keep documents with at least this share (0 to 1) of Han among the characters other than white space."""
     sample: float | None = None
@@ -62,7 +62,7 @@ class CorpusOptions:
     dedup: bool = False
     """Keep the first of equal documents; takes 20 to 60 bytes of memory per document kept."""
     limit: int | None = None
-    """Keep at most so many documents, the first ones."""
+    """Keep only the first documents, at most this many."""
     max_record_bytes: int = MAX_RECORD_BYTES
     """A longer record cannot be read."""
     shard_bytes: int = SHARD_BYTES

@@ -14,7 +14,7 @@ from zhuzi.corpus.read import left_out_lines
 from zhuzi.record.place import PathLike
 from zhuzi.tokenizer import Tokenizer
 
-#: `CorpusPlan.text` names at most so many files, the largest ones.
+#: The most files that `CorpusPlan.text` names; it chooses the largest.
 SHOWN_FILES = 20
 
 
@@ -72,7 +72,7 @@ class CorpusPlan(Report):
         lines += [f"{name:<24}{value:>18,}" for name, value in facts]
         lines += left_out_lines(self.other_kinds, self.hidden, self.repeated, self.records_of_tools)
         if self.unreadable:
-            lines.append(f"{self.unreadable:,} files or folders cannot be looked at and would be passed over")
+            lines.append(f"{self.unreadable:,} files or folders cannot be opened and would be left out")
         lines.append(f"estimated from {self.sampled_bytes:,} bytes; nothing was written")
         return "\n".join(lines)
 

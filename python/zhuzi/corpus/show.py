@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +83,7 @@ def show_document(
     if opened.tokenizer_fingerprint != tokenizer.fingerprint:
         raise MismatchError(f"{opened.path}: encoded by another tokenizer; name the one it was made with")
     ids = opened[number].tolist()
-    manifest = json.loads((opened.path / "manifest.json").read_bytes())
+    manifest = opened.manifest()
     before = 0
     for shard in manifest["shards"]:
         for part in shard["inputs"]:

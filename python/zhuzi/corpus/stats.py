@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -205,7 +204,7 @@ def corpus_stats(
             f"{opened.path}: encoded by another tokenizer ({opened.vocab_size} ids, this one has "
             f"{tokenizer.vocab_size}); name the one it was made with"
         )
-    manifest = json.loads((opened.path / "manifest.json").read_bytes())
+    manifest = opened.manifest()
     size, total = tokenizer.vocab_size, sum(shard.data.nbytes for shard in opened.shards)
     pieces = [piece.text for piece in tokenizer.pieces()]
     counts: NDArray[np.int64] = np.zeros(size, np.int64)

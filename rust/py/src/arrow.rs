@@ -23,15 +23,15 @@ use crate::convert::missing;
 pub struct ArrowTexts(Vec<ArrayRef>);
 
 impl ArrowTexts {
-    /// Takes the array that `object` offers; `None` if it offers none.
+    /// The array that `object` offers; `None` if it offers none.
     ///
-    /// Raises `TypeError` for an array of something else than texts, and for a null, with its index.
+    /// Raises `TypeError` for an array of anything but texts, and for a null, with its index.
     pub fn from_py(object: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
         let chunks = if object.hasattr("__arrow_c_stream__")? {
             let capsule = match object.call_method0("__arrow_c_stream__") {
                 Ok(capsule) => capsule,
-                // A pandas series of mixed objects is no Arrow array, nor is any without pyarrow: its objects
-                // are looked at one by one, and the one that is no text is named.
+                // A pandas series of mixed objects cannot become an Arrow array, nor can any series without
+                // pyarrow. Then its objects are read one by one, and an error names the one that is no text.
                 Err(e) if e.is_instance_of::<PyException>(object.py()) && is_flat(object) => return Ok(None),
                 Err(e) => return Err(e),
             };
@@ -41,8 +41,8 @@ impl ArrowTexts {
                 object.call_method0("__arrow_c_array__")?.extract()?;
             let schema = pointer::<FFI_ArrowSchema>(&schema, c"arrow_schema")?;
             let array = pointer::<FFI_ArrowArray>(&array, c"arrow_array")?;
-            // SAFETY: the capsules' names say what they point to; `from_raw` takes the content over and leaves
-            // an empty struct, as the protocol wants.
+            // SAFETY: the capsules' names say what they point to; `from_raw` moves the content out and leaves
+            // an empty struct, as the protocol requires.
             let (schema, array) =
                 unsafe { (FFI_ArrowSchema::from_raw(schema), FFI_ArrowArray::from_raw(array)) };
             vec![import(array, &schema)?]
@@ -67,7 +67,7 @@ impl ArrowTexts {
                     push_texts(dictionary.values(), &mut values);
                     texts.extend(dictionary.normalized_keys().into_iter().map(|key| values[key]));
                 }
-                Some(_) => {} // without values there are no rows, for none may be null
+                Some(_) => {} // without values there are no rows, since none may be null
                 None => push_texts(chunk, &mut texts),
             }
         }
@@ -75,7 +75,7 @@ impl ArrowTexts {
     }
 }
 
-/// Appends the texts of an array that is no dictionary; null is empty.
+/// Appends the texts of an array that is not a dictionary; a null becomes an empty text.
 fn push_texts<'a>(array: &'a ArrayRef, texts: &mut Vec<&'a [u8]>) {
     match array.data_type() {
         DataType::Utf8 => texts.extend(array.as_string::<i32>().iter().map(|t| t.unwrap_or("").as_bytes())),
@@ -88,12 +88,12 @@ fn push_texts<'a>(array: &'a ArrayRef, texts: &mut Vec<&'a [u8]>) {
         DataType::Binary => texts.extend(array.as_binary::<i32>().iter().map(Option::unwrap_or_default)),
         DataType::LargeBinary => texts.extend(array.as_binary::<i64>().iter().map(Option::unwrap_or_default)),
         DataType::BinaryView => texts.extend(array.as_binary_view().iter().map(Option::unwrap_or_default)),
-        // A column without any value.
+        // A column of type null, which has no rows: nulls were refused.
         _ => texts.extend(std::iter::repeat_n(b"".as_slice(), array.len())),
     }
 }
 
-/// Raises `TypeError` unless the chunk, with so many rows before it, holds texts, and each row one.
+/// Raises `TypeError` unless each row of the chunk, which has `before` rows before it, holds a text.
 fn check(chunk: &ArrayRef, before: usize) -> PyResult<()> {
     let mend = match chunk.data_type() {
         kind if is_text(kind) => None,
@@ -120,7 +120,7 @@ fn is_text(kind: &DataType) -> bool {
     matches!(kind, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | Null)
 }
 
-/// True unless the object says that it has several dimensions, as a table has: iterating gives its columns.
+/// True for an object of one dimension. A table has two, and iterating over it gives its columns.
 fn is_flat(object: &Bound<'_, PyAny>) -> bool {
     let dimensions = object.getattr("ndim").and_then(|number| number.extract::<usize>());
     dimensions.is_ok_and(|number| number == 1)
@@ -161,7 +161,7 @@ fn read_stream(capsule: &Bound<'_, PyCapsule>) -> PyResult<Vec<ArrayRef>> {
 }
 
 fn import(array: FFI_ArrowArray, schema: &FFI_ArrowSchema) -> PyResult<ArrayRef> {
-    // SAFETY: array and schema came together from one producer.
+    // SAFETY: array and schema come from one producer.
     let data = unsafe { from_ffi(array, schema) }.map_err(|e| PyValueError::new_err(e.to_string()))?;
     Ok(make_array(data))
 }

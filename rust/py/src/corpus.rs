@@ -45,11 +45,11 @@ pub fn encode_corpus(
 ) -> PyResult<EncodeReport> {
     let request = Request { inputs, out, fingerprint, options: options.into_core()? };
     let run = RunOptions { threads, overwrite, append, skip_bad, part, plan_only };
-    let mut teller = Teller::new(progress);
+    let mut callback = Callback::new(progress);
     let result = py.detach(|| {
-        corpus::encode_corpus(&tokenizer.core, &request, &run, |at, total| teller.tell(at, total))
+        corpus::encode_corpus(&tokenizer.core, &request, &run, |at, total| callback.state(at, total))
     });
-    teller.finish(result).map(EncodeReport::from)
+    callback.finish(result).map(EncodeReport::from)
 }
 
 /// Plans without writing anything, and estimates what the plan would take.
@@ -82,12 +82,12 @@ pub fn encode_tasks(
     threads: usize,
     skip_bad: bool,
 ) -> PyResult<(u64, u64, u64)> {
-    let mut teller = Teller::new(None);
+    let mut callback = Callback::new(None);
     let result = py.detach(|| {
-        let tell = |at| teller.tell(at, 0);
+        let tell = |at| callback.state(at, 0);
         corpus::encode_tasks(&tokenizer.core, fingerprint, &out, &tasks, threads, skip_bad, tell)
     });
-    teller.finish(result).map(|done| (done.bytes, done.documents, done.tokens))
+    callback.finish(result).map(|done| (done.bytes, done.documents, done.tokens))
 }
 
 /// What the plan of a corpus folder asks for, and what of it is committed.
@@ -96,15 +96,16 @@ pub fn corpus_progress(py: Python<'_>, out: PathBuf) -> PyResult<FolderProgress>
     py.detach(|| corpus::progress_of(&out)).map(FolderProgress::from).map_err(to_py)
 }
 
-/// All that is wrong with a corpus; `progress(bytes)` is called now and then.
+/// Everything that is wrong with a corpus; `progress(bytes)` is called a few times per second.
 #[pyfunction]
 pub fn verify_corpus(py: Python<'_>, out: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Vec<String>> {
-    let mut teller = Teller::new(progress);
-    let result = py.detach(|| corpus::verify(&out, |bytes| teller.tell_bytes(bytes)));
-    teller.finish(result)
+    let mut callback = Callback::new(progress);
+    let result = py.detach(|| corpus::verify(&out, |bytes| callback.bytes(bytes)));
+    callback.finish(result)
 }
 
-/// Where document `number` of a corpus came from: file, offset, line; `progress(bytes)` is called now and then.
+/// Where document `number` of a corpus came from: file, offset, line. `progress(bytes)` is called a few times per
+/// second.
 #[pyfunction]
 pub fn locate_document(
     py: Python<'_>,
@@ -112,12 +113,12 @@ pub fn locate_document(
     number: u64,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(PathBuf, u64, Option<u64>)> {
-    let mut teller = Teller::new(progress);
-    let result = py.detach(|| corpus::locate(&out, number, |bytes| teller.tell_bytes(bytes)));
-    teller.finish(result).map(|found| (found.path, found.offset, found.line))
+    let mut callback = Callback::new(progress);
+    let result = py.detach(|| corpus::locate(&out, number, |bytes| callback.bytes(bytes)));
+    callback.finish(result).map(|found| (found.path, found.offset, found.line))
 }
 
-/// Joins the shards of a corpus into `<prefix>.bin` and `.idx`; documents and tokens.
+/// Merges the shards of a corpus into `<prefix>.bin` and `.idx`; returns documents and tokens.
 #[pyfunction]
 pub fn merge_shards(
     py: Python<'_>,
@@ -125,12 +126,12 @@ pub fn merge_shards(
     prefix: PathBuf,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(u64, u64)> {
-    let mut teller = Teller::new(progress);
-    let result = py.detach(|| corpus::merge_shards(&folder, &prefix, |bytes| teller.tell_bytes(bytes)));
-    teller.finish(result).map(|manifest| (manifest.counts.documents, manifest.counts.tokens))
+    let mut callback = Callback::new(progress);
+    let result = py.detach(|| corpus::merge_shards(&folder, &prefix, |bytes| callback.bytes(bytes)));
+    callback.finish(result).map(|manifest| (manifest.counts.documents, manifest.counts.tokens))
 }
 
-/// How often the text of each of these ids occurs in a corpus; `progress(bytes)` is called now and then.
+/// How often the text of each of these ids occurs in a corpus. `progress(bytes)` is called a few times per second.
 #[pyfunction]
 pub fn count_occurrences(
     py: Python<'_>,
@@ -140,11 +141,11 @@ pub fn count_occurrences(
     threads: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Vec<u64>> {
-    let mut teller = Teller::new(progress);
+    let mut callback = Callback::new(progress);
     let result = py.detach(|| {
-        corpus::count_occurrences(&folder, &tokenizer.core, &ids, threads, |bytes| teller.tell_bytes(bytes))
+        corpus::count_occurrences(&folder, &tokenizer.core, &ids, threads, |bytes| callback.bytes(bytes))
     });
-    teller.finish(result)
+    callback.finish(result)
 }
 
 /// Keeps runs out of a corpus folder while other processes do its tasks; a context manager.
@@ -168,25 +169,26 @@ impl CorpusLock {
     }
 }
 
-/// Calls back into Python now and then, and keeps what is raised there.
-struct Teller {
+/// Calls `progress` and checks for signals, a few times per second, and keeps what is raised there.
+struct Callback {
     progress: Option<Py<PyAny>>,
-    told: Option<(Instant, u64)>,
+    /// When it was called last, and with how many bytes.
+    last: Option<(Instant, u64)>,
     raised: Option<PyErr>,
 }
 
-impl Teller {
+impl Callback {
     fn new(progress: Option<Py<PyAny>>) -> Self {
-        Self { progress, told: None, raised: None }
+        Self { progress, last: None, raised: None }
     }
 
-    fn tell(&mut self, at: Progress, total: u64) -> bool {
+    fn state(&mut self, at: Progress, total: u64) -> bool {
         // The last call says that all is read; it must happen exactly once.
-        let is_last = at.bytes == total && self.told.is_none_or(|(_, bytes)| bytes != total);
-        if !is_last && self.told.is_some_and(|(when, _)| when.elapsed() < TICK) {
+        let is_last = at.bytes == total && self.last.is_none_or(|(_, bytes)| bytes != total);
+        if !is_last && self.last.is_some_and(|(when, _)| when.elapsed() < TICK) {
             return true;
         }
-        self.told = Some((Instant::now(), at.bytes));
+        self.last = Some((Instant::now(), at.bytes));
         let call = |py: Python<'_>| {
             py.check_signals()?;
             if let Some(progress) = &self.progress {
@@ -198,11 +200,11 @@ impl Teller {
         self.raised.is_none()
     }
 
-    fn tell_bytes(&mut self, bytes: u64) -> bool {
-        if self.told.is_some_and(|(when, _)| when.elapsed() < TICK) {
+    fn bytes(&mut self, bytes: u64) -> bool {
+        if self.last.is_some_and(|(when, _)| when.elapsed() < TICK) {
             return true;
         }
-        self.told = Some((Instant::now(), bytes));
+        self.last = Some((Instant::now(), bytes));
         let call = |py: Python<'_>| {
             py.check_signals()?;
             self.progress.as_ref().map_or(Ok(()), |progress| progress.call1(py, (bytes,)).map(drop))

@@ -1,4 +1,4 @@
-//! `zhuzi_core::corpus::InputReader` for Python: texts and records, a block at a time.
+//! `zhuzi_core::corpus::InputReader` for Python: texts and records, block by block.
 
 use std::{
     path::PathBuf,
@@ -45,18 +45,18 @@ pub struct InputReader {
 
 /// Python's signal handlers run while Rust reads; what they raise is kept.
 struct Signals {
-    looked: Mutex<Instant>,
+    last_check: Mutex<Instant>,
     raised: Mutex<Option<PyErr>>,
 }
 
 impl Signals {
     /// True once a handler has raised something.
-    fn ask(&self) -> bool {
-        let mut looked = lock(&self.looked);
-        if looked.elapsed() < TICK {
+    fn have_raised(&self) -> bool {
+        let mut last_check = lock(&self.last_check);
+        if last_check.elapsed() < TICK {
             return false;
         }
-        *looked = Instant::now();
+        *last_check = Instant::now();
         let Err(error) = Python::attach(|py| py.check_signals()) else { return false };
         *lock(&self.raised) = Some(error);
         true
@@ -79,9 +79,9 @@ impl InputReader {
         whole: bool,
     ) -> PyResult<Self> {
         let options = options.into_core()?;
-        let signals = Arc::new(Signals { looked: Mutex::new(Instant::now()), raised: Mutex::new(None) });
+        let signals = Arc::new(Signals { last_check: Mutex::new(Instant::now()), raised: Mutex::new(None) });
         let asked = signals.clone();
-        let stop = Stop::Asked(Arc::new(move || asked.ask()));
+        let stop = Stop::Asked(Arc::new(move || asked.have_raised()));
         let open = || corpus::InputReader::open(&inputs, options, skip_bad, whole, stop);
         let reader = match py.detach(open) {
             Ok(reader) => reader,
