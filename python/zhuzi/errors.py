@@ -21,6 +21,10 @@ class TrainingError(ZhuziError):
     """Training cannot start or go on (a loss that is no number, nothing to learn from)."""
 
 
+class TrainingInterrupted(ZhuziError):  # noqa: N818  # not an error
+    """A signal stopped training after a checkpoint; the same command resumes from it. Exit code 75."""
+
+
 class VocabSizeError(ZhuziError):
     """The text gives no vocabulary of the size asked for; `limit` is the size it can give, if known."""
 
@@ -36,6 +40,7 @@ __all__ = [
     "OutputExistsError",
     "RecipeError",
     "TrainingError",
+    "TrainingInterrupted",
     "VocabSizeError",
     "ZhuziError",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import subprocess
@@ -13,11 +14,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback
 
 import zhuzi.train.stage
 from zhuzi import pretrain
-from zhuzi.train.trainer import StageTrainer, checkpoints
+from zhuzi.errors import OutputExistsError
+from zhuzi.train import TrainCallback, TrainState, checkpoint
+from zhuzi.train.checkpoint import checkpoints
 
 Recipes = Callable[..., Any]
 
@@ -26,14 +28,14 @@ class Stop(Exception):  # noqa: N818  # nothing went wrong
     """What a test raises in the middle."""
 
 
-class StopAt(TrainerCallback):
+class StopAt(TrainCallback):
     """Raises after a step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
+    def on_step_begin(self, state: TrainState) -> None:
+        if state.step == self.step:
             raise Stop
 
 
@@ -45,7 +47,13 @@ def _same(a: Any, b: Any) -> None:
     assert (a.losses, a.learning_rates, a.tokens) == (b.losses, b.learning_rates, b.tokens)
     ours, theirs = _weights(a.result), _weights(b.result)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
-    assert (a.output / "log.jsonl").read_text() == (b.output / "log.jsonl").read_text()
+    assert _log(a.output) == _log(b.output)
+
+
+def _log(run: Path) -> list[dict[str, Any]]:
+    """What a run logged, but for its speed."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in line if key != "tokens_per_second"} for line in lines]
 
 
 @pytest.mark.parametrize(("stage", "stop"), [("stage1", 5), ("stage2", 5), ("stage2", 2)])
@@ -71,19 +79,19 @@ def test_stopped_while_saving(stage1: Recipes, tmp_path: Path, monkeypatch: pyte
     """The half-written checkpoint does not count; the one before it does."""
     whole = pretrain(stage1(output=tmp_path / "whole"))
     recipe = stage1(output=tmp_path / "stopped")
-    save_rng_state = StageTrainer._save_rng_state
+    write_json = checkpoint.write_json
 
-    def stop(self: Any, output_dir: str) -> None:
-        if self.state.global_step == 6:
+    def stop(path: Path, value: Any) -> None:
+        if value["step"] == 6:
             raise Stop
-        save_rng_state(self, output_dir)
+        write_json(path, value)
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(StageTrainer, "_save_rng_state", stop)
+        patch.setattr(checkpoint, "write_json", stop)
         pretrain(recipe)
     folder = recipe.output / "checkpoints"
     assert [path.name for path in checkpoints(folder)] == ["checkpoint-3"]
-    assert (folder / ".checkpoint-6.partial" / "checkpoint-6" / "optimizer.pt").is_file()
+    assert (folder / ".checkpoint-6.partial" / "optimizer.pt").is_file()
     resumed = pretrain(recipe)
     assert resumed.resumed_from == 3
     _same(resumed, whole)
@@ -113,11 +121,11 @@ def test_a_full_disk_while_saving(stage1: Recipes, tmp_path: Path) -> None:
     whole = pretrain(stage1(output=tmp_path / "whole"))
     recipe = stage1(output=tmp_path / "stopped")
 
-    class Limit(TrainerCallback):
+    class Limit(TrainCallback):
         """No file may grow beyond some bytes, as on a disk that is almost full, from a step on."""
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 5:
+        def on_step_end(self, state: TrainState) -> None:
+            if state.step == 5:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -144,18 +152,18 @@ def test_no_room_is_said_before_the_work(stage1: Recipes, monkeypatch: pytest.Mo
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-import zhuzi.train.trainer as trainer
 from zhuzi import pretrain
+from zhuzi.train import checkpoint
 from zhuzi.train.recipe import PretrainRecipe
 
-original = trainer.StageTrainer._save_optimizer_and_scheduler
+original = checkpoint.write_json
 
-def kill(self, output_dir):
-    original(self, output_dir)
-    if self.state.global_step == 6:
+def kill(path, value):
+    original(path, value)
+    if value["step"] == 6:
         os.kill(os.getpid(), signal.SIGKILL)
 
-trainer.StageTrainer._save_optimizer_and_scheduler = kill
+checkpoint.write_json = kill
 pretrain(PretrainRecipe.model_validate(json.loads(sys.argv[1])))
 """
 
@@ -170,3 +178,90 @@ def test_killed_while_saving(stage2: Recipes, tmp_path: Path) -> None:
     resumed = pretrain(recipe)
     assert resumed.resumed_from == 3
     _same(resumed, pretrain(stage2(output=tmp_path / "whole")))
+
+
+SIGNALLED = """
+import json, os, signal, sys
+from zhuzi import pretrain
+from zhuzi.errors import TrainingInterrupted
+from zhuzi.train import TrainCallback
+from zhuzi.train.recipe import PretrainRecipe
+
+class Kill(TrainCallback):
+    def on_step_begin(self, state):
+        if state.step == 4:
+            for _ in range(int(sys.argv[3])):
+                os.kill(os.getpid(), signal.Signals[sys.argv[2]])
+
+try:
+    pretrain(PretrainRecipe.model_validate(json.loads(sys.argv[1])), callbacks=[Kill()])
+except TrainingInterrupted as stopped:
+    print(stopped)
+    sys.exit(75)
+"""
+
+
+def _signalled(recipe: Any, name: str, times: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SIGNALLED, recipe.model_dump_json(), name, str(times)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_saves_a_checkpoint_after_the_step(stage2: Recipes, tmp_path: Path, name: str) -> None:
+    recipe = stage2(output=tmp_path / "stopped")
+    ended = _signalled(recipe, name, 1)
+    assert ended.returncode == 75, ended.stderr
+    assert f"{name}: stopped after step 5 of 6" in ended.stdout
+    resumed = pretrain(recipe)
+    assert resumed.resumed_from == 5
+    _same(resumed, pretrain(stage2(output=tmp_path / "whole")))
+
+
+def test_a_second_signal_ends_at_once(stage2: Recipes, tmp_path: Path) -> None:
+    recipe = stage2(output=tmp_path / "stopped")
+    assert _signalled(recipe, "SIGTERM", 2).returncode == -signal.SIGTERM
+    assert pretrain(recipe).resumed_from == 3
+
+
+def test_what_does_not_change_the_result_may_change_between_starts(
+    stage2: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = stage2(output=tmp_path / "stopped", micro_batch_size=2)
+    with pytest.raises(Stop):
+        pretrain(recipe, callbacks=[StopAt(4)])
+    monkeypatch.chdir(recipe.corpus.parent)
+    changed = {"log_every": 1, "save_every": 2, "keep_checkpoints": 1, "micro_batch_size": 4}
+    other = stage2(output=tmp_path / "stopped", corpus=Path(recipe.corpus.name), **changed)
+    resumed = pretrain(other)
+    assert resumed.resumed_from == 3 and [step for step, _ in resumed.losses] == [2, 4, 5, 6]
+    whole = pretrain(stage2(output=tmp_path / "whole"))
+    assert dict(resumed.losses)[6] == pytest.approx(dict(whole.losses)[6], rel=0.05)
+    with pytest.raises(OutputExistsError, match="seed"):
+        pretrain(stage2(output=tmp_path / "stopped", seed=7))
+
+
+TWO = """
+import json, sys
+from zhuzi import pretrain
+from zhuzi.train.recipe import PretrainRecipe
+pretrain(PretrainRecipe.model_validate(json.loads(sys.argv[1])), progress=False)
+"""
+
+
+@pytest.mark.parametrize("vocabulary", ["full", "new-rows"])
+def test_two_processes_train_as_one_does(stage2: Recipes, tmp_path: Path, vocabulary: str) -> None:
+    lora = {"rank": 4, "alpha": 16, "dropout": 0.0, "targets": ["q_proj", "v_proj"]}
+    settings = {"vocabulary": vocabulary, "lora": lora, "log_every": 1, "micro_batch_size": 1}
+    one = pretrain(stage2(output=tmp_path / "one", **settings))
+    recipe = stage2(output=tmp_path / "two", **settings)
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
+    command = [sys.executable, *launch, str(script), recipe.model_dump_json()]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    logs = [_log(one.output), _log(recipe.output)]
+    for key in ("loss", "gradient_norm"):
+        ours, theirs = ([line[key] for line in log] for log in logs)
+        assert theirs == pytest.approx(ours, rel=1e-4), key
+    assert logs[0][0]["loss"] == pytest.approx(logs[1][0]["loss"], rel=1e-5)

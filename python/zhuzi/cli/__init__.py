@@ -23,7 +23,7 @@ from zhuzi.cli.model import model
 from zhuzi.cli.options import Road, reason
 from zhuzi.cli.train import pretrain, sft
 from zhuzi.cli.vocab import vocab
-from zhuzi.errors import ZhuziError
+from zhuzi.errors import TrainingInterrupted, ZhuziError
 
 
 @click.group(cls=Road, context_settings={"help_option_names": ["-h", "--help"]})
@@ -101,6 +101,10 @@ def main() -> None:
             f"this command needs {error.name}; install it with: pip install 'zhuzi[{extra}]'",
             options["debug"],
         )
+    except TrainingInterrupted as stopped:
+        if is_main():
+            click.echo(f"zhuzi: {stopped}", err=True)
+        sys.exit(75)  # EX_TEMPFAIL of sysexits.h: try again
     except (ZhuziError, OSError, ValueError, IndexError) as error:
         _fail(reason(error), options["debug"])
     except Exception as error:

@@ -13,15 +13,18 @@ from zhuzi._lazy import lazy
 if TYPE_CHECKING:
     from zhuzi.train.pretraining import pretrain
     from zhuzi.train.recipe import load_recipe
+    from zhuzi.train.state import TrainCallback, TrainState
     from zhuzi.train.tuning import sft
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
+        "TrainCallback": "zhuzi.train.state",
+        "TrainState": "zhuzi.train.state",
         "load_recipe": "zhuzi.train.recipe",
         "pretrain": "zhuzi.train.pretraining",
         "sft": "zhuzi.train.tuning",
     },
 )
 
-__all__ = ["load_recipe", "pretrain", "sft"]
+__all__ = ["TrainCallback", "TrainState", "load_recipe", "pretrain", "sft"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from zhuzi.corpus.dataset import Corpus
 from zhuzi.errors import MismatchError
@@ -13,13 +12,14 @@ from zhuzi.train.checks import require_possible
 from zhuzi.train.data import Blocks, collate_blocks
 from zhuzi.train.recipe import PretrainRecipe, resolve_recipe
 from zhuzi.train.run import Run, TrainReport
+from zhuzi.train.state import TrainCallback, require_callbacks
 
 
 def pretrain(
     recipe: PretrainRecipe | str | Path,
     *,
     overwrite: bool = False,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[TrainCallback] = (),
     progress: bool | None = None,
 ) -> TrainReport:
     """Train a model on the blocks of a corpus, as the recipe says; resume a run that was interrupted.
@@ -30,7 +30,7 @@ def pretrain(
     Args:
         recipe: a recipe, or the path of its YAML file.
         overwrite: remove what the output folder contains and start again.
-        callbacks: additional `transformers.TrainerCallback`s.
+        callbacks: told how the run goes, see `zhuzi.train.TrainCallback`.
         progress: True for a bar, False for no output per step. By default a bar on a terminal and in a
             notebook, elsewhere lines: to the log, or to stderr if logging is not set up.
 
@@ -43,6 +43,7 @@ def pretrain(
     """
     # torch and transformers take seconds to load: whatever can be checked without them comes first.
     source = Path(recipe) if isinstance(recipe, str | Path) else None
+    require_callbacks(callbacks)
     recipe = resolve_recipe(recipe, PretrainRecipe)
     folder = ModelFolder.open(recipe.model)
     corpus = Corpus(recipe.corpus)

@@ -95,9 +95,15 @@ class Recipe(_Frozen):
     steps: _Whole = Field(gt=0)  # optimiser steps
     batch_size: _Whole = Field(gt=0)  # sequences per optimiser step, over all devices
     micro_batch_size: _Whole | None = Field(None, gt=0)  # sequences per forward on one device; None: all
-    learning_rate: _Number = Field(gt=0)  # peak; cosine down to zero
+    learning_rate: _Number = Field(gt=0)  # peak
     warmup: _Number = Field(0.05, ge=0, lt=1)  # share of the steps
     weight_decay: _Number = Field(0.0, ge=0)
+    # After the warm-up; `wsd` is constant and decays over the last tenth of the steps.
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = "adamw"
+    betas: tuple[_Number, _Number] = (0.9, 0.999)
+    max_grad_norm: _Number = Field(1.0, ge=0)  # 0: gradients are not clipped
+    embedding_learning_rate: _Number | None = Field(None, gt=0)  # peak for embedding and head; none: the same
     seed: _Whole = Field(42, ge=0, lt=2**32)  # numpy's limit
     gradient_checkpointing: StrictBool = False
     log_every: _Whole = Field(10, gt=0)  # steps
@@ -107,11 +113,6 @@ class Recipe(_Frozen):
 
     @model_validator(mode="after")
     def _can_be(self) -> Recipe:
-        if self.lora is None and self.base_bits == 8:
-            raise ValueError(
-                "base_bits: 8 needs lora (transformers' Trainer refuses an 8-bit base without adapters); "
-                "write base_bits: 16"
-            )
         if self.lora is None and not self.modules_to_save:
             raise ValueError("nothing to train: give lora, or name embed_tokens in modules_to_save")
         if self.vocabulary == "new-rows" and not self.modules_to_save:
@@ -189,6 +190,13 @@ def load_recipe(path: str | Path) -> PretrainRecipe | SftRecipe:
         return _TASKS[task].model_validate(read)
     except ValidationError as error:
         raise RecipeError(f"{path}: {_reasons(error, _TASKS[task])}") from error
+
+
+def defaults(task: str) -> dict[str, Any]:
+    """The keys that a recipe of a task may leave out, with their values as JSON has them."""
+    fields = _TASKS[task].model_fields if task in _TASKS else {}
+    values = {name: field.default for name, field in fields.items() if not field.is_required()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def resolve_recipe(recipe: AnyRecipe | str | Path, kind: type[AnyRecipe]) -> AnyRecipe:

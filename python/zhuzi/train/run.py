@@ -34,7 +34,7 @@ from zhuzi.record.lock import locked
 from zhuzi.record.place import require_free
 from zhuzi.train.checks import in_words, require_room
 from zhuzi.train.progress import tell, warn
-from zhuzi.train.recipe import PretrainRecipe, SftRecipe
+from zhuzi.train.recipe import PretrainRecipe, SftRecipe, defaults
 
 
 @dataclass(frozen=True, repr=False)
@@ -248,15 +248,25 @@ class Run:
         self.settle()
 
 
-#: Keys of a recipe that a run begun by an earlier version does not record, with what they were.
-_KEYS_SINCE = {"vocabulary": "full", "original_rows": None}
+#: What may change between starts: the result stays the same (but for rounding), or a fingerprint is compared.
+_MAY_CHANGE = {
+    "log_every",
+    "save_every",
+    "keep_checkpoints",
+    "micro_batch_size",
+    "model",
+    "corpus",
+    "instructions",
+}
 
 
 def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     for key in [key for key in ("recipe", "model", "tokenizer", "data") if key in new]:
         before, now = old.get(key), new[key]
         if key == "recipe" and isinstance(before, dict):
-            before, now = {**_KEYS_SINCE, **before}, {**_KEYS_SINCE, **now}
+            # An earlier version recorded fewer keys.
+            before = {**defaults(str(now.get("task"))), **before}
+            before, now = ({k: v for k, v in r.items() if k not in _MAY_CHANGE} for r in (before, now))
         if before == now:
             continue
         if not isinstance(now, dict) or not isinstance(before, dict):

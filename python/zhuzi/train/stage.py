@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from zhuzi._process import is_main
 from zhuzi.errors import TrainingError
@@ -26,10 +25,12 @@ from zhuzi.train.base import (
     load_for_training,
     trainable,
 )
-from zhuzi.train.checks import STORED_AS, micro_batch, module_of, old_rows, result_bytes
+from zhuzi.train.checks import STORED_AS, module_of, old_rows, result_bytes
+from zhuzi.train.log import LogProgress
+from zhuzi.train.loop import Loop
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run, TrainReport
-from zhuzi.train.trainer import LogLosses, OnSave, StageTrainer, checkpoints, losses, remove_partial, step_of
+from zhuzi.train.state import TrainCallback, TrainState
 
 
 def train_stage(
@@ -49,44 +50,32 @@ def train_stage(
     """
     if not is_main():
         transformers.logging.set_verbosity_error()  # rank 0 has said it
-    arguments = _arguments(recipe, run)
     set_seed(recipe.seed)  # LoRA's first values are drawn from here
     model = load_for_training(folder, recipe)
     names = [name for name, _ in trainable(model)]
     trained, parameters = count_parameters(model)
     before = digest_tensors(model) if recipe.verify_frozen else None
 
-    trainer = StageTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        data_collator=collate,
-        callbacks=[LogLosses(run.path / "log.jsonl", progress), OnSave(run.settle), *callbacks],
-        keep_checkpoints=recipe.keep_checkpoints,
-    )
-    if is_main():
-        remove_partial(run.checkpoints)
-    trainer.accelerator.wait_for_everyone()
-    last = max(checkpoints(run.checkpoints), key=step_of, default=None)
+    logs = LogProgress(run.path / "log.jsonl", progress)
+    loop = Loop(model, recipe, run, dataset, collate, [logs, _Settle(run), *callbacks])
     started = time.monotonic()
-    trainer.run(last)
+    state = loop.train()
     seconds = time.monotonic() - started
 
     checked = None if before is None else _require_frozen(before, digest_tensors(model), names)
-    history = losses(trainer.state)
     report = TrainReport(
         task=recipe.task,
         output=run.path,
         result=run.path / ("model" if recipe.lora is None else "adapter"),
-        steps=trainer.state.global_step,
-        losses=[(entry["step"], entry["loss"]) for entry in history],
-        learning_rates=[(entry["step"], entry["learning_rate"]) for entry in history],
-        tokens=trainer.state.num_input_tokens_seen,
+        steps=state.step,
+        losses=[(entry["step"], entry["loss"]) for entry in state.history],
+        learning_rates=[(entry["step"], entry["learning_rate"]) for entry in state.history],
+        tokens=state.tokens,
         seconds=seconds,
         trainable=trained,
         parameters=parameters,
         trainable_names=names,
-        resumed_from=None if last is None else step_of(last),
+        resumed_from=loop.resumed_from,
         frozen_checked=checked,
         device=device_name(),
         compute_dtype=str(compute_dtype()).removeprefix("torch."),
@@ -98,38 +87,14 @@ def train_stage(
     return report
 
 
-def _arguments(recipe: Recipe, run: Run) -> Any:
-    micro, forwards = micro_batch(recipe)
-    compute = compute_dtype()
-    arguments = TrainingArguments(
-        output_dir=str(run.checkpoints),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=forwards,
-        optim="adamw_torch_fused",  # betas 0.9 and 0.999, as published; fused: 8 times faster on a CPU
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(recipe.warmup * recipe.steps),
-        weight_decay=recipe.weight_decay,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        bf16=compute == torch.bfloat16,
-        fp16=compute == torch.float16,
-        use_cpu=compute == torch.float32,
-        logging_steps=recipe.log_every,
-        logging_nan_inf_filter=False,  # StageTrainer stops instead of hiding them
-        save_strategy="steps",
-        save_steps=recipe.save_every,
-        include_num_input_tokens_seen="non_padding" if recipe.task == "sft" else "all",
-        remove_unused_columns=False,
-        dataloader_pin_memory=compute != torch.float32,
-        ddp_find_unused_parameters=False,
-        disable_tqdm=True,
-        report_to="none",
-    )
-    # One device per process, as torchrun starts them. By default the Trainer would use every GPU.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
+class _Settle(TrainCallback):
+    """After the first checkpoint, the run that this one replaced is no longer needed."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_save(self, state: TrainState, checkpoint: Path) -> None:
+        self.run.settle()
 
 
 def _require_frozen(before: dict[str, str], after: dict[str, str], trained: Sequence[str]) -> int:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
 from zhuzi.train.data import PadRecords, Records, digest_files, open_records
 from zhuzi.train.recipe import SftRecipe, resolve_recipe
 from zhuzi.train.run import Run, TrainReport
+from zhuzi.train.state import TrainCallback, require_callbacks
 
 
 def sft(
     recipe: SftRecipe | str | Path,
     *,
     overwrite: bool = False,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[TrainCallback] = (),
     progress: bool | None = None,
 ) -> TrainReport:
     """Tune a model on instructions, as the recipe says; resume a run that was interrupted.
@@ -33,6 +33,7 @@ def sft(
         OSError: the disk has no room for a checkpoint or the result.
     """
     source = Path(recipe) if isinstance(recipe, str | Path) else None
+    require_callbacks(callbacks)
     recipe = resolve_recipe(recipe, SftRecipe)
     folder = ModelFolder.open(recipe.model)
     folder.require_rows()

@@ -1,0 +1,183 @@
+"""Checkpoints: what trains, its optimiser, and where the run is; complete or absent.
+
+trainable.safetensors   the trained parameters in fp32, by name
+optimizer.pt            the optimiser's state, by parameter; under fp16 the loss scale
+state.json              the step, tokens, losses so far
+random-R.pt             the random states of process R
+
+A checkpoint is written under another name and renamed, so that a kill leaves the previous one. It does not
+contain the frozen base.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from zhuzi.errors import TrainingError
+from zhuzi.model.weights import load_tensors
+from zhuzi.record.disk import FullDiskError, naming_full_disk
+from zhuzi.record.json_file import write_json
+from zhuzi.record.output import replace_folder
+from zhuzi.train.progress import warn
+from zhuzi.train.state import TrainState
+
+WEIGHTS, OPTIMIZER, STATE = "trainable.safetensors", "optimizer.pt", "state.json"
+
+Named = Sequence[tuple[str, torch.nn.Parameter]]
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    return sorted(
+        (p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)), key=step_of
+    )
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser steps done when a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a kill left while a checkpoint was written or replaced."""
+    for path in folder.glob(".checkpoint-*"):
+        shutil.rmtree(path)
+
+
+def save(
+    folder: Path,
+    state: TrainState,
+    named: Named,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scaler: Any,
+    process: int,
+    wait: Callable[[], None],
+    keep: int,
+) -> Path:
+    """Write the checkpoint of a step and remove those beyond `keep`; called by every process.
+
+    `wait` returns when all processes have called it.
+
+    Raises:
+        FullDiskError: no room; the checkpoint before stays.
+    """
+    final = folder / f"checkpoint-{state.step}"
+    writing = folder / f".{final.name}.partial"
+    if process == 0:
+        remove_partial(folder)
+        writing.mkdir()
+    wait()
+    try:
+        with naming_full_disk(final, written=writing):
+            torch.save(_random_states(), writing / f"random-{process}.pt")
+            if process == 0:
+                save_file({name: p.detach().contiguous() for name, p in named}, writing / WEIGHTS)
+                torch.save(_optimizer_state(named, optimizer, scaler), writing / OPTIMIZER)
+                write_json(writing / STATE, state.to_json())
+        wait()
+        if process == 0:
+            replace_folder(writing, final)
+            for old in checkpoints(folder)[:-keep]:
+                shutil.rmtree(old)
+    except FullDiskError:
+        if process == 0:
+            remove_partial(folder)  # its bytes may be all that is left
+        raise
+    return final
+
+
+def load(
+    checkpoint: Path,
+    state: TrainState,
+    named: Named,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scaler: Any,
+    process: int,
+) -> None:
+    """Put a checkpoint back, in place.
+
+    Raises:
+        TrainingError: it is of other parameters.
+    """
+    saved = load_tensors(checkpoint / WEIGHTS)
+    if {n: p.shape for n, p in named} != {n: t.shape for n, t in saved.items()}:
+        raise TrainingError(f"{checkpoint}: holds other parameters than the recipe trains")
+    with torch.no_grad():
+        for name, parameter in named:
+            parameter.copy_(saved[name])
+    held = torch.load(checkpoint / OPTIMIZER, weights_only=True, map_location="cpu")
+    if not (checkpoint / STATE).is_file():
+        _load_first_version(checkpoint, state, named, optimizer, held)
+        return
+    state.update(json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
+    if scaler is not None and held["scaler"] is not None:
+        scaler.load_state_dict(held["scaler"])
+    _set_optimizer_state(named, optimizer, held["parameters"])
+    path = checkpoint / f"random-{process}.pt"
+    if path.is_file():
+        _set_random_states(torch.load(path, weights_only=True))
+    else:
+        warn(f"{checkpoint}: written by fewer processes; process {process} draws other random numbers")
+
+
+def _optimizer_state(named: Named, optimizer: torch.optim.Optimizer, scaler: Any) -> dict[str, Any]:
+    states = {name: optimizer.state[p] for name, p in named if p in optimizer.state}
+    return {"parameters": states, "scaler": None if scaler is None else scaler.state_dict()}
+
+
+def _set_optimizer_state(named: Named, optimizer: torch.optim.Optimizer, states: dict[str, Any]) -> None:
+    parameters = dict(named)
+    names = {id(p): name for name, p in named}
+    order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    if states.keys() - parameters.keys():
+        raise TrainingError("the optimiser's state is of other parameters than the recipe trains")
+    groups = optimizer.state_dict()["param_groups"]
+    state = {i: states[name] for i, name in enumerate(order) if name in states}
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _load_first_version(
+    checkpoint: Path, state: TrainState, named: Named, optimizer: torch.optim.Optimizer, held: dict[str, Any]
+) -> None:
+    """A checkpoint of transformers' Trainer, which Zhuzi 0.1 trained with: parameters in their order."""
+    told = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    state.step, state.tokens = told["global_step"], told["num_input_tokens_seen"]
+    keys = ("step", "loss", "learning_rate")
+    state.history = [{key: entry[key] for key in keys} for entry in told["log_history"] if "loss" in entry]
+    order = [i for group in held["param_groups"] for i in group["params"]]
+    states = {name: held["state"][i] for (name, _), i in zip(named, order, strict=True) if i in held["state"]}
+    _set_optimizer_state(named, optimizer, states)
+    warn(f"{checkpoint}: written by another training loop; from here on the text comes in another order")
+
+
+def _random_states() -> dict[str, Any]:
+    kind, keys, *rest = np.random.get_state()
+    states = {
+        "python": random.getstate(),
+        "numpy": (kind, np.asarray(keys).tolist(), *rest),  # plain values, so that loading runs no code
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    random.setstate(states["python"])
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(keys, "uint32"), *rest))
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

@@ -1,0 +1,187 @@
+"""The training loop: batch, forward, backward, clip, step, log, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from zhuzi.errors import TrainingError, TrainingInterrupted
+from zhuzi.train import checkpoint
+from zhuzi.train.base import compute_dtype, trainable
+from zhuzi.train.batches import Batches
+from zhuzi.train.checks import micro_batch
+from zhuzi.train.interrupt import Interrupts
+from zhuzi.train.recipe import Recipe
+from zhuzi.train.run import Run
+from zhuzi.train.schedule import learning_rate_factor, make_optimizer, set_learning_rate
+from zhuzi.train.state import TrainCallback, TrainState
+
+_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+class Loop:
+    """Trains a model as a recipe says, from the last checkpoint of a run if there is one."""
+
+    def __init__(
+        self,
+        model: Any,
+        recipe: Recipe,
+        run: Run,
+        dataset: Any,
+        collate: Callable[[Any], dict[str, torch.Tensor]],
+        callbacks: Sequence[TrainCallback],
+    ) -> None:
+        compute = compute_dtype()
+        self.accelerator = Accelerator(mixed_precision=_PRECISION[compute], cpu=compute == torch.float32)
+        self.recipe, self.run, self.callbacks = recipe, run, callbacks
+        self.named = trainable(model)
+        self.state = TrainState(steps=recipe.steps, model=model)
+        self.model, self.optimizer = self.accelerator.prepare(model, make_optimizer(self.named, recipe))
+        processes, process = self.accelerator.num_processes, self.accelerator.process_index
+        micro, _ = micro_batch(recipe)
+        self.batches = Batches(dataset, collate, recipe, micro, processes=processes, process=process)
+        self.resumed_from = self._resume()
+
+    def train(self) -> TrainState:
+        """Do the steps that are left.
+
+        Raises:
+            TrainingError: a loss or gradient that is no finite number.
+            TrainingInterrupted: a signal came, and a checkpoint was written.
+            FullDiskError: no room for a checkpoint.
+        """
+        self.model.train()
+        self._tell("on_train_begin")
+        logged = time.monotonic(), self.state.tokens
+        with Interrupts() as interrupts:
+            while self.state.step < self.recipe.steps:
+                self._tell("on_step_begin")
+                factor = learning_rate_factor(self.recipe, self.state.step)
+                set_learning_rate(self.optimizer, factor)
+                loss, norm = self._step()
+                self.state.step += 1
+                self.state.loss_sum += loss
+                self.state.loss_steps += 1
+                self._tell("on_step_end")
+                if self._is_due(self.recipe.log_every):
+                    logged = self._log(norm, self.recipe.learning_rate * factor, logged)
+                stop = self._agreed(interrupts.received is not None)
+                if stop or self._is_due(self.recipe.save_every):
+                    saved = self._save()
+                    if stop and self.state.step < self.recipe.steps:
+                        raise TrainingInterrupted(
+                            f"{interrupts.received or 'a signal'}: stopped after step {self.state.step:,} of "
+                            f"{self.recipe.steps:,}, saved in {saved}; the same command resumes from there"
+                        )
+        self._tell("on_train_end")
+        return self.state
+
+    def _step(self) -> tuple[float, float]:
+        """One optimiser step: its loss, the mean over the tokens of all processes, and its gradient norm."""
+        step = self.state.step
+        micro_batches = self.batches.of_step(step)
+        counts = torch.tensor([[b.labels_that_count, b.tokens] for b in micro_batches]).sum(0)
+        labels, tokens = self._over_processes(counts).tolist()
+        total = torch.zeros((), device=self.accelerator.device)
+        for i, batch in enumerate(micro_batches):
+            inputs = batch.to(self.accelerator.device)
+            with self._sync(i == len(micro_batches) - 1):
+                loss = self.model(**inputs, num_items_in_batch=labels).loss
+                # DistributedDataParallel averages over processes what is here a share of a sum.
+                self.accelerator.backward(loss * self.accelerator.num_processes)
+            total += loss.detach()
+        loss = self._over_processes(total).item()
+        self._require_finite("loss", loss)
+        norm = self._clip()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state.tokens += tokens
+        return loss, norm
+
+    def _clip(self) -> float:
+        """Scale the gradients down to the recipe's norm; their norm before that."""
+        bound = self.recipe.max_grad_norm or float("inf")
+        norm = float(self.accelerator.clip_grad_norm_([p for _, p in self.named], bound))
+        if self.accelerator.scaler is None:  # under fp16 it expects infinities, and skips the step
+            self._require_finite("gradient", norm)
+        return norm
+
+    def _require_finite(self, what: str, value: float) -> None:
+        if value - value != 0:  # infinite, or not a number
+            raise TrainingError(
+                f"step {self.state.step + 1}: the {what} is {value}; this step changed nothing, and no "
+                "checkpoint holds it. Lower learning_rate or raise warmup, and start anew with --overwrite"
+            )
+
+    def _log(self, norm: float, rate: float, logged: tuple[float, int]) -> tuple[float, int]:
+        """Add an entry to the history; the time and tokens at which the next one begins."""
+        state, now = self.state, time.monotonic()
+        state.history.append(
+            {
+                "step": state.step,
+                "loss": state.loss_sum / state.loss_steps,
+                "learning_rate": rate,
+                "gradient_norm": norm,
+                "tokens_per_second": round((state.tokens - logged[1]) / max(now - logged[0], 1e-9), 1),
+            }
+        )
+        state.loss_sum, state.loss_steps = 0.0, 0
+        self._tell("on_log")
+        return now, state.tokens
+
+    def _save(self) -> Any:
+        saved = checkpoint.save(
+            self.run.checkpoints,
+            self.state,
+            self.named,
+            self.optimizer,
+            scaler=self.accelerator.scaler,
+            process=self.accelerator.process_index,
+            wait=self.accelerator.wait_for_everyone,
+            keep=self.recipe.keep_checkpoints,
+        )
+        for callback in self.callbacks:
+            callback.on_save(self.state, saved)
+        return saved
+
+    def _resume(self) -> int | None:
+        """Load the last checkpoint; the step it was written after."""
+        if self.accelerator.is_main_process:
+            checkpoint.remove_partial(self.run.checkpoints)
+        self.accelerator.wait_for_everyone()
+        last = max(checkpoint.checkpoints(self.run.checkpoints), key=checkpoint.step_of, default=None)
+        if last is None:
+            return None
+        process = self.accelerator.process_index
+        scaler = self.accelerator.scaler
+        checkpoint.load(last, self.state, self.named, self.optimizer, scaler=scaler, process=process)
+        return self.state.step
+
+    def _is_due(self, every: int) -> bool:
+        return self.state.step % every == 0 or self.state.step == self.recipe.steps
+
+    def _tell(self, event: str) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self.state)
+
+    def _agreed(self, here: bool) -> bool:
+        """True if it is true in any process."""
+        if self.accelerator.num_processes == 1:
+            return here
+        return bool(self._over_processes(torch.tensor(int(here))))
+
+    def _over_processes(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes."""
+        if self.accelerator.num_processes == 1:
+            return value
+        total: torch.Tensor = self.accelerator.reduce(value.to(self.accelerator.device), "sum")
+        return total
+
+    def _sync(self, last: bool) -> Any:
+        """Processes exchange gradients once a step, at its last micro batch."""
+        return self.accelerator.no_sync(self.model) if not last else nullcontext()
