@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         OutputExistsError,
         RecipeError,
         TrainingError,
+        TrainingInterrupted,
         VocabSizeError,
         ZhuziError,
     )
@@ -60,6 +61,7 @@ __getattr__, __dir__ = lazy(
         "Sampling": "zhuzi.infer.sampling",
         "Tokenizer": "zhuzi.tokenizer",
         "TrainingError": "zhuzi.errors",
+        "TrainingInterrupted": "zhuzi.errors",
         "VocabSizeError": "zhuzi.errors",
         "ZhuziError": "zhuzi.errors",
         "bits_per_byte": "zhuzi.eval",
@@ -101,6 +103,7 @@ __all__ = [
     "Sampling",
     "Tokenizer",
     "TrainingError",
+    "TrainingInterrupted",
     "VocabSizeError",
     "ZhuziError",
     "__version__",

@@ -143,14 +143,6 @@ def test_paths_are_expanded_once_for_all(tmp_path: Path, monkeypatch: pytest.Mon
     assert SftRecipe.model_validate({**recipe.model_dump(), "model": "owner/name"}).model == "owner/name"
 
 
-def test_8_bit_base_without_adapters_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    text = (RECIPES / "llama-7b-pretrain-stage1.yaml").read_text()
-    path.write_text(text.replace("base_bits: 16", "base_bits: 8"))
-    with pytest.raises(RecipeError, match="refuses an 8-bit base without adapters"):
-        load_recipe(path)
-
-
 def test_recipe_of_another_task() -> None:
     with pytest.raises(RecipeError, match="run it with `zhuzi pretrain`"):
         resolve_recipe(RECIPES / "llama-7b-pretrain-stage1.yaml", SftRecipe)

@@ -1,4 +1,4 @@
-"""Training: recipes, data, the Trainer, pre-training and instruction tuning.
+"""Training: recipes, data, the loop, pre-training and instruction tuning.
 
 `pretrain` and `sft` load torch and transformers (5 to 10 seconds) only after all checks that need neither: of
 the recipe, the paths, the corpus or records, the base's headers, and the disk space.
