@@ -355,7 +355,7 @@ def test_two_processes_that_begin_at_once(
             held.enter_context(Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=False))
             (recipe.output / "first").touch()
 
-        monkeypatch.setattr("zhuzi.train.run.write_json", write)
+        monkeypatch.setattr("zhuzi.train.run.replace_json", write)
         second = Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=overwrite)
         # Overwriting, it was asked to replace what stood there, which was nothing.
         with pytest.raises(OutputExistsError, match="another process put something there"), second:
