@@ -171,6 +171,13 @@ def test_a_piece_is_encoded_without_dummy_prefix(base_model_file: Path) -> None:
     assert [tokenizer.id_to_token(i) for i in tokenizer.encode("的")] == ["▁", "的"]
 
 
+def test_a_pickle_of_0_1_is_read(merged: Path) -> None:
+    tokenizer = Tokenizer.from_dir(merged)
+    parts = ((merged / "tokenizer.model").read_bytes(), ("[PAD]",), 4096)
+    old = b"czhuzi.tokenizer\n_rebuild\n" + pickle.dumps(parts, protocol=0)[:-1] + b"R."
+    assert pickle.loads(old).fingerprint == tokenizer.fingerprint
+
+
 def test_a_saved_tokenizer_is_the_same(merged: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_dir(merged)
     tokenizer.save(tmp_path / "copy")
@@ -220,7 +227,7 @@ def test_bad_folders_are_refused(merged: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"holds no tokenizer\.model"):
         Tokenizer.from_dir(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelFileError, match="no SentencePiece model"):
+    with pytest.raises(ModelFileError, match="not a SentencePiece model"):
         Tokenizer.from_dir(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes((merged / "tokenizer.model").read_bytes())
     size = Tokenizer.from_dir(tmp_path).vocab_size

@@ -13,7 +13,10 @@ def main() -> None:
     """Run the command line."""
     try:
         from zhuzi.cli import main as run
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # Python 3.11 wraps what is raised while a class is made.
+        if not any(isinstance(e, KeyboardInterrupt) for e in (error, error.__cause__)):
+            raise
         if is_first_here():
             sys.stderr.write("zhuzi: interrupted\n")
         sys.exit(1)

@@ -1,6 +1,8 @@
 """The tokenizer: SentencePiece BPE with exactly the ids of `sentencepiece`."""
 
 from zhuzi.tokenizer.batch import EncodedBatch
-from zhuzi.tokenizer.tokenizer import CACHE_BYTES, ArrowArray, Encoding, Piece, Tokenizer
+from zhuzi.tokenizer.tokenizer import CACHE_BYTES, ArrowArray, Encoding, Piece, Tokenizer, rebuild
+
+_rebuild = rebuild  # where pickles of 0.1 look for it
 
 __all__ = ["CACHE_BYTES", "ArrowArray", "EncodedBatch", "Encoding", "Piece", "Tokenizer"]

@@ -262,11 +262,12 @@ class Tokenizer:
         return id
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self._model, self._added, self._cache_bytes)
+        return rebuild, (self._model, self._added, self._cache_bytes)
 
     def __repr__(self) -> str:
         return f"Tokenizer(vocab_size={self.vocab_size}, added_tokens={list(self._added)})"
 
 
-def _rebuild(model: bytes, added: Sequence[str], cache_bytes: int) -> Tokenizer:
+def rebuild(model: bytes, added: Sequence[str], cache_bytes: int) -> Tokenizer:
+    """A tokenizer from its pickled parts."""
     return Tokenizer(model, added_tokens=added, cache_bytes=cache_bytes)
