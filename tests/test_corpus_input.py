@@ -123,7 +123,7 @@ def test_parquet(merged: Path, chinese_texts: list[str], tmp_path: Path) -> None
         joined = [tokenizer.encode(f"{a}\n{b}", add_eos=True) for a, b in zip(titles, texts, strict=True)]
         assert read_back(both.folder) == joined
     for field, reason in [
-        ("content", "no column `content`; name one that holds text with --field: `title`, `text`, `big`"),
+        ("content", "no column `content`; name one that holds text with `field`: `title`, `text`, `big`"),
         ("n", "the column `n` holds numbers, no text"),
     ]:
         with pytest.raises(ValueError, match=reason):
@@ -313,7 +313,7 @@ def test_inputs_in_the_output_folder(merged: Path, tmp_path: Path) -> None:
     write_lines(tmp_path / "io" / "corp" / "a.jsonl", ["好"])
     for inputs in ("io", "io/corp", "io/corp/a.jsonl", "io/corp/*"):
         with pytest.raises(
-            ValueError, match=r"the input lies in the output folder .*io; choose another --out"
+            ValueError, match=r"the input lies in the output folder .*io; choose another `out`"
         ):
             zhuzi.encode_corpus([tmp_path / inputs], merged, tmp_path / "io")
 

@@ -83,5 +83,5 @@ def test_what_a_worker_raises(cluster: None, text: Path, merged: Path, tmp_path:
     )
     assert made.bad_records == 1
     for options in ({"dedup": True}, {"limit": 3}):
-        with pytest.raises(ValueError, match="--engine ray"):
+        with pytest.raises(ValueError, match="a Ray cluster"):
             encode_corpus_on_ray([text], merged, tmp_path / "x", **options)

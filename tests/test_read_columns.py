@@ -116,7 +116,7 @@ def test_missing_columns_are_refused_at_first(tmp_path: Path, kind: str) -> None
     assert texts_of(path) == ["一"]
     with pytest.raises(ValueError, match="the column `n` holds numbers, no text"):
         texts_of(path, "n")
-    with pytest.raises(ValueError, match="no column `x`; name one that holds text with --field: `text`"):
+    with pytest.raises(ValueError, match="no column `x`; name one that holds text with `field`: `text`"):
         texts_of(path, "x")
 
 

@@ -11,6 +11,7 @@ import click
 
 from zhuzi._paths import expand_text
 from zhuzi.corpus.options import CorpusOptions
+from zhuzi.errors import message
 
 
 class _Place(click.Path):
@@ -116,11 +117,23 @@ separator = click.option(
 
 
 def reason(error: Exception) -> str:
-    """What an error says, on one line; errors of the system with the path first."""
+    """What an error says, on one line: errors of the system with the path first, options as flags."""
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename is not None else ""
         return f"{place}{error.strerror or error}"
-    return str(error) or type(error).__name__
+    return message(error, flag) or type(error).__name__
+
+
+#: Flags that are not named like the keyword.
+_FLAGS = {"stdin_format": "stdin", "part": "task"}
+
+
+def flag(name: str, value: bool | str | None) -> str:
+    """An option as it is written at the command line: `--overwrite`, `--on-error skip`."""
+    written = _FLAGS.get(name, name).replace("_", "-")
+    if isinstance(value, str):
+        return f"--{written} {value}"
+    return f"--no-{written}" if value is False else f"--{written}"
 
 
 def say(text: str, **figures: Any) -> None:

@@ -1,15 +1,16 @@
-//! What can go wrong, by meaning. Messages name the file, the place and the mend.
+//! What can go wrong, by kind. Messages name the file, the place and what to do about it.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
+
+use crate::message::Message;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What can go wrong.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum Error {
     /// The operating system refused something.
-    #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -17,15 +18,13 @@ pub enum Error {
         source: io::Error,
     },
     /// A model file that is damaged or of the wrong kind.
-    #[error("{origin}: {reason}")]
     Model {
-        /// The file (or what stands for it).
+        /// The file (or what it came from).
         origin: String,
-        /// What is wrong and what mends it.
+        /// What is wrong and what to do about it.
         reason: String,
     },
     /// A record of a corpus that cannot be read.
-    #[error("{}: line {line} (byte {offset}): {reason}", path.display())]
     Record {
         /// The file.
         path: PathBuf,
@@ -33,11 +32,10 @@ pub enum Error {
         line: u64,
         /// Where the line starts in the file, in bytes from 0.
         offset: u64,
-        /// What is wrong and what mends it.
-        reason: String,
+        /// What is wrong and what to do about it.
+        reason: Message,
     },
     /// An element of a JSON array that cannot be read.
-    #[error("{}: record {element} (line {line}, byte {offset}): {reason}", path.display())]
     Element {
         /// The file.
         path: PathBuf,
@@ -47,35 +45,30 @@ pub enum Error {
         line: u64,
         /// Where it starts in the file, in bytes from 0.
         offset: u64,
-        /// What is wrong and what mends it.
-        reason: String,
+        /// What is wrong and what to do about it.
+        reason: Message,
     },
     /// A row of a corpus that cannot be used.
-    #[error("{}: row {row}: {reason} (rows are counted from 0)", path.display())]
     Row {
         /// The file.
         path: PathBuf,
         /// The row, counted from 0 over the whole file.
         row: u64,
-        /// What is wrong and what mends it.
-        reason: String,
+        /// What is wrong and what to do about it.
+        reason: Message,
     },
     /// A file that is damaged, or changes while it is read.
-    #[error("{}: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong and what mends it.
-        reason: String,
+        /// What is wrong and what to do about it.
+        reason: Message,
     },
     /// An output folder that holds something else, or that another run works in.
-    #[error("{0}")]
-    Occupied(String),
-    /// An argument that cannot be.
-    #[error("{0}")]
-    Argument(String),
+    Occupied(Message),
+    /// An invalid argument.
+    Argument(Message),
     /// The caller asked to stop.
-    #[error("stopped on request")]
     Stopped,
 }
 
@@ -88,5 +81,46 @@ impl Error {
 
     pub(crate) fn model(origin: &str, reason: impl Into<String>) -> Self {
         Self::Model { origin: origin.into(), reason: reason.into() }
+    }
+
+    /// The whole message, with the options that it names.
+    pub fn message(&self) -> Message {
+        match self {
+            Self::Io { path, source } => format!("{}: {source}", path.display()).into(),
+            Self::Model { origin, reason } => format!("{origin}: {reason}").into(),
+            Self::Record { path, line, offset, reason } => {
+                let place = format!("{}: line {line} (byte {offset}): ", path.display());
+                Message::from(place).join(reason.clone())
+            }
+            Self::Element { path, element, line, offset, reason } => {
+                let path = path.display();
+                let place = format!("{path}: record {element} (line {line}, byte {offset}): ");
+                Message::from(place).join(reason.clone())
+            }
+            Self::Row { path, row, reason } => {
+                let place = format!("{}: row {row}: ", path.display());
+                Message::from(place).join(reason.clone()).text(" (rows are counted from 0)")
+            }
+            Self::Damaged { path, reason } => {
+                Message::from(format!("{}: ", path.display())).join(reason.clone())
+            }
+            Self::Occupied(message) | Self::Argument(message) => message.clone(),
+            Self::Stopped => "stopped on request".into(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.message().fmt(f)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
     }
 }

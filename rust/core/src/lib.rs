@@ -9,6 +9,7 @@ pub mod bpe;
 pub mod corpus;
 pub mod error;
 mod memory;
+pub mod message;
 pub mod normalize;
 pub mod offsets;
 pub mod spm;

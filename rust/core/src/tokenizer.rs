@@ -69,7 +69,7 @@ impl Tokenizer {
                 None => String::new(),
             };
             if !reason.is_empty() {
-                return Err(Error::Argument(format!("added token `{text}` {reason}")));
+                return Err(Error::Argument(format!("added token `{text}` {reason}").into()));
             }
             by_text.insert(text.clone(), pieces.len() as u32);
             pieces.push(Piece { text: text.clone(), score: 0.0, kind: PieceKind::Control });
@@ -286,7 +286,7 @@ impl Tokenizer {
         for &id in ids {
             let piece = self.piece(id).ok_or_else(|| {
                 let size = self.vocab_size();
-                Error::Argument(format!("id {id} is outside the vocabulary of {size} ids"))
+                Error::Argument(format!("id {id} is outside the vocabulary of {size} ids").into())
             })?;
             if let (PieceKind::Byte, Some(byte)) = (piece.kind, byte_of_piece(&piece.text)) {
                 bytes.push(byte);

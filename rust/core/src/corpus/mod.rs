@@ -1,62 +1,46 @@
 //! Corpus encoding: files in, Megatron shards out, the documents in order, on all cores.
 //!
-//! [`run`] joins the steps: [`input`] lists the files; [`plan`] cuts them into tasks at record boundaries that
-//! [`cut`] finds; for each task [`stream`] unpacks, [`blocks`] and [`parquet`] read in blocks of whole records,
-//! [`documents`] takes the texts out ([`json`], [`clean`]), [`pipeline`] encodes blocks side by side and hands
-//! them to [`write`] in order; [`commit`] makes shards durable and says that they are; [`manifest`] seals.
+//! [`read`] turns inputs into blocks and documents; [`store`] is the corpus folder on the disk; [`run`] joins them;
+//! [`tools`] verify, merge and search a corpus. [`options`], [`source`] and [`listing`] are what all of them speak of.
 //!
-//! The bytes written depend on the input and the [`options`], never on threads, machines or interruptions:
-//! [`disk`] holds every operation that could leave something half done, [`lock`] keeps runs apart. [`verify`] and [`merge`] read
-//! shards back through [`index`], [`occurrences`] searches their text; [`locate`] finds where a document came from.
+//! The bytes written depend on the input and the [`options`], never on threads, machines or interruptions.
 
-mod arrow;
-mod blocks;
-mod clean;
-mod commit;
-mod cut;
-mod disk;
-mod documents;
-mod estimate;
-mod folder;
-mod index;
-mod input;
-mod ipc;
-mod json;
-mod kinds;
-mod locate;
-mod lock;
-mod manifest;
-mod merge;
-mod occurrences;
+mod listing;
 mod options;
-mod parquet;
-mod pipeline;
-mod plan;
-mod progress;
 mod read;
-mod rows;
 mod run;
-mod shard;
-mod stream;
+mod source;
+mod store;
 #[cfg(test)]
 mod tests;
-mod verify;
-mod write;
+mod tools;
 
-pub use blocks::Stop;
-pub use estimate::{Estimate, EstimatedSource, estimate};
-pub use folder::{MANIFEST_FILE, PLAN_FILE, REJECTS_FILE, RUN_FILE};
-pub use input::{Format, Packing, Source, Unreadable};
-pub use kinds::LeftOut;
-pub use locate::{Location, locate};
-pub use lock::Lock;
-pub use manifest::{Counts, InputRange, Manifest, ShardEntry, SourceEntry};
-pub use merge::merge_shards;
-pub use occurrences::count_occurrences;
-pub use options::{EncodeOptions, Split, TokenizerEntry};
-pub use pipeline::Progress;
-pub use progress::{FolderProgress, progress_of};
-pub use read::{InputReader, ReadCounts, Records};
-pub use run::{Outcome, Report, Request, RunOptions, encode_corpus, encode_tasks};
-pub use shard::TokenWidth;
-pub use verify::verify;
+pub use listing::{LeftOut, Unreadable};
+pub use options::{EncodeOptions, Split};
+pub use read::{
+    block::Stop,
+    reader::{InputReader, ReadCounts, Records},
+};
+pub use run::{
+    estimate::{Estimate, EstimatedSource, estimate},
+    progress::Progress,
+    request::{Outcome, Report, Request, RunOptions},
+    start::encode_corpus,
+    worker::encode_tasks,
+};
+pub use source::{Format, Packing, Source};
+pub use store::{
+    config::TokenizerEntry,
+    folder::{MANIFEST_FILE, PLAN_FILE, REJECTS_FILE, RUN_FILE},
+    lock::Lock,
+    manifest::Manifest,
+    records::{Counts, InputRange, ShardEntry, SourceEntry},
+    width::TokenWidth,
+};
+pub use tools::{
+    locate::{Location, locate},
+    merge::merge_shards,
+    occurrences::count_occurrences,
+    progress::{FolderProgress, progress_of},
+    verify::verify,
+};

@@ -1,10 +1,9 @@
 //! What decides which bytes come out: all of it is in the configuration hash of a plan.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::{input::Format, shard::TokenWidth};
-use crate::{Error, Result, Tokenizer};
+use super::source::Format;
+use crate::{Error, Result};
 
 /// What one document of a text file is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,94 +117,4 @@ impl EncodeOptions {
     pub fn needs_order(&self) -> bool {
         self.dedup || self.limit.is_some()
     }
-}
-
-/// A tokenizer, by what makes it that one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenizerEntry {
-    /// SHA-256 over model file and added tokens.
-    pub fingerprint: String,
-    /// Number of ids, added tokens included.
-    pub vocab_size: u64,
-}
-
-/// Options, tokenizer and package: with the inputs, all that the shards depend on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Config {
-    /// Version of this package.
-    pub version: String,
-    /// What the text is encoded with.
-    pub tokenizer: TokenizerEntry,
-    /// The numpy name of a stored token.
-    pub dtype: String,
-    /// The options.
-    pub options: EncodeOptions,
-}
-
-impl Config {
-    /// Joins them.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] where an option asks for a piece that the model lacks.
-    pub fn new(tokenizer: &Tokenizer, fingerprint: String, options: EncodeOptions) -> Result<Self> {
-        let ids = tokenizer.special_ids();
-        if options.eos && ids.eos.is_none() {
-            return Err(Error::Argument("the model has no end-of-sequence piece; use --no-eos".into()));
-        }
-        if options.bos && ids.bos.is_none() {
-            return Err(Error::Argument("the model has no begin-of-sequence piece; leave out --bos".into()));
-        }
-        let vocab_size = tokenizer.vocab_size();
-        Ok(Self {
-            version: env!("CARGO_PKG_VERSION").into(),
-            tokenizer: TokenizerEntry { fingerprint, vocab_size: vocab_size as u64 },
-            dtype: TokenWidth::for_vocab(vocab_size).name().into(),
-            options,
-        })
-    }
-
-    /// How a token is stored.
-    pub fn width(&self) -> TokenWidth {
-        TokenWidth::for_vocab(self.tokenizer.vocab_size as usize)
-    }
-
-    /// SHA-256 (hex) of the whole.
-    pub fn hash(&self) -> String {
-        hash_json(self)
-    }
-
-    /// What differs from `other`, one phrase each: `the tokenizer`, `--eos (true, it was false)`.
-    pub fn differences(&self, other: &Self) -> Vec<String> {
-        let mut found = Vec::new();
-        if self.tokenizer != other.tokenizer {
-            let (new, old) = (self.tokenizer.vocab_size, other.tokenizer.vocab_size);
-            found.push(format!("the tokenizer ({new} ids, it was one of {old})"));
-        }
-        if self.version != other.version {
-            found.push(format!("the version of zhuzi ({}, it was {})", self.version, other.version));
-        }
-        let fields = |config: &Self| match serde_json::to_value(&config.options) {
-            Ok(serde_json::Value::Object(map)) => map,
-            _ => serde_json::Map::new(),
-        };
-        let old = fields(other);
-        for (key, value) in fields(self) {
-            let was = old.get(&key).unwrap_or(&serde_json::Value::Null);
-            if *was != value {
-                found.push(format!("the option {} ({value}, it was {was})", key.replace('_', "-")));
-            }
-        }
-        found
-    }
-}
-
-/// SHA-256 (hex) of a value's JSON.
-pub fn hash_json(value: &impl Serialize) -> String {
-    // Serialising our own plain structs into memory cannot fail; an empty text would only never match.
-    hex(&Sha256::digest(serde_json::to_vec(value).unwrap_or_default()))
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -7,7 +7,10 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use super::{disk::faults, folder, run::*, *};
+use super::{
+    store::{disk::faults, folder},
+    *,
+};
 use crate::{Error, SpmModel, Tokenizer};
 
 /// A model of bytes and a few pieces, as protobuf.
@@ -210,14 +213,14 @@ fn parts_and_workers_make_the_same_corpus() {
     assert!(now.done.bytes > 0 && now.done.bytes < now.total_bytes);
     assert!(matches!(progress_of(&folder.0.join("none")), Err(Error::Argument(_))));
     let other = encode_tasks(&tokenizer, "g", &cluster, &[0], 1, true, |_| true);
-    assert!(matches!(other, Err(Error::Argument(e)) if e.contains("the tokenizer")));
+    assert!(matches!(other, Err(Error::Argument(e)) if e.to_string().contains("the tokenizer")));
     let report = encode(&tokenizer, &plain(&cluster), &options(2)).unwrap();
     assert_eq!(report.resumed, report.tasks - 1);
     assert!(files(&cluster) == files(&whole));
 
     let dedup = RunOptions { part: Some((0, 2)), ..options(1) };
     let refused = encode(&tokenizer, &request(inputs, &folder.0.join("x")), &dedup);
-    assert!(matches!(refused, Err(Error::Argument(e)) if e.contains("duplicates")));
+    assert!(matches!(refused, Err(Error::Argument(e)) if e.to_string().contains("duplicates")));
 }
 
 #[test]
@@ -230,7 +233,7 @@ fn two_runs_on_one_folder() {
     let part = |part| RunOptions { part: Some((part, 2)), ..options(1) };
     let occupied = |run: &RunOptions| {
         let result = encode(&tokenizer, &request, run);
-        matches!(result, Err(Error::Occupied(e)) if e.contains("another run"))
+        matches!(result, Err(Error::Occupied(e)) if e.to_string().contains("another run"))
     };
     let mut looked = false;
     encode_corpus(&tokenizer, &request, &options(1), |_, _| {

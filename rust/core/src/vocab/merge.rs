@@ -21,7 +21,7 @@ impl FromStr for MergePolicy {
     fn from_str(name: &str) -> Result<Self> {
         match name {
             "paper" => Ok(Self::Paper),
-            _ => Err(Error::Argument(format!("policy `{name}` is unknown; there is: paper"))),
+            _ => Err(Error::Argument(format!("policy `{name}` is unknown; there is: paper").into())),
         }
     }
 }

@@ -1,0 +1,115 @@
+//! What a plan would take, from its first blocks here and there.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use serde::Serialize;
+
+use super::{
+    encode::BlockEncoder,
+    progress::Clock,
+    request::{Request, RunOptions},
+    tasks::new_plan,
+};
+use crate::{
+    Result, Tokenizer,
+    corpus::{
+        listing::LeftOut,
+        read::{block::Stop, blocks::Blocks, documents::Fate, input::list_sources},
+        store::config::Config,
+    },
+};
+
+/// Places that are looked at, spread evenly over the tasks.
+const SAMPLES: usize = 16;
+
+/// A plan and what it would take. What was not read is estimated.
+#[derive(Clone, Debug, Serialize)]
+pub struct Estimate {
+    /// The files, in document order.
+    pub sources: Vec<EstimatedSource>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Tasks.
+    pub tasks: usize,
+    /// Bytes of the files when unpacked, estimated where they are compressed.
+    pub unpacked_bytes: u64,
+    /// Shards, estimated.
+    pub shards: u64,
+    /// Documents, estimated.
+    pub documents: u64,
+    /// Tokens, estimated.
+    pub tokens: u64,
+    /// Bytes of all shards, estimated.
+    pub disk_bytes: u64,
+    /// Input bytes that the estimate was made from.
+    pub sampled_bytes: u64,
+    /// What folders and patterns hold and is no document.
+    pub left_out: LeftOut,
+    /// Files and folders that cannot be looked at.
+    pub unreadable: u64,
+}
+
+/// One file of a plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct EstimatedSource {
+    /// Where it is.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Plans `request` and estimates what it would take; nothing is written.
+///
+/// Duplicates and limits are not looked at: the estimate is an upper one there. Standard input counts nothing.
+///
+/// # Errors
+/// As the run itself would have for the inputs.
+pub fn estimate(tokenizer: &Tokenizer, request: &Request, run: &RunOptions) -> Result<Estimate> {
+    let config = Config::new(tokenizer, request.fingerprint.clone(), request.options.clone())?;
+    let listing = list_sources(&request.inputs, request.rules(run.skip_bad))?;
+    let plan = new_plan(config, listing)?;
+    let options = &plan.config.options;
+    let mut encoder = BlockEncoder::new(tokenizer, options);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (mut packed, mut unpacked, mut tokens, mut documents) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let step = plan.tasks.len().div_ceil(SAMPLES).max(1);
+    for task in plan.tasks.iter().step_by(step) {
+        let Some(&span) = task.spans.first() else { continue };
+        let source = Arc::new(plan.sources[span.source].clone());
+        if source.is_stdin() {
+            continue;
+        }
+        let mut blocks = Blocks::open(source, span, options, Stop::Flag(stop.clone()))?;
+        // Two, since decompressors read ahead: that counts less beside more.
+        for _ in 0..2 {
+            let Some(block) = blocks.next_block()? else { break };
+            let Some(encoded) = encoder.encode(&block, &plan, &stop, &Clock::default()) else { break };
+            packed += block.packed;
+            unpacked += encoded.bytes;
+            tokens += encoded.records.iter().map(|record| u64::from(record.tokens)).sum::<u64>();
+            documents += encoded.records.iter().filter(|r| r.fate == Fate::Kept).count() as u64;
+        }
+    }
+    let bytes = plan.bytes();
+    let scaled = |count: u64, of: u64| (u128::from(bytes) * u128::from(count) / u128::from(of.max(1))) as u64;
+    let width = plan.config.width().bytes() as u64;
+    let (all_tokens, all_documents) = (scaled(tokens, packed), scaled(documents, packed));
+    let unpacked_bytes = scaled(unpacked, packed);
+    Ok(Estimate {
+        bytes,
+        tasks: plan.tasks.len(),
+        unpacked_bytes,
+        shards: unpacked_bytes.div_ceil(options.shard_bytes).max(plan.tasks.len() as u64),
+        documents: all_documents,
+        tokens: all_tokens,
+        disk_bytes: all_tokens * width + all_documents * 20,
+        sampled_bytes: unpacked,
+        left_out: plan.left_out.clone(),
+        unreadable: plan.unreadable.len() as u64,
+        sources: plan
+            .sources
+            .iter()
+            .map(|s| EstimatedSource { path: s.path.display().to_string(), bytes: s.bytes })
+            .collect(),
+    })
+}
