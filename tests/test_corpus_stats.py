@@ -81,7 +81,7 @@ def test_a_long_text_is_searched_in_parts(merged: Path, tmp_path: Path) -> None:
     assert id is not None
     single = tokenizer.token_to_id("a")
     assert single is not None
-    found = _core.count_occurrences(corpus, tokenizer._core, [id, single], 1, None)
+    found = _core.count_occurrences(corpus, tokenizer.compiled, [id, single], 1, None)
     assert found == [400_000, 400_000]
 
 

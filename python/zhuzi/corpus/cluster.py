@@ -55,7 +55,7 @@ def encode_corpus_on_ray(
     folder, skip_bad = Path(out).absolute(), skips_bad(on_error)
     report = _core.encode_corpus(
         inputs,
-        tokenizer._core,
+        tokenizer.compiled,
         tokenizer.fingerprint,
         folder,
         options,
@@ -105,7 +105,7 @@ def _run_task(
         return (0, 0, 0)
     os.chdir(here)  # the plan names the inputs as the driver did
     return _core.encode_tasks(
-        folder, tokenizer._core, tokenizer.fingerprint, [task], threads=threads, skip_bad=skip_bad
+        folder, tokenizer.compiled, tokenizer.fingerprint, [task], threads=threads, skip_bad=skip_bad
     )
 
 

@@ -128,7 +128,7 @@ def encode_corpus(
     inputs, tokenizer = claim(inputs, tokenizer, out, overwrite=overwrite)
     report = _core.encode_corpus(
         inputs,
-        tokenizer._core,
+        tokenizer.compiled,
         tokenizer.fingerprint,
         out,
         options,

@@ -97,7 +97,7 @@ def plan_corpus(
         tokenizer = Tokenizer.from_dir(tokenizer)
     estimate = _core.estimate_corpus(
         one_or_more(inputs),
-        tokenizer._core,
+        tokenizer.compiled,
         tokenizer.fingerprint,
         "" if out is None else out,
         options,

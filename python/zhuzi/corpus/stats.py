@@ -275,7 +275,7 @@ def _in_text(
         return ()
     tell = None if progress is None else lambda done: progress(total + done, 2 * total)
     threads = num_threads if num_threads is not None else available_cores()
-    numbers = _core.count_occurrences(corpus.path, tokenizer._core, spelled, threads, tell)
+    numbers = _core.count_occurrences(corpus.path, tokenizer.compiled, spelled, threads, tell)
     found = [(tokenizer.id_to_token(id), n) for id, n in zip(spelled, numbers, strict=True) if n]
     return tuple(sorted(found, key=lambda entry: -entry[1]))
 

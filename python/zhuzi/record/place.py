@@ -155,7 +155,7 @@ def _require_apart(out: str, path: Path, inputs: Sequence[PathLike]) -> None:
 
 
 def _found(inputs: Sequence[PathLike]) -> Iterator[Path]:
-    """The paths that `inputs` name; a pattern stands for what it matches now."""
+    """The paths that `inputs` name; a pattern means what it matches now."""
     for given in inputs:
         text, path = os.fspath(given), Path(given)
         if text == "-":

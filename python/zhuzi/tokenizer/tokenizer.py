@@ -75,8 +75,9 @@ class Tokenizer:
         self._model = model
         self._added = tuple(added_tokens)
         self._cache_bytes = cache_bytes
-        self._core = _core.Tokenizer(model, self._added, origin, cache_bytes)
-        self.unk_id, self.bos_id, self.eos_id, self.pad_id = self._core.special_ids
+        self.compiled = _core.Tokenizer(model, self._added, origin, cache_bytes)
+        """The compiled tokenizer, as the functions of `zhuzi._core` take it."""
+        self.unk_id, self.bos_id, self.eos_id, self.pad_id = self.compiled.special_ids
 
     @classmethod
     def from_sentencepiece(
@@ -162,7 +163,7 @@ class Tokenizer:
 
         A text of megabytes is encoded on `num_threads` threads, with the same ids.
         """
-        ids = self._core.encode(text, num_threads)
+        ids = self.compiled.encode(text, num_threads)
         if add_bos:
             ids.insert(0, self._required("bos", self.bos_id))
         if add_eos:
@@ -175,7 +176,7 @@ class Tokenizer:
         An offset is (begin, end) in code points: `text[begin:end]`. The dummy `▁` in front spans nothing. Of
         the byte tokens that spell a character, the last spans it and the others span nothing.
         """
-        return Encoding(*self._core.encode_with_offsets(text))
+        return Encoding(*self.compiled.encode_with_offsets(text))
 
     def encode_batch(
         self, docs: Iterable[str | bytes] | ArrowArray, num_threads: int | None = None
@@ -192,11 +193,11 @@ class Tokenizer:
         threads = num_threads if num_threads is not None else available_cores()
         if threads < 1:
             raise ValueError(f"num_threads must be at least 1, not {threads}")
-        return EncodedBatch(*self._core.encode_batch(docs, threads))
+        return EncodedBatch(*self.compiled.encode_batch(docs, threads))
 
     def encode_piece(self, piece: str) -> list[int]:
         """Ids of a piece's own text, taken as normalised: `▁` is a space, and no dummy one is added."""
-        return self._core.encode_piece(piece)
+        return self.compiled.encode_piece(piece)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, as SentencePiece decodes it; control and added tokens are invisible.
@@ -208,7 +209,7 @@ class Tokenizer:
         """
         plain = one_sequence(ids)
         try:
-            return self._core.decode(plain)
+            return self.compiled.decode(plain)
         except (OverflowError, TypeError, ValueError) as error:
             raise why_refused(plain, self.vocab_size) or error from None
 
@@ -219,27 +220,27 @@ class Tokenizer:
         """
         plain = batch.tolist() if isinstance(batch, EncodedBatch) else many_sequences(batch)
         try:
-            return self._core.decode_batch(plain)
+            return self.compiled.decode_batch(plain)
         except (OverflowError, TypeError, ValueError) as error:
             refusals = (why_refused(ids, self.vocab_size, f"text {at}: ") for at, ids in enumerate(plain))
             raise next(filter(None, refusals), error) from None
 
     def pieces(self) -> list[Piece]:
         """Every piece in the order of the ids; added tokens come last."""
-        return [Piece(*piece) for piece in self._core.pieces()]
+        return [Piece(*piece) for piece in self.compiled.pieces()]
 
     @property
     def vocab_size(self) -> int:
         """Number of ids, added tokens included."""
-        return self._core.vocab_size
+        return self.compiled.vocab_size
 
     def token_to_id(self, token: str) -> int | None:
         """Id of a piece or added token, or `None`."""
-        return self._core.token_to_id(token)
+        return self.compiled.token_to_id(token)
 
     def id_to_token(self, id: int) -> str:
         """Piece or added token of an id; `IndexError` outside the vocabulary."""
-        token = self._core.id_to_token(id) if 0 <= id < self.vocab_size else None
+        token = self.compiled.id_to_token(id) if 0 <= id < self.vocab_size else None
         if token is None:
             raise IndexError(f"id {id} is outside the vocabulary of {self.vocab_size} ids")
         return token

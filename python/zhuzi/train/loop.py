@@ -115,7 +115,7 @@ class Loop:
         if value - value != 0:  # infinite, or not a number
             raise TrainingError(
                 f"step {self.state.step + 1}: the {what} is {value}; this step changed nothing, and no "
-                "checkpoint holds it. Lower learning_rate or raise warmup, and start anew with --overwrite"
+                "checkpoint holds it. Lower learning_rate or raise warmup, and start again with --overwrite"
             )
 
     def _log(self, norm: float, rate: float, logged: tuple[float, int]) -> tuple[float, int]:
