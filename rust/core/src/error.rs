@@ -14,7 +14,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// What the operating system said.
         source: io::Error,
     },
     /// A model file that is damaged or of the wrong kind.

@@ -1,7 +1,7 @@
 //! Messages that name options without knowing how the caller writes them.
 //!
-//! An option is a keyword in Python and a flag at the command line. So a message keeps the options it names apart from
-//! its text, and each interface words them.
+//! An option is a keyword in Python and a flag at the command line. So a message keeps the options it names
+//! apart from its text, and each interface words them.
 
 use std::fmt;
 

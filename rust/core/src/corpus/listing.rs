@@ -1,4 +1,4 @@
-//! What the inputs stand for: the files to read, and what was left out.
+//! What the inputs expand to: the files to read, and what was left out.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -6,41 +6,41 @@ use serde::{Deserialize, Serialize};
 
 use super::source::Source;
 
-/// Kinds counted one by one; what is more counts as other ones.
+/// Kinds counted one by one; further kinds are counted together as `others`.
 const MOST_KINDS: usize = 20;
 
-/// A file or folder that cannot be looked at.
+/// A file or folder that cannot be accessed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreadable {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// What the system says.
+    /// What the operating system says.
     pub reason: String,
 }
 
-/// What the inputs stand for.
+/// What the inputs expand to.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// The files, in document order.
     pub sources: Vec<Source>,
-    /// What was passed over, if that is wanted.
+    /// What was skipped, where skipping was asked for.
     pub unreadable: Vec<Unreadable>,
-    /// What folders and patterns hold and is no document.
+    /// What folders and patterns contain that is not read.
     pub left_out: LeftOut,
 }
 
-/// What folders and patterns hold and was not taken for documents.
+/// What folders and patterns contain that is not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LeftOut {
-    /// Files of kinds that are not read, by the endings of their names; folders that a pattern matches, and pipes
-    /// and the like, by what they are.
+    /// Files of kinds that are not read, by the extensions of their names. Also folders that a pattern
+    /// matches, and pipes and devices.
     pub other_kinds: BTreeMap<String, u64>,
-    /// Hidden files and folders: names that begin with a dot, `__MACOSX`.
+    /// Hidden files and folders: names that start with a dot, and `__MACOSX`.
     pub hidden: u64,
-    /// Files given twice, by whatever path; each is read once.
+    /// Files given more than once, under any path; each is read once.
     pub repeated: u64,
-    /// Files that say what a folder of datasets or of Zhuzi holds.
+    /// Files that describe a folder of `datasets` or of Zhuzi.
     pub records_of_tools: u64,
 }
 
@@ -56,7 +56,7 @@ impl LeftOut {
         *self.other_kinds.entry(if room { label } else { "others" }.into()).or_default() += 1;
     }
 
-    /// What came to it since it was `before`.
+    /// What was added since it was `before`.
     pub fn since(&self, before: &Self) -> Self {
         let mut other_kinds = self.other_kinds.clone();
         for (label, count) in &before.other_kinds {
@@ -87,9 +87,9 @@ impl LeftOut {
     }
 }
 
-/// What a folder is counted as where files are wanted.
+/// The label of a folder where a file is expected.
 pub const FOLDER: &str = "folder";
-/// The same of what is neither file nor folder.
+/// The label of what is neither file nor folder.
 pub const SPECIAL: &str = "pipe or device";
 
 fn plural(label: &str, count: u64) -> &str {

@@ -1,7 +1,8 @@
 //! Corpus encoding: files in, Megatron shards out, the documents in order, on all cores.
 //!
-//! [`read`] turns inputs into blocks and documents; [`store`] is the corpus folder on the disk; [`run`] joins them;
-//! [`tools`] verify, merge and search a corpus. [`options`], [`source`] and [`listing`] are what all of them speak of.
+//! [`read`] turns inputs into blocks and documents; [`store`] is the corpus folder on disk; [`run`] combines
+//! the two; [`tools`] verify, merge and search a corpus. All of them use the types in [`options`], [`source`]
+//! and [`listing`].
 //!
 //! The bytes written depend on the input and the [`options`], never on threads, machines or interruptions.
 

@@ -1,4 +1,4 @@
-//! What decides which bytes come out: all of it is in the configuration hash of a plan.
+//! The options that determine the output bytes. All of them are in the configuration hash of a plan.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,45 +12,45 @@ pub enum Split {
     /// A line.
     #[default]
     Line,
-    /// Lines up to one that holds nothing but white space.
+    /// Lines up to one that contains only white space.
     BlankLine,
-    /// What lies between two of these strings.
+    /// The text between two of these strings.
     Separator(String),
     /// The whole file.
     File,
 }
 
-/// What may be told about the documents and how they are stored.
+/// How documents are read, selected and stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EncodeOptions {
     /// The jsonl fields or parquet columns that hold the text; several are joined by a newline.
     pub fields: Vec<String>,
-    /// How `.txt` files part into documents.
+    /// How `.txt` files are split into documents.
     pub split: Split,
-    /// What comes through standard input.
+    /// The format of standard input.
     pub stdin: Format,
     /// Put the begin-of-sequence id before each document.
     pub bos: bool,
-    /// Put the end-of-sequence id behind each document.
+    /// Put the end-of-sequence id after each document.
     pub eos: bool,
-    /// Make full-width letters and digits plain ones.
+    /// Replace full-width letters and digits by ASCII ones.
     pub fold_fullwidth: bool,
-    /// Remove control characters and spare white space.
+    /// Remove control characters and superfluous white space.
     pub clean: bool,
-    /// Code points that a document has at least, after folding and cleaning.
+    /// Minimum number of code points per document, after folding and cleaning.
     pub min_chars: Option<u64>,
-    /// Code points that a document has at most, after folding and cleaning.
+    /// Maximum number of code points per document, after folding and cleaning.
     pub max_chars: Option<u64>,
-    /// Share of Han among the characters that are no white space, at least.
+    /// Minimum share of Han among the characters other than white space.
     pub min_han: Option<f64>,
     /// Share of the documents to keep; a hash of the document decides.
     pub sample: Option<f64>,
     /// Keep only the first of equal documents.
     pub dedup: bool,
-    /// Keep this many documents at most.
+    /// Keep at most this many documents.
     pub limit: Option<u64>,
-    /// A longer record is a bad one.
+    /// A longer record counts as bad.
     pub max_record_bytes: u64,
     /// Input bytes (unpacked) after which a shard ends.
     pub shard_bytes: u64,
@@ -79,7 +79,7 @@ impl Default for EncodeOptions {
 }
 
 impl EncodeOptions {
-    /// Refuses values that no run can have.
+    /// Checks that the values are valid.
     ///
     /// # Errors
     /// [`Error::Argument`] names the option.
@@ -113,7 +113,7 @@ impl EncodeOptions {
         Ok(())
     }
 
-    /// True if what becomes of a document depends on those before it.
+    /// True if whether a document is kept depends on the documents before it.
     pub fn needs_order(&self) -> bool {
         self.dedup || self.limit.is_some()
     }

@@ -1,28 +1,28 @@
-//! An input file: its format, how it is packed, and spans of it.
+//! An input file: its format, its compression, and spans of it.
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The argument that stands for standard input.
+/// The argument that means standard input.
 pub const STDIN: &str = "-";
 
 /// How a file holds its documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// A JSON record a line, or one JSON array of records; the first character says which.
+    /// One JSON record per line, or one JSON array of records; the first character says which.
     Jsonl,
     /// Plain text.
     Txt,
-    /// A row a document, the text in a column.
+    /// One row per document, the text in a column.
     Parquet,
     /// The same as Arrow IPC, stream or file.
     Arrow,
 }
 
 impl Format {
-    /// True if the file holds rows, which have numbers and no lines.
+    /// True if the file has numbered rows instead of lines.
     pub fn has_rows(self) -> bool {
         matches!(self, Self::Parquet | Self::Arrow)
     }
@@ -47,7 +47,7 @@ pub enum Packing {
 /// One input file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// How to read it.
     pub format: Format,
@@ -65,19 +65,19 @@ impl Source {
         self.path.as_os_str() == STDIN
     }
 
-    /// True if a part of the file can be read without what stands before it (unless it is one JSON array).
+    /// True if a part of the file can be read without reading what precedes it (unless it is one JSON array).
     pub fn is_cuttable(&self) -> bool {
         !self.is_stdin() && self.packing == Packing::Plain && self.format != Format::Arrow
     }
 
-    /// Size and time of change as they are now, to be compared with those planned.
+    /// Current size and modification time, to compare with those in the plan.
     pub fn stamp(found: &fs::Metadata) -> (u64, i64) {
         (found.len(), found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec()))
     }
 }
 
-/// A part of one file that holds whole records: bytes of a plain file, all bytes of a compressed one, row
-/// groups of a parquet file.
+/// A part of one file that contains whole records: a byte range of an uncompressed file, all bytes of a
+/// compressed one, or row groups of a parquet file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// Number of the source.

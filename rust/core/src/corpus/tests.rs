@@ -1,4 +1,4 @@
-//! Whole runs, on a model made here: whatever fails or stops where, running again gives the same bytes.
+//! Whole runs, on a model made here. Wherever a run fails or stops, running it again gives the same bytes.
 
 use std::{
     collections::BTreeMap,
@@ -43,14 +43,14 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::new(&SpmModel::from_bytes(&model, "test").unwrap(), &[]).unwrap()
 }
 
-/// A folder that goes when the test ends well.
+/// A folder that is removed when the test passes.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        // Hundreds of runs with a dozen fsyncs each: in memory where the system has a place for that.
+        // Hundreds of runs with a dozen fsyncs each: in memory if the system has a file system for that.
         let memory = PathBuf::from("/dev/shm");
         let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
         let path = base.join(format!("zhuzi-corpus-{}-{number}", std::process::id()));
@@ -73,7 +73,7 @@ impl Drop for Folder {
     }
 }
 
-/// Lines of which some are equal, and two are bad.
+/// Lines of which some are equal and two are bad.
 fn inputs(folder: &Folder) -> Vec<PathBuf> {
     let line = |n: usize| format!("{{\"text\": \"铸字 {} ab\"}}\n", n % 70);
     let many: String = (0..100).map(line).collect();
@@ -99,7 +99,7 @@ fn encode(tokenizer: &Tokenizer, request: &Request, run: &RunOptions) -> crate::
     encode_corpus(tokenizer, request, run, |_, _| true)
 }
 
-/// All files but those that differ from run to run, the names of temporary ones included.
+/// All files except those that differ from run to run; temporary files are included.
 fn files(out: &Path) -> BTreeMap<String, Vec<u8>> {
     let names = folder::names(out).unwrap();
     let kept = names.into_iter().filter(|n| !n.starts_with(folder::LOCK_FILE) && n != RUN_FILE);

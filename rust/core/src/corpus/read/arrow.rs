@@ -8,10 +8,10 @@ use arrow_schema::{DataType, Field, Fields, Schema};
 use super::offer::offer_names;
 use crate::message::Message;
 
-/// Lists and structs in each other that are followed.
+/// Maximum depth of lists and structs.
 const MOST_NESTED: usize = 32;
 
-/// The column a path begins with, and the rest of the path; of the names that fit, the longest counts.
+/// The column that a path starts with, and the rest of the path. Of several matching names the longest wins.
 pub fn split_path<'p>(names: impl Iterator<Item = &'p str>, path: &'p str) -> Option<(usize, &'p str)> {
     let fitting = names.enumerate().filter_map(|(number, name)| match path.strip_prefix(name)? {
         "" => Some((number, name.len(), "")),
@@ -20,7 +20,7 @@ pub fn split_path<'p>(names: impl Iterator<Item = &'p str>, path: &'p str) -> Op
     fitting.max_by_key(|&(_, length, _)| length).map(|(number, _, rest)| (number, rest))
 }
 
-/// Looks whether a text can lie where `path` leads to. Of what is wrong, a phrase that names what holds text.
+/// Checks that `path` leads to a text. The error names the columns that contain text.
 pub fn check_path(schema: &Schema, path: &str) -> Result<(), Message> {
     let kind = match find(schema.fields(), path) {
         Some(kind) if is_text(kind, MOST_NESTED) => return Ok(()),
@@ -103,7 +103,7 @@ fn text_paths(field: &Field, prefix: &str, depth: usize, names: &mut Vec<String>
     }
 }
 
-/// Appends the texts of `row` in `paths`, joined by newlines, to `out`; on an error it says what is null.
+/// Appends the texts of `row` in `paths`, joined by newlines, to `out`. The error says which column is null.
 pub fn append_texts(
     batch: &RecordBatch,
     row: usize,
@@ -173,7 +173,7 @@ fn list_value(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
     }
 }
 
-/// The values of a dictionary array, and which of them stands at `row`.
+/// The values of a dictionary array, and the index of the value of `row`.
 fn dictionary_value(array: &ArrayRef, row: usize) -> Option<(ArrayRef, usize)> {
     let dictionary = array.as_any_dictionary_opt()?;
     let keys = dictionary.keys();
@@ -192,8 +192,8 @@ fn dictionary_value(array: &ArrayRef, row: usize) -> Option<(ArrayRef, usize)> {
     Some((dictionary.values().clone(), key))
 }
 
-/// Appends `row` as a JSON object. Times and dates are written as the integers they are stored as, bytes that are
-/// no text and kinds that JSON does not know as null.
+/// Appends `row` as a JSON object. Times and dates become the integers that represent them; bytes that are
+/// not text, and types without a JSON form, become null.
 pub fn append_row(batch: &RecordBatch, row: usize, out: &mut Vec<u8>) {
     append_object(batch.schema_ref().fields(), batch.columns(), row, 0, out);
 }
@@ -212,7 +212,7 @@ fn append_object(fields: &Fields, columns: &[ArrayRef], row: usize, nested: usiz
 }
 
 fn append_string(text: &str, out: &mut Vec<u8>) {
-    // Writing to memory does not fail.
+    // Writing to memory cannot fail.
     let _ = serde_json::to_writer(out, text);
 }
 

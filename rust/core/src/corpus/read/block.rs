@@ -1,4 +1,4 @@
-//! A block: some whole records of a file, and what is known of the file they come from.
+//! A block: some whole records of a file, and where they come from.
 
 use std::{
     fs::File,
@@ -20,20 +20,20 @@ use crate::{
     message::{Message, STDIN_TXT},
 };
 
-/// Bytes a block holds at least (the last one of a piece holds less); a longer record makes a longer block.
+/// Minimum size of a block in bytes, except for the last one of a span. A longer record makes a longer block.
 pub const BLOCK_BYTES: usize = 1 << 20;
 
-/// Says when to give up reading.
+/// When to stop reading.
 #[derive(Clone)]
 pub enum Stop {
     /// Once this is true.
     Flag(Arc<AtomicBool>),
-    /// Once this says so; it is asked several times a second.
+    /// Once this returns true; it is called several times per second.
     Asked(Arc<dyn Fn() -> bool + Send + Sync>),
 }
 
 impl Stop {
-    /// True once reading shall give up.
+    /// True once reading is to stop.
     pub fn is_set(&self) -> bool {
         match self {
             Self::Flag(flag) => flag.load(Ordering::Relaxed),
@@ -42,18 +42,18 @@ impl Stop {
     }
 }
 
-/// The piece a block comes from.
+/// The span that a block comes from.
 #[derive(Debug)]
 pub struct Origin {
     /// Number of the file.
     pub number: usize,
     /// The file.
     pub source: Arc<Source>,
-    /// How it parts into records.
+    /// How it is split into records.
     pub split: Split,
     /// It is one JSON array.
     pub is_array: bool,
-    /// Where the piece starts.
+    /// Where the span starts.
     start: u64,
     first_line: OnceLock<u64>,
 }
@@ -66,8 +66,8 @@ impl Origin {
         Arc::new(Self { number: span.source, source, split, is_array, start: span.start, first_line })
     }
 
-    /// Number, from 1, of the line that is `line` lines behind the piece's first. Only errors need it, so
-    /// the lines before the piece are counted when the first one asks.
+    /// Number, from 1, of the line that is `line` lines after the first of the span. Only errors need it, so
+    /// the lines before the span are counted on the first call.
     pub fn line(&self, line: u64) -> u64 {
         let count = || {
             if self.source.is_cuttable() { lines_before(&self.source, self.start).unwrap_or(0) } else { 0 }
@@ -112,14 +112,14 @@ fn lines_before(source: &Source, end: u64) -> io::Result<u64> {
     }
 }
 
-/// Some whole records of one piece.
+/// Some whole records of one span.
 #[derive(Debug)]
 pub struct Block {
     /// Where it comes from.
     pub origin: Arc<Origin>,
-    /// Lines of the piece before the block.
+    /// Lines of the span before the block.
     pub line: u64,
-    /// Of a JSON array, elements before the block.
+    /// Elements before the block, if the file is a JSON array.
     pub element: u64,
     /// Where it starts: bytes of the unpacked file, or rows.
     pub offset: u64,
@@ -127,27 +127,27 @@ pub struct Block {
     pub end: u64,
     /// Bytes of the file that were read for it.
     pub packed: u64,
-    /// What it holds.
+    /// What it contains.
     pub content: BlockContent,
 }
 
-/// What a block holds.
+/// What a block contains.
 #[derive(Debug)]
 pub enum BlockContent {
-    /// Records as they stand in the file.
+    /// Records as they are in the file.
     Text(Vec<u8>),
-    /// Elements of a JSON array as they stand in the file, and where.
+    /// Elements of a JSON array as they are in the file, and their ranges.
     Elements(Vec<u8>, Vec<Range<usize>>),
     /// Rows of a parquet or Arrow file.
     Rows(RowBatch),
-    /// One record of this many bytes, which is more than a record may have.
+    /// One record of this many bytes, which is over the maximum.
     TooLong(u64),
     /// Nothing: the rest of the file cannot be unpacked.
     Broken(String),
 }
 
 impl Block {
-    /// Bytes of text it holds in memory.
+    /// Bytes of text in memory.
     pub fn bytes(&self) -> usize {
         match &self.content {
             BlockContent::Text(bytes) | BlockContent::Elements(bytes, _) => bytes.len(),
@@ -156,7 +156,7 @@ impl Block {
         }
     }
 
-    /// Bytes of unpacked input it stands for.
+    /// Bytes of unpacked input.
     pub fn input_bytes(&self) -> u64 {
         match &self.content {
             BlockContent::Rows(batch) => batch.bytes.len() as u64,
@@ -170,15 +170,15 @@ impl Block {
 pub struct Reject {
     /// Where it starts: bytes of the unpacked file, or the row.
     pub offset: u64,
-    /// Lines of the piece before it.
+    /// Lines of the span before it.
     pub line: u64,
-    /// Of a JSON array, its number, from 1.
+    /// Its number, from 1, if the file is a JSON array.
     pub element: Option<u64>,
     /// Its bytes.
     pub bytes: u64,
-    /// What is wrong and what mends it.
+    /// What is wrong and what to do about it.
     pub reason: Message,
-    /// How it begins.
+    /// Its first bytes.
     pub head: String,
 }
 

@@ -1,4 +1,4 @@
-//! Reads a span of a file in blocks of whole records, cut at places that depend on the file alone.
+//! Reads a span of a file in blocks of whole records. Where blocks end depends only on the file.
 
 use std::{fs::File, sync::Arc};
 
@@ -25,7 +25,7 @@ pub enum Blocks {
 }
 
 impl Blocks {
-    /// Opens a span of `source`. Reading gives up with [`Error::Stopped`] once `stop` is set.
+    /// Opens a span of `source`. Reading stops with [`Error::Stopped`] once `stop` is set.
     pub fn open(source: Arc<Source>, span: Span, options: &EncodeOptions, stop: Stop) -> Result<Self> {
         if !source.format.has_rows() {
             return Ok(Self::Text(Box::new(TextBlocks::open(source, span, options, stop)?)));
@@ -48,7 +48,7 @@ impl Blocks {
     /// The next block, or `None` at the end of the span.
     ///
     /// # Errors
-    /// What the system refuses; [`Error::Damaged`] if the file changed meanwhile.
+    /// [`Error::Io`]; [`Error::Damaged`] if the file has changed meanwhile.
     pub fn next_block(&mut self) -> Result<Option<Block>> {
         match self {
             Self::Text(text) => text.next_block(),

@@ -1,7 +1,7 @@
-//! What may be done to a text before it is encoded, each thing only when asked for.
+//! Optional changes to a text before it is encoded.
 
-/// Makes full-width letters and digits (Ａ, ｚ, ０) plain ones. Punctuation stays: ，and ！ are how Chinese is
-/// written, no spare form of , and !.
+/// Replaces full-width letters and digits (Ａ, ｚ, ０) by ASCII ones. Punctuation stays: ，and ！ are the normal
+/// Chinese forms, not variants of , and !.
 pub fn fold_fullwidth(text: &str, out: &mut String) {
     out.extend(text.chars().map(|c| match c {
         '０'..='９' | 'Ａ'..='Ｚ' | 'ａ'..='ｚ' => char::from_u32(c as u32 - 0xFEE0).unwrap_or(c),
@@ -9,12 +9,12 @@ pub fn fold_fullwidth(text: &str, out: &mut String) {
     }));
 }
 
-/// Removes control characters and spare white space.
+/// Removes control characters and superfluous white space.
 ///
-/// Gone are: control characters other than tab and newline, the byte-order mark, the zero-width space and the
-/// word joiner. Every line end becomes `\n`; a run of other white space (the ideographic space and the no-break
-/// space, too) becomes one space, and none is left at the ends of a line; of empty lines in a row one stays,
-/// of those at the ends of the text none.
+/// Removed are control characters other than tab and newline, the byte-order mark, the zero-width space and
+/// the word joiner. Every line end becomes `\n`. A run of other white space (including the ideographic and
+/// the no-break space) becomes one space, or nothing at the start or end of a line. Of consecutive empty
+/// lines one stays, and none at the start or end of the text.
 pub fn clean(text: &str, out: &mut String) {
     let start = out.len();
     let (mut space, mut newlines) = (false, 0);
@@ -43,7 +43,7 @@ pub fn clean(text: &str, out: &mut String) {
     }
 }
 
-/// Han characters and all characters that are no white space.
+/// Counts Han characters, and all characters other than white space.
 pub fn count_han(text: &str) -> (u64, u64) {
     let (mut han, mut all) = (0, 0);
     for c in text.chars().filter(|c| !c.is_whitespace()) {
@@ -53,7 +53,7 @@ pub fn count_han(text: &str) -> (u64, u64) {
     (han, all)
 }
 
-/// True for the characters of the Unicode script Han that words are written with.
+/// True for the characters of the Unicode script Han that are used in words.
 fn is_han(c: char) -> bool {
     matches!(c,
         '\u{3005}' | '\u{3007}' // 々 〇

@@ -1,4 +1,4 @@
-//! Where records end: in bytes at hand, and behind a place of a file, found without reading what is before.
+//! Finds where records end: in a buffer, and after a position in a file, without reading what precedes it.
 
 use std::{
     fs::File,
@@ -8,9 +8,9 @@ use std::{
 
 use crate::{Error, Result, corpus::options::Split};
 
-/// Length of the longest start of `bytes` that is made of whole records with what ends them.
+/// Length of the longest prefix of `bytes` that consists of whole records with their terminators.
 ///
-/// Only what ends a record counts: the last record of a file, which nothing ends, is for the caller.
+/// A record without a terminator is not counted: the last record of a file is up to the caller.
 pub fn whole_records(split: &Split, bytes: &[u8]) -> usize {
     match split {
         Split::Line => memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1),
@@ -32,21 +32,21 @@ pub fn whole_records(split: &Split, bytes: &[u8]) -> usize {
     }
 }
 
-/// True for a line that parts documents under [`Split::BlankLine`].
+/// True for a line that separates documents under [`Split::BlankLine`].
 pub fn is_blank(line: &[u8]) -> bool {
     line.trim_ascii().is_empty()
 }
 
-/// The first place at or behind `from` where a record starts, `end` if there is none.
+/// The first position at or after `from` where a record starts; `end` if there is none.
 pub fn next_start(split: &Split, path: &Path, from: u64, end: u64) -> Result<u64> {
     if from == 0 || from >= end {
         return Ok(from.min(end));
     }
     match split {
-        // From one byte before: a newline right there makes `from` itself a start.
+        // From one byte earlier: a newline there makes `from` itself a start.
         Split::Line => skip_lines(path, from - 1, end, |_| true),
         Split::BlankLine => {
-            // The line that `from` falls into is known in part only: it never counts as blank.
+            // The line that contains `from` is known only in part: it never counts as blank.
             let line = skip_lines(path, from - 1, end, |_| true)?;
             skip_lines(path, line, end, is_blank)
         }
@@ -55,8 +55,8 @@ pub fn next_start(split: &Split, path: &Path, from: u64, end: u64) -> Result<u64
     }
 }
 
-/// The place behind the first line from `from` on that is `wanted`. Lines count without their newline, and
-/// long ones by what of them fits in the buffer: blankness of each part is blankness of the whole.
+/// The position after the first line from `from` on that is `wanted`. Lines are passed without their newline,
+/// and long ones in parts that fit into the buffer: a line is blank if all its parts are.
 fn skip_lines(path: &Path, from: u64, end: u64, wanted: impl Fn(&[u8]) -> bool) -> Result<u64> {
     let mut file = open_at(path, from)?;
     let mut at = from;
@@ -81,9 +81,9 @@ fn skip_lines(path: &Path, from: u64, end: u64, wanted: impl Fn(&[u8]) -> bool) 
     Ok(end)
 }
 
-/// The place behind the first separator that starts at or behind `from` and that no other one overlaps from
-/// the left. Such a one parts records wherever the reading started (an overlapped one need not: of four
-/// newlines only the first three are a separator of three).
+/// The position after the first separator that starts at or after `from` and does not overlap an earlier one.
+/// It ends a record wherever reading started. (An overlapping one need not: of four newlines only the first
+/// three are a separator of three.)
 fn after_separator(path: &Path, separator: &[u8], from: u64, end: u64) -> Result<u64> {
     let before = (separator.len() as u64 - 1).min(from);
     let mut file = open_at(path, from - before)?;
@@ -110,7 +110,7 @@ fn after_separator(path: &Path, separator: &[u8], from: u64, end: u64) -> Result
             last = Some(at);
             search += found + 1;
         }
-        // An occurrence that lies in this rest would have been found: it needs one byte more.
+        // The rest is shorter than a separator, so it contains none.
         let keep = window.len().min(separator.len() - 1);
         start += (window.len() - keep) as u64;
         window.drain(..window.len() - keep);
@@ -120,7 +120,7 @@ fn after_separator(path: &Path, separator: &[u8], from: u64, end: u64) -> Result
     }
 }
 
-/// True if the first character that is no white space, behind a byte-order mark, begins a JSON array.
+/// True if the first character that is not white space, after a byte-order mark if any, starts a JSON array.
 pub fn starts_array(path: &Path) -> Result<bool> {
     let mut file = open_at(path, 0)?;
     let mut first = true;
@@ -139,12 +139,12 @@ pub fn starts_array(path: &Path) -> Result<bool> {
     }
 }
 
-/// The first byte that is no white space of JSON.
+/// The first byte that is not JSON white space.
 pub fn first_byte(bytes: &[u8]) -> Option<u8> {
     bytes.iter().copied().find(|&byte| !is_space(byte))
 }
 
-/// True for white space of JSON.
+/// True for JSON white space.
 pub fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
@@ -179,7 +179,7 @@ mod tests {
         }
     }
 
-    /// Wherever one looks from, a start found is one that reading from the beginning gives, too.
+    /// From any position, the start that is found is one that reading from the start of the file gives too.
     #[test]
     fn starts_do_not_depend_on_where_one_looks_from() {
         let folder = std::env::temp_dir().join(format!("zhuzi-cut-{}", std::process::id()));

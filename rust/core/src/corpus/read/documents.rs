@@ -1,4 +1,4 @@
-//! From a block to its documents: records found, text taken out, cleaned and judged.
+//! From a block to its documents: finds records, extracts their texts, cleans them and decides which to keep.
 
 use std::ops::Range;
 
@@ -44,26 +44,26 @@ pub struct Document {
     pub fate: Fate,
     /// Where it starts: bytes of the unpacked file, or the row.
     pub offset: u64,
-    /// Where its text ends in [`Documents::text`]; it starts where the one before ends.
+    /// Where its text ends in [`Documents::text`]; it starts where the previous one ends.
     pub end: usize,
-    /// Its code points.
+    /// Its number of code points.
     pub characters: u32,
 }
 
 /// The records of a block, in order.
 #[derive(Debug, Default)]
 pub struct Documents {
-    /// The texts that are kept, one behind the other.
+    /// The kept texts, concatenated.
     pub text: String,
     /// All records.
     pub records: Vec<Document>,
     /// The bad ones.
     pub rejects: Vec<Reject>,
-    /// With deduplication: a hash of each text that is kept.
+    /// With deduplication, a hash of each kept text.
     pub hashes: Vec<u128>,
 }
 
-/// Finds and judges the documents of blocks.
+/// Extracts the documents of blocks and decides which to keep.
 pub struct DocumentReader<'o> {
     options: &'o EncodeOptions,
     first: String,
@@ -71,12 +71,12 @@ pub struct DocumentReader<'o> {
 }
 
 impl<'o> DocumentReader<'o> {
-    /// Prepares for blocks under these options.
+    /// A reader for these options.
     pub fn new(options: &'o EncodeOptions) -> Self {
         Self { options, first: String::new(), second: String::new() }
     }
 
-    /// The documents of `block`, in place of those that `found` held.
+    /// Reads the documents of `block` into `found`, replacing its contents.
     pub fn read(&mut self, block: &Block, found: &mut Documents) {
         found.clear();
         match &block.content {
@@ -148,7 +148,7 @@ impl<'o> DocumentReader<'o> {
             let start = found.text.len();
             let text = append_fields(line, &self.options.fields, &mut found.text);
             if text.is_ok() && !self.changes_text() && found.text.len() > start {
-                // The text stands where it belongs already.
+                // The text is already in its place.
                 return self.judge_in_place(found, offset, start);
             }
             let text = text.map(|()| found.text[start..].to_owned());
@@ -162,12 +162,12 @@ impl<'o> DocumentReader<'o> {
         }
     }
 
-    /// Judges one record whose `text` is taken out of it.
+    /// Decides on one record whose text has been extracted.
     fn judge(&mut self, found: &mut Documents, offset: u64, record: &[u8], text: Result<&[u8], Message>) {
         let (bytes, most) = (record.len() as u64, self.options.max_record_bytes);
         let text = if bytes > most { Err(too_long(bytes, most)) } else { text };
         let text = text.and_then(|text| {
-            // The quick check does not say where it fails; the slow one does.
+            // The fast check does not say where it fails; the slow one does.
             simdutf8::basic::from_utf8(text)
                 .or_else(|_| std::str::from_utf8(text))
                 .map_err(|e| not_utf8(record, e).into())
@@ -205,7 +205,7 @@ impl<'o> DocumentReader<'o> {
         text
     }
 
-    /// Judges the text behind `start`, the last of those found, of the record at `offset`.
+    /// Decides on the text after `start`, the last one found, of the record at `offset`.
     fn judge_in_place(&self, found: &mut Documents, offset: u64, start: usize) {
         let options = self.options;
         let text = &found.text[start..];
@@ -242,7 +242,7 @@ impl<'o> DocumentReader<'o> {
     }
 }
 
-/// What is said of a record of `bytes` bytes where `most` are allowed.
+/// The message for a record of `bytes` bytes where `most` are allowed.
 pub fn too_long(bytes: u64, most: u64) -> Message {
     Message::from(format!(
         "a record of {bytes} bytes, more than the {most} allowed; is the file split as you think? raise "
@@ -251,7 +251,7 @@ pub fn too_long(bytes: u64, most: u64) -> Message {
     .text(" if it is")
 }
 
-/// An element of a JSON array without the white space around it, and where in `bytes` it starts.
+/// An element of a JSON array without surrounding white space, and where it starts in `bytes`.
 pub fn element_in(bytes: &[u8], range: Range<usize>) -> (usize, Result<&[u8], Message>) {
     let element = &bytes[range.clone()];
     let record = element.trim_ascii();
@@ -261,7 +261,7 @@ pub fn element_in(bytes: &[u8], range: Range<usize>) -> (usize, Result<&[u8], Me
     (range.start + element.len() - element.trim_ascii_start().len(), Ok(record))
 }
 
-/// Says in which lines the bad records of a block start.
+/// Sets the lines in which the bad records of a block start.
 pub fn number_lines(rejects: &mut [Reject], block: &Block, bytes: &[u8]) {
     let (mut line, mut counted) = (block.line, 0);
     for reject in rejects {
@@ -272,7 +272,7 @@ pub fn number_lines(rejects: &mut [Reject], block: &Block, bytes: &[u8]) {
 }
 
 impl Documents {
-    /// Empties it and keeps its memory, but for what one very long document took.
+    /// Clears it. Memory is kept, except for the excess of a very long document.
     fn clear(&mut self) {
         self.text.clear();
         self.text.shrink_to(4 * BLOCK_BYTES);
@@ -291,10 +291,10 @@ impl Documents {
     }
 }
 
-/// Calls `each` with the start and the bytes of every record; what parts them is left out.
+/// Calls `each` with the start and the bytes of every record, without separators.
 ///
-/// Of a line one `\r` before the newline is dropped. Under [`Split::BlankLine`] a record has no newline at
-/// its end, and there are no empty ones; the other kinds may have empty ones.
+/// One `\r` before the newline of a line is dropped. Under [`Split::BlankLine`] a record does not end in a
+/// newline, and is never empty; otherwise records may be empty.
 pub fn for_each_record(split: &Split, bytes: &[u8], mut each: impl FnMut(usize, &[u8])) {
     match split {
         Split::Line => {
@@ -343,7 +343,7 @@ pub fn for_each_record(split: &Split, bytes: &[u8], mut each: impl FnMut(usize, 
     }
 }
 
-/// What is said of a record that is not UTF-8.
+/// The message for a record that is not UTF-8.
 pub fn not_utf8(record: &[u8], error: std::str::Utf8Error) -> String {
     if record.starts_with(&[0x1F, 0x8B]) || record.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
         return "no text but gzip or zstd data; unpack it first (zcat or zstdcat before a pipe)".into();
@@ -355,7 +355,7 @@ pub fn not_utf8(record: &[u8], error: std::str::Utf8Error) -> String {
         return "not UTF-8 but UTF-16, it seems; convert the file to UTF-8".into();
     }
     let at = error.valid_up_to();
-    // Half of a UTF-16 pair, encoded by itself, as Java and MySQL's `utf8` write what lies beyond U+FFFF.
+    // Half of a surrogate pair encoded by itself, as Java and MySQL's `utf8` write characters above U+FFFF.
     if let [0xED, 0xA0..=0xBF, ..] = record.get(at..).unwrap_or_default() {
         return format!(
             "not UTF-8 but CESU-8, in which surrogates stand by themselves (byte {at} of the record); export it as \
@@ -370,14 +370,14 @@ fn is_han_enough(text: &str, share: f64) -> bool {
     han as f64 >= share * all as f64
 }
 
-/// 128 bits of SHA-256: two texts of a corpus share them by chance less often than a disk lies.
+/// 128 bits of SHA-256: a collision in a corpus is less likely than an undetected disk error.
 fn hash_of(text: &[u8]) -> u128 {
     let digest = Sha256::digest(text);
     digest.iter().take(16).fold(0, |hash, &byte| (hash << 8) | u128::from(byte))
 }
 
 fn is_sampled(hash: u128, share: f64) -> bool {
-    // 53 bits, which a float holds exactly.
+    // 53 bits, which a float represents exactly.
     ((hash >> 75) as f64) < share * (1_u64 << 53) as f64
 }
 

@@ -1,4 +1,5 @@
-//! Which files, in which order: arguments as given; what a folder or pattern holds, by path bytes.
+//! Lists the input files: arguments in the order given, the contents of a folder or pattern sorted by path
+//! bytes.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,20 +26,20 @@ use crate::{
 pub struct Rules<'a> {
     /// The format of standard input.
     pub stdin: Format,
-    /// What a folder or pattern holds and cannot be looked at (a broken link, a folder without permission, a name
-    /// that is not UTF-8) is passed over and listed; else it is an error.
+    /// Skip and list what a folder or pattern contains and cannot be accessed (a broken link, a folder
+    /// without permission, a name that is not UTF-8). Otherwise it is an error.
     pub skip: bool,
-    /// The output folder: nothing in it is an input.
+    /// The output folder, which contains no inputs.
     pub out: Option<&'a Path>,
-    /// As the first version did: fewer kinds, hidden files read, files given twice read twice.
+    /// The rules of version 1: fewer kinds, hidden files are read, files given twice are read twice.
     pub first_version: bool,
 }
 
-/// Lists the files that `inputs` (files, folders, patterns, `-`) stand for, in document order.
+/// Lists the files that `inputs` (files, folders, patterns, `-`) expand to, in document order.
 ///
 /// # Errors
-/// [`Error::Argument`] for a kind of file we do not read, or an input that stands for no file;
-/// [`Error::Io`] for one that cannot be looked at.
+/// [`Error::Argument`] for a kind of file that is not read, or an input that expands to no file;
+/// [`Error::Io`] for one that cannot be accessed.
 pub fn list_sources(inputs: &[PathBuf], rules: Rules<'_>) -> Result<Listing> {
     let out = rules.out.and_then(|out| fs::canonicalize(out).ok());
     let mut lister =
@@ -92,7 +93,7 @@ struct Lister<'a> {
     listing: Listing,
     /// By device and inode, the first path under which a file was listed.
     seen: HashMap<(u64, u64), PathBuf>,
-    /// Names beside each other that tell what a folder is: made by a tool, and no documents.
+    /// Files that identify a folder as made by a tool; they are not documents.
     names: HashSet<PathBuf>,
 }
 
@@ -105,7 +106,7 @@ impl Lister<'_> {
         kind
     }
 
-    /// What was passed over and left out so far.
+    /// What was skipped and left out so far.
     fn mark(&self) -> (usize, LeftOut) {
         (self.listing.unreadable.len(), self.listing.left_out.clone())
     }
@@ -114,8 +115,8 @@ impl Lister<'_> {
         in_output(input, self.rules.out.unwrap_or(input))
     }
 
-    /// Takes what a folder or pattern holds, by path bytes, and counts what it leaves out; `before` is from before
-    /// it was looked through.
+    /// Adds what a folder or pattern contains, sorted by path bytes, and counts what is left out. `before` is
+    /// the state before it was searched.
     fn push_found(&mut self, input: &Path, found: Vec<Found>, before: &(usize, LeftOut)) -> Result<()> {
         let mut paths = Vec::new();
         for entry in found {
@@ -167,7 +168,7 @@ impl Lister<'_> {
     }
 
     fn pass_over(&mut self, path: PathBuf, reason: String) {
-        // JSON cannot hold a name that is not UTF-8.
+        // A name that is not UTF-8 cannot be written as JSON.
         let path = if path.to_str().is_none() { path.to_string_lossy().into_owned().into() } else { path };
         self.listing.unreadable.push(Unreadable { path, reason });
     }
@@ -205,7 +206,7 @@ impl Lister<'_> {
         Ok(())
     }
 
-    /// True if the file was listed before, by this or another path. Names of hard links are files of their own.
+    /// True if the file was listed before, under this or another path. Hard links count as separate files.
     fn is_known(&mut self, path: &Path, found: &fs::Metadata) -> bool {
         match self.seen.get(&(found.dev(), found.ino())) {
             Some(first) => same_file(first, path),
@@ -222,7 +223,7 @@ impl Lister<'_> {
         while let Some(entry) = entries.next() {
             match entry {
                 Ok(entry) if entry.depth() > 0 && self.is_hidden(entry.file_name()) => {
-                    // The output folder's own locks and records are nothing that was left out.
+                    // The locks and records of the output folder do not count as left out.
                     self.listing.left_out.hidden += u64::from(!self.is_output(entry.path()));
                     if entry.file_type().is_dir() {
                         entries.skip_current_dir();
@@ -241,7 +242,7 @@ impl Lister<'_> {
                         self.listing.left_out.hidden += 1;
                         continue;
                     }
-                    // A loop of links is the one failure that is not the system's.
+                    // A loop of links is the only failure that does not come from the system.
                     let text = e.to_string();
                     found.push(Err((path, e.into_io_error().unwrap_or_else(|| std::io::Error::other(text)))));
                 }
@@ -254,18 +255,18 @@ impl Lister<'_> {
         !self.rules.first_version && kinds::is_hidden(name)
     }
 
-    /// True for the output folder itself and what lies in it.
+    /// True for the output folder and what it contains.
     fn is_output(&self, path: &Path) -> bool {
         let Some(out) = &self.out else { return false };
         fs::canonicalize(path).is_ok_and(|path| path.starts_with(out))
     }
 
-    /// What the pattern matches, and whether anything of it lies in the output folder, which is left out.
+    /// What the pattern matches outside the output folder, and whether it matches anything inside.
     fn matches(&mut self, pattern: &Path) -> Result<(Vec<Found>, bool)> {
         let text = pattern.to_string_lossy();
         let paths =
             glob::glob(&text).map_err(|e| Error::Argument(format!("pattern `{text}`: {e}").into()))?;
-        // A dot that the pattern itself names is wanted.
+        // A pattern may name hidden files explicitly.
         let dotted: Vec<glob::Pattern> = pattern
             .components()
             .filter(|part| matches!(part, Component::Normal(name) if kinds::is_hidden(name)))
@@ -292,13 +293,13 @@ impl Lister<'_> {
                 Ok(_) if self.is_output(&path) => in_output = true,
                 Ok(what) if what.is_file() => found.push(Ok(path)),
                 Ok(what) if what.is_dir() => folders.push(path),
-                // As in folders: pipes are counted, and a broken link is an error.
+                // As in folders, pipes are counted, and a broken link is an error.
                 Ok(_) => self.listing.left_out.add_kind(SPECIAL),
                 Err(_) if self.rules.first_version => {}
                 Err(e) => found.push(Err((path, e))),
             }
         }
-        // A folder is looked into where the pattern itself leads there (`**`).
+        // A folder is searched only if the pattern itself leads there (`**`).
         let parents: HashSet<&Path> = found
             .iter()
             .filter_map(|found| found.as_ref().ok())
@@ -311,7 +312,7 @@ impl Lister<'_> {
     }
 }
 
-/// The error for an input that lies in the output folder `out`.
+/// The error for an input in the output folder `out`.
 pub fn in_output(input: &Path, out: &Path) -> Error {
     let (input, out) = (input.display(), out.display());
     let reason = format!("{input}: the input lies in the output folder {out}; choose another ");

@@ -1,5 +1,5 @@
-//! Arrow IPC, message by message. What a message says of its sizes is checked before the library acts on it: it
-//! takes as much memory as it is told to, and to be refused memory ends the process.
+//! Reads Arrow IPC message by message. The sizes in a message are checked before the library uses them: it
+//! allocates as much memory as they say, and a failed allocation ends the process.
 
 use std::{
     fs::File,
@@ -16,33 +16,33 @@ use arrow_ipc::{
 };
 use arrow_schema::{ArrowError, Schema, SchemaRef};
 
-/// What an IPC file (not a stream) begins with, two more bytes behind it, and ends with, behind the length of its
+/// An IPC file (not a stream) starts with this and two more bytes, and ends with this after the length of its
 /// footer.
 const FILE_MAGIC: &[u8] = b"ARROW1";
 const FILE_START: u64 = 8;
 const FILE_END: u64 = 10;
-/// What the length of a message follows, but in the oldest streams.
+/// Precedes the length of a message, except in the oldest streams.
 const CONTINUATION: u32 = u32::MAX;
-/// Bytes that end a stream: a message without length.
+/// Size of the end of a stream: a message of length 0.
 const END_OF_STREAM: u64 = 8;
-/// Where the body of a message is put, so that its arrays need no copying.
+/// Alignment of the body of a message, so that its arrays need no copying.
 const ALIGNMENT: usize = 64;
 
-/// A byte of LZ4 unpacks to so many at most.
+/// Maximum number of bytes that one byte of LZ4 unpacks to.
 const LZ4_RATIO: u64 = 255;
-/// The same of zstd: a block of 128 KiB takes four bytes at least.
+/// The same for zstd: a block of 128 KiB takes at least four bytes.
 const ZSTD_RATIO: u64 = (128 << 10) / 4;
-/// One message may always unpack to so much, and beyond it to so many times its size.
+/// One message may always unpack to this many bytes, and beyond that to [`MAX_RATIO`] times its size.
 const MAX_UNPACKED: u64 = 1 << 30;
 const MAX_RATIO: u64 = 1000;
 
 /// Why there is no next batch.
 pub enum Failed {
-    /// The system refuses.
+    /// The operating system refused something.
     Io(io::Error),
-    /// The file makes no sense, somewhere.
+    /// The file cannot be parsed.
     Broken(String),
-    /// What is wrong, and what mends it.
+    /// What is wrong, and what to do about it.
     Damaged(&'static str),
 }
 
@@ -60,12 +60,12 @@ impl From<ArrowError> for Failed {
 
 type Result<T> = std::result::Result<T, Failed>;
 
-/// Reads the batches of a stream or a file: behind its first bytes a file is a stream, too. Memory: one batch.
+/// Reads the batches of a stream or a file: after its first bytes a file is a stream too. Memory: one batch.
 pub struct Ipc {
     file: BufReader<File>,
-    /// Bytes of messages that were not read yet.
+    /// Bytes of messages that are still to be read.
     left: u64,
-    /// Bytes of the file, and how many of them were told as read.
+    /// Bytes of the file, and how many of them were reported as read.
     bytes: u64,
     told: u64,
     schema: SchemaRef,
@@ -89,22 +89,22 @@ impl Ipc {
             return Err(Failed::Broken("another byte order than this machine's".into()));
         }
         ipc.schema = Arc::new(try_fb_to_schema(schema)?);
-        // With the first version, the decoder goes by what each message says of its own.
+        // With V1 the decoder uses the version in each message.
         ipc.decoder = FileDecoder::new(ipc.schema.clone(), MetadataVersion::V1);
         Ok(ipc)
     }
 
-    /// What the columns are, those that are not read, too.
+    /// All columns, including those that are not read.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// Only these columns are read from now on.
+    /// Reads only these columns from now on.
     pub fn project(self, columns: Vec<usize>) -> Self {
         Self { decoder: self.decoder.with_projection(columns), ..self }
     }
 
-    /// The next batch, `None` behind the last.
+    /// The next batch; `None` after the last.
     pub fn next(&mut self) -> Result<Option<RecordBatch>> {
         while let Some((block, buffer)) = self.message()? {
             let body = &buffer[block.metaDataLength() as usize..];
@@ -132,14 +132,15 @@ impl Ipc {
         Ok(None)
     }
 
-    /// Bytes of the file that were read since the last call; a footer and the mark of the end count as read.
+    /// Bytes of the file that were read since the last call. Footer and end mark count as read.
     pub fn take_packed(&mut self) -> u64 {
         let left = if self.left <= END_OF_STREAM { 0 } else { self.left };
         let read = self.bytes - left;
         read - std::mem::replace(&mut self.told, read)
     }
 
-    /// The next message, its body aligned, and where that is; `None` at the end of the stream.
+    /// The next message, with its body aligned, and the position of the body; `None` at the end of the
+    /// stream.
     fn message(&mut self) -> Result<Option<(Block, Buffer)>> {
         // A stream may end without a mark.
         if self.left == 0 {
@@ -176,7 +177,7 @@ impl Ipc {
         Ok(u32::from_le_bytes(word))
     }
 
-    /// Takes so many bytes of those left.
+    /// Takes this many of the bytes left.
     fn within(&mut self, bytes: u64) -> Result<usize> {
         let Some(left) = self.left.checked_sub(bytes) else {
             let left = self.left;
@@ -186,7 +187,7 @@ impl Ipc {
         usize::try_from(bytes).map_err(|_| Failed::Io(io::ErrorKind::OutOfMemory.into()))
     }
 
-    /// Behind the end come at most the zeros that some writers fill up with.
+    /// After the end there may only be the zeros that some writers pad with.
     fn check_end(&mut self) -> Result<()> {
         let mut rest = Vec::new();
         (&mut self.file).take(self.left.min(ALIGNMENT as u64)).read_to_end(&mut rest)?;
@@ -201,7 +202,7 @@ impl Ipc {
 const FOLLOWED: &str = "damaged: something follows the end of the stream; give each stream a file of its own";
 const CUT: &str = "truncated: it begins as an Arrow file and does not end as one; copy it again";
 
-/// Stands at the first message afterwards; how many bytes of messages there are.
+/// Seeks to the first message; returns the number of bytes of all messages.
 fn find_stream(file: &mut BufReader<File>, bytes: u64) -> Result<u64> {
     let mut start = Vec::new();
     file.take(FILE_START).read_to_end(&mut start)?;
@@ -224,12 +225,12 @@ fn find_stream(file: &mut BufReader<File>, bytes: u64) -> Result<u64> {
     (bytes - FILE_START - FILE_END).checked_sub(footer).ok_or(Failed::Damaged(CUT))
 }
 
-/// The message at the start of what [`Ipc::message`] gives.
+/// The message at the start of what [`Ipc::message`] returns.
 fn parse(buffer: &[u8]) -> Result<arrow_ipc::Message<'_>> {
     root_as_message(&buffer[8..]).map_err(|e| Failed::Broken(e.to_string()))
 }
 
-/// Looks whether all buffers lie within the body, and whether they can unpack to what they say.
+/// Checks that all buffers are within the body, and that they can unpack to the sizes they claim.
 fn check_batch(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> Result<()> {
     if batch.length() < 0 {
         return Err(Failed::Broken("a batch with less than no rows".into()));
@@ -246,7 +247,7 @@ fn check_batch(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> Result<()> {
             .and_then(|(start, length)| body.get(start..start.checked_add(length)?))
             .ok_or_else(|| Failed::Broken("a buffer outside of its message".into()))?;
         let (Some(ratio), Some((unpacked, packed))) = (ratio, packed.split_first_chunk()) else { continue };
-        // Negative: not packed at all.
+        // Negative: not compressed.
         let Ok(unpacked) = u64::try_from(i64::from_le_bytes(*unpacked)) else { continue };
         if unpacked > packed.len() as u64 * ratio + 64 {
             let packed = packed.len();
@@ -257,7 +258,7 @@ fn check_batch(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> Result<()> {
     if all > MAX_UNPACKED.max(body.len() as u64 * MAX_RATIO) {
         return Err(Failed::Broken(format!("a batch of {} bytes claims to unpack to {all}", body.len())));
     }
-    // The library does not ask whether there is so much memory.
+    // The library does not check whether there is this much memory.
     let mut room = Vec::<u8>::new();
     let is_there = usize::try_from(all).is_ok_and(|all| black_box(&mut room).try_reserve_exact(all).is_ok());
     black_box(&room);

@@ -1,4 +1,5 @@
-//! Kinds of files by their names: which are read and how, which are left out of folders, and what mends a refusal.
+//! Kinds of files, by their names: which are read and how, which are skipped in folders, and what to do about
+//! others.
 
 use std::{
     collections::HashSet,
@@ -13,16 +14,16 @@ use crate::corpus::source::{Format, Packing};
 pub const READ: &str =
     ".jsonl, .ndjson, .json and .txt (each also with .gz, .zst, .xz or .bz2), .parquet and .arrow";
 
-/// What a file is, by the endings of its name.
+/// The kind of a file, by the extensions of its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It is read so.
+    /// It is read in this way.
     Read(Format, Packing),
-    /// It is not read; the endings, such as `.tar.gz`.
+    /// It is not read; its extensions, such as `.tar.gz`.
     Other(String),
 }
 
-/// Format and packing, by the endings of the name, in any letter case.
+/// Format and compression, by the extensions of the name, in any case.
 pub fn kind_of(path: &Path) -> Kind {
     let packing = match ending(path).as_deref() {
         Some("gz") => Packing::Gz,
@@ -41,7 +42,7 @@ pub fn kind_of(path: &Path) -> Kind {
     }
 }
 
-/// True for the kinds that the first version read.
+/// True for the kinds that version 1 read.
 pub fn is_of_first_version(path: &Path) -> bool {
     let packed = match ending(path).as_deref() {
         Some("gz" | "zst" | "xz" | "bz2") => path.with_extension(""),
@@ -64,7 +65,7 @@ fn label_of(path: &Path, packing: Packing) -> String {
     }
 }
 
-/// What is said of a file that was named and is not of a kind that is read: what it is and what mends it.
+/// The message for a named file that is not of a kind that is read: what it is and what to do about it.
 pub fn refusal(path: &Path) -> String {
     let (shown, quoted) = (path.display(), quote(path));
     let Kind::Other(label) = kind_of(path) else { return format!("{shown}: not read") };
@@ -129,20 +130,21 @@ fn example(path: &Path) -> String {
     format!("{}.jsonl.{last}", path.with_extension("").display())
 }
 
-/// True for names that editors, notebooks and systems hide: of folders and patterns they are no part.
+/// True for names that editors, notebooks and systems hide; they are left out of folders and patterns.
 pub fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".") || name.as_bytes() == b"__MACOSX"
 }
 
-/// True for names that say what a folder is.
+/// True for names that identify a folder.
 pub fn is_telling(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     ["manifest.json", "plan.json", "state.json", "dataset_info.json", "zhuzi.json"].contains(&name)
 }
 
-/// True for what describes a dataset (of `datasets.save_to_disk`) or a folder of ours, and for datasets' caches.
+/// True for files that describe a dataset (of `datasets.save_to_disk`) or a folder of Zhuzi, and for
+/// datasets' caches.
 ///
-/// `telling` are the names found that say what a folder is, `arrow_folders` the folders with an Arrow file.
+/// `telling` are the files found that identify a folder, `arrow_folders` the folders with an Arrow file.
 pub fn is_made_by_tools(path: &Path, telling: &HashSet<PathBuf>, arrow_folders: &HashSet<&Path>) -> bool {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
         return false;
@@ -155,7 +157,7 @@ pub fn is_made_by_tools(path: &Path, telling: &HashSet<PathBuf>, arrow_folders: 
             beside("manifest.json") && beside("plan.json")
         }
         "zhuzi.json" => true,
-        // What a vocabulary or joined shards have beside them.
+        // The record next to a vocabulary or merged shards.
         _ if name.ends_with(".zhuzi.json") => true,
         _ => name.starts_with("cache-") && name.ends_with(".arrow") && beside("state.json"),
     }

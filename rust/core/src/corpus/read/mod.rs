@@ -1,8 +1,8 @@
 //! From inputs to documents.
 //!
-//! [`input`] lists the files, by their [`kinds`]; [`blocks`] reads a span of one in blocks of whole records: text through
-//! [`stream`] and [`text_blocks`], tables through [`rows`]; [`documents`] takes the texts out of a block and judges
-//! them. [`reader`] is the same for other uses than encoding.
+//! [`input`] lists the files, by their [`kinds`]. [`blocks`] reads a span of a file in blocks of whole
+//! records: text through [`stream`] and [`text_blocks`], tables through [`rows`]. [`documents`] extracts the
+//! texts of a block and decides which to keep. [`reader`] does the same for uses other than encoding.
 
 mod arrow;
 pub mod block;

@@ -1,11 +1,11 @@
-//! The end of a message about a field or column without text: which ones do hold text.
+//! The end of a message about a field or column without text: the ones that do contain text.
 
 use crate::message::{FIELD, Message};
 
-/// Names that a message offers at most.
+/// Maximum number of names in a message.
 pub const OFFERED: usize = 8;
 
-/// Offers the `names` of other fields, all of which hold text.
+/// Suggests other fields or columns, all of which contain text.
 pub fn offer_names(names: &[String]) -> Message {
     if names.is_empty() {
         return "no other field holds text".into();

@@ -1,4 +1,4 @@
-//! Columns of text at the top level of parquet files, batch by batch, without a detour through Arrow.
+//! Reads top-level text columns of parquet files in batches, without going through Arrow.
 
 use std::{fs::File, sync::Arc};
 
@@ -20,13 +20,13 @@ use super::{
 };
 use crate::{Error, Result, corpus::source::Source};
 
-/// Rows asked for at a time.
+/// Rows per batch.
 const BATCH_ROWS: usize = 256;
 
-/// Unpacked bytes of the text columns of each row group; of all columns without `columns`.
+/// Unpacked bytes of each row group in the text columns; in all columns if `columns` is empty.
 ///
 /// # Errors
-/// [`Error::Argument`] if a column is not there or holds no text; [`Error::Damaged`]; [`Error::Io`].
+/// [`Error::Argument`] if a column is missing or contains no text; [`Error::Damaged`]; [`Error::Io`].
 pub fn row_groups(source: &Source, columns: &[String]) -> Result<Vec<u64>> {
     let file = File::open(&source.path).map_err(Error::io(&source.path))?;
     guarded(source, || size_row_groups(source, file, columns))
@@ -61,7 +61,7 @@ pub struct FlatRows {
     group: usize,
     end: usize,
     open: Vec<Column>,
-    /// Rows of the open group not asked for yet.
+    /// Rows of the open group that are still to be read.
     left: usize,
     /// Number of the next row in the file.
     row: u64,
@@ -76,7 +76,7 @@ struct Column {
 }
 
 impl FlatRows {
-    /// Opens row groups `start..end` of the file; gives the file back if not all columns are such.
+    /// Opens row groups `start..end` of the file; returns the file if not all columns are top-level text.
     pub fn open(
         source: Arc<Source>,
         file: File,
@@ -104,7 +104,7 @@ impl FlatRows {
         self.reader.metadata().file_metadata().num_rows().max(0) as u64
     }
 
-    /// The next rows, `None` behind the last.
+    /// The next rows; `None` after the last.
     pub fn next_batch(&mut self) -> Result<Option<RowBatch>> {
         while self.left == 0 {
             if self.group == self.end {
@@ -172,7 +172,7 @@ fn open(source: &Source, file: File) -> Result<SerializedFileReader<File>> {
     SerializedFileReader::new_with_options(file, options).map_err(|e| broken(source, &e.to_string()))
 }
 
-/// Numbers of the columns that hold the text, if all of them are plain ones of text or bytes.
+/// Numbers of the columns that contain the text, if all of them are top-level columns of text or bytes.
 fn find_columns(reader: &impl FileReader, names: &[String]) -> Option<Vec<usize>> {
     let schema = reader.metadata().file_metadata().schema_descr();
     let find = |name: &String| {

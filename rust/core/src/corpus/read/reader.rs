@@ -1,4 +1,5 @@
-//! The same inputs for other uses than encoding: texts or records one after the other, in bounded memory.
+//! Reads the same inputs for uses other than encoding: texts or records one after the other, in bounded
+//! memory.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -22,12 +23,12 @@ use crate::{
     message::Message,
 };
 
-/// What is counted while inputs are read.
+/// Totals of what was read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReadCounts {
-    /// Bytes of the files (as they lie there) that were read.
+    /// Bytes read from the files, before unpacking.
     pub bytes: u64,
-    /// Texts or records handed out.
+    /// Texts or records returned.
     pub documents: u64,
     /// Code points of the texts.
     pub characters: u64,
@@ -37,7 +38,7 @@ pub struct ReadCounts {
     pub bad_records: u64,
 }
 
-/// Reads the files that inputs stand for, block by block.
+/// Reads the files that inputs expand to, block by block.
 pub struct InputReader {
     options: EncodeOptions,
     listing: Listing,
@@ -49,7 +50,7 @@ pub struct InputReader {
     found: Documents,
 }
 
-/// A record as JSON, and its number: the line, the place in its array, or the row, from 1.
+/// A record as JSON, and its number from 1: the line, the element of its array, or the row.
 pub type Record = (String, u64);
 
 /// The bytes of a record, or what is wrong with it.
@@ -67,9 +68,9 @@ pub struct Records {
 }
 
 impl InputReader {
-    /// Lists the files; with `whole`, rows are read whole, as records, not as texts. With `skip_bad`, what
-    /// cannot be read is counted and passed over. Reading gives up with [`crate::Error::Stopped`] once `stop`
-    /// says so.
+    /// Lists the files. With `whole`, rows are read as whole records, not as texts. With `skip_bad`, what
+    /// cannot be read is counted and skipped. Reading stops with [`crate::Error::Stopped`] once `stop` says
+    /// so.
     ///
     /// # Errors
     /// As [`list_sources`].
@@ -104,20 +105,20 @@ impl InputReader {
         &self.listing.sources
     }
 
-    /// What of the inputs is not read.
+    /// The files, and what of the inputs is not read.
     pub fn listing(&self) -> &Listing {
         &self.listing
     }
 
-    /// What was counted so far.
+    /// The totals so far.
     pub fn counts(&self) -> ReadCounts {
         self.counts
     }
 
-    /// Appends the texts of the next block to `texts`; false at the end. A block may hold none.
+    /// Appends the texts of the next block to `texts`; false at the end. A block may have none.
     ///
     /// # Errors
-    /// The first bad record, unless they are skipped; what the system refuses; [`crate::Error::Stopped`].
+    /// The first bad record, unless they are skipped; [`crate::Error::Io`]; [`crate::Error::Stopped`].
     pub fn next_texts(&mut self, texts: &mut Vec<String>) -> Result<bool> {
         let Some(block) = self.next_block()? else { return Ok(false) };
         let mut found = std::mem::take(&mut self.found);
@@ -145,7 +146,7 @@ impl InputReader {
         Ok(true)
     }
 
-    /// The records of the next block; `None` at the end. A block may hold none.
+    /// The records of the next block; `None` at the end. A block may have none.
     ///
     /// # Errors
     /// As [`Self::next_texts`].

@@ -1,4 +1,4 @@
-//! Some rows of a parquet or Arrow file, and what both kinds of file have in common.
+//! A batch of rows, and what reading parquet and Arrow files has in common.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -16,13 +16,13 @@ use crate::{
 pub struct RowBatch {
     /// Number of the first row, from 0.
     pub row: u64,
-    /// The texts, one behind the other.
+    /// The texts, concatenated.
     pub bytes: Vec<u8>,
     /// Where each row ends in `bytes`, and what is wrong with it if it has no text.
     pub ends: Vec<(usize, Option<String>)>,
 }
 
-/// Looks whether the paths lead to text.
+/// Checks that the paths lead to text.
 ///
 /// # Errors
 /// [`Error::Argument`].
@@ -34,7 +34,7 @@ pub fn check_columns(source: &Source, schema: &Schema, columns: &[String]) -> Re
     })
 }
 
-/// Does what `read` does: a broken file must not take the process down, whatever a library makes of it.
+/// Calls `read`. A panic of a library on a damaged file must not end the process.
 ///
 /// # Errors
 /// Those of `read`; [`Error::Damaged`] if it panics.
@@ -43,7 +43,7 @@ pub fn guarded<T>(source: &Source, read: impl FnOnce() -> Result<T>) -> Result<T
     done.unwrap_or_else(|_| Err(broken(source, "a part of it makes no sense")))
 }
 
-/// The error for a file that cannot be parsed.
+/// The error for a parquet or Arrow file that cannot be parsed.
 pub fn broken(source: &Source, reason: &str) -> Error {
     let kind = if source.format == Format::Arrow { "Arrow IPC" } else { "parquet" };
     Error::Damaged {

@@ -1,4 +1,4 @@
-//! Rows of parquet and Arrow files, some at a time.
+//! Reads rows of parquet and Arrow files in batches.
 
 use std::{fs::File, sync::Arc};
 
@@ -20,24 +20,25 @@ use crate::{
     corpus::source::{Format, Source},
 };
 
-/// Rows of nested columns asked for at a time.
+/// Rows of nested columns per batch.
 const BATCH_ROWS: usize = 64;
-/// Bytes of text that end a batch of such rows.
+/// Bytes of text after which a batch of such rows ends.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Reads rows.
 pub enum Rows {
     /// Columns of text at the top level of a parquet file.
     Flat(Box<FlatRows>),
-    /// All else.
+    /// Everything else.
     Nested(Box<NestedRows>),
 }
 
 impl Rows {
-    /// Opens row groups `start..end` of a parquet file, or a whole Arrow file. Without `columns` a row is its JSON.
+    /// Opens row groups `start..end` of a parquet file, or a whole Arrow file. If `columns` is empty, rows
+    /// become JSON.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a column is not there or holds no text; [`Error::Damaged`]; [`Error::Io`].
+    /// [`Error::Argument`] if a column is missing or contains no text; [`Error::Damaged`]; [`Error::Io`].
     pub fn open(source: Arc<Source>, file: File, columns: &[String], start: u64, end: u64) -> Result<Self> {
         guarded(&source.clone(), || {
             if source.format == Format::Arrow {
@@ -55,7 +56,7 @@ impl Rows {
         })
     }
 
-    /// The next rows, `None` behind the last.
+    /// The next rows; `None` after the last.
     ///
     /// # Errors
     /// [`Error::Damaged`]; [`Error::Io`].
@@ -66,7 +67,7 @@ impl Rows {
         }
     }
 
-    /// Of the file's bytes, those that stand for rows `start..end`, which come next.
+    /// The bytes of the file that count for rows `start..end`, which come next.
     pub fn take_packed(&mut self, source: &Source, start: u64, end: u64) -> u64 {
         let all = match self {
             Self::Flat(rows) => rows.all_rows(),
@@ -135,10 +136,10 @@ impl Batches {
     }
 }
 
-/// Looks whether an Arrow file has the columns; what else is wrong is told where it is read.
+/// Checks that an Arrow file has the columns. Other errors are reported when the file is read.
 ///
 /// # Errors
-/// [`Error::Argument`] if a column is not there or holds no text.
+/// [`Error::Argument`] if a column is missing or contains no text.
 pub fn check_arrow(source: &Source, columns: &[String]) -> Result<()> {
     let file = File::open(&source.path).map_err(Error::io(&source.path))?;
     match guarded(source, || open_arrow(source, file, columns)) {
@@ -154,7 +155,7 @@ fn open_arrow(source: &Source, file: File, columns: &[String]) -> Result<Ipc> {
     Ok(if columns.is_empty() { ipc } else { ipc.project(roots) })
 }
 
-/// Numbers of the columns that the paths begin with, each once.
+/// Numbers of the columns that the paths start with, each once.
 fn find_roots(schema: &Schema, columns: &[String]) -> Vec<usize> {
     let names = || schema.fields().iter().map(|field| field.name().as_str());
     let mut roots: Vec<usize> =
@@ -172,7 +173,7 @@ fn open_nested(
     start: u64,
     end: u64,
 ) -> Result<(Batches, u64)> {
-    // The types that follow from parquet's own: no dictionaries, and nothing that another library made up.
+    // Types derived from parquet's own: no dictionaries, and no extensions of other libraries.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
         .map_err(|e| broken(source, &e.to_string()))?;

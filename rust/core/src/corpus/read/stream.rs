@@ -1,4 +1,4 @@
-//! A span of a file as a stream of unpacked bytes; standard input, too.
+//! Reads a span of a file, or standard input, as a stream of unpacked bytes.
 
 use std::{
     fs::File,
@@ -28,11 +28,11 @@ const MAX_WINDOW_LOG: u32 = 31;
 /// An open span.
 pub struct Stream {
     unpacker: Unpacker,
-    /// Bytes of the file read since they were last asked for.
+    /// Bytes of the file read since the last [`Stream::take_packed`].
     packed: Arc<AtomicU64>,
 }
 
-/// What unpacks the file. The quick kinds write where the bytes are wanted, with nothing between.
+/// The decompressor. The fast ones write directly into the caller's buffer.
 enum Unpacker {
     Plain(io::Take<File>),
     Zst(Box<Frames>),
@@ -60,7 +60,7 @@ impl Stream {
         Ok(Self { unpacker, packed })
     }
 
-    /// Standard input, pumped by a thread of its own: a pipe that brings nothing must not hold up a stop.
+    /// Standard input, read by a thread of its own: an idle pipe must not delay a stop.
     pub fn stdin() -> Self {
         let packed = Arc::new(AtomicU64::new(0));
         let (send, chunks) = bounded::<io::Result<Vec<u8>>>(4);
@@ -83,8 +83,8 @@ impl Stream {
         Self { unpacker: Unpacker::Other(Box::new(reader)), packed }
     }
 
-    /// Appends the next `most` bytes to `out`, fewer only at the end; how many. What came before an error stays.
-    /// An error of kind `Unsupported` is no damage: the file is whole, and we do not unpack it.
+    /// Appends the next `most` bytes to `out`, fewer only at the end, and returns their number. Bytes before
+    /// an error are kept. An error of kind `Unsupported` does not mean that the file is damaged.
     pub fn read(&mut self, most: usize, out: &mut Vec<u8>) -> io::Result<usize> {
         match &mut self.unpacker {
             Unpacker::Plain(file) => {
@@ -103,17 +103,17 @@ impl Stream {
     }
 }
 
-/// Opens a file, which must be as it was planned.
+/// Opens a file and checks that it has not changed since it was planned.
 pub fn open_unchanged(source: &Source) -> Result<File> {
     let file = File::open(&source.path).map_err(Error::io(&source.path))?;
     check_unchanged(source, &file)?;
     Ok(file)
 }
 
-/// Compares an open file with what was planned.
+/// Checks that an open file has not changed since it was planned.
 ///
 /// # Errors
-/// [`Error::Damaged`] if its size or time of change differ.
+/// [`Error::Damaged`] if its size or modification time differs.
 pub fn check_unchanged(source: &Source, file: &File) -> Result<()> {
     let now = Source::stamp(&file.metadata().map_err(Error::io(&source.path))?);
     if now == (source.bytes, source.mtime_ns) {
@@ -129,19 +129,19 @@ pub fn check_unchanged(source: &Source, file: &File) -> Result<()> {
     })
 }
 
-/// Frames of zstd, one behind the other.
+/// Consecutive zstd frames.
 struct Frames {
     file: BufReader<Counted>,
     context: zstd_safe::DCtx<'static>,
-    /// Not all of a frame that has begun is unpacked.
+    /// A frame has started and is not unpacked to its end.
     in_frame: bool,
 }
 
 impl Frames {
     fn new(file: BufReader<Counted>) -> Self {
         let mut context = zstd_safe::DCtx::create();
-        // As `zstd --long=31` packs. Memory is taken as it is filled. A library that knows no such window keeps
-        // its own bound, and says so where a frame goes beyond it.
+        // As `zstd --long=31` compresses. Memory is allocated as it is filled. A library that does not
+        // support such a window keeps its own limit, and reports frames beyond it.
         let _ = context.set_parameter(zstd_safe::DParameter::WindowLogMax(MAX_WINDOW_LOG));
         Self { file, context, in_frame: false }
     }
@@ -186,9 +186,9 @@ impl Frames {
     }
 }
 
-/// The window that the frame beginning here asks for, if that is more than we unpack with.
+/// The window size that the frame starting here asks for, if it is over the maximum.
 ///
-/// Source: RFC 8878, 3.1.1.1. A frame that is one segment has no window of its own: its content is the window.
+/// Source: RFC 8878, 3.1.1.1. A single-segment frame has no window size: its content is the window.
 fn window_beyond(frame: &[u8]) -> Option<u64> {
     let most = 1_u64 << MAX_WINDOW_LOG;
     let &[0x28, 0xB5, 0x2F, 0xFD, descriptor, ref rest @ ..] = frame else { return None };
@@ -208,9 +208,9 @@ fn window_beyond(frame: &[u8]) -> Option<u64> {
     (window > most).then_some(window)
 }
 
-/// Members of gzip, one behind the other. Zeros behind a member are padding, as tapes and blocks leave it.
+/// Consecutive gzip members. Zeros after a member are padding, as written by tapes and block devices.
 struct Members<R> {
-    /// None once all are read.
+    /// `None` once all are read.
     member: Option<flate2::bufread::GzDecoder<R>>,
 }
 
@@ -227,7 +227,7 @@ impl<R: BufRead> Read for Members<R> {
             if read > 0 || buffer.is_empty() {
                 return Ok(read);
             }
-            // The file stays where it is until it is known what follows: after an error one may ask again.
+            // The file is not moved before it is known what follows: after an error the caller may retry.
             let file = member.get_mut();
             let is_end = loop {
                 let packed = match file.fill_buf() {
@@ -254,7 +254,7 @@ impl<R: BufRead> Read for Members<R> {
     }
 }
 
-/// What a file is, by its first bytes, if it is no text.
+/// The kind of a file by its first bytes, if it is not text.
 pub fn magic(start: &[u8]) -> Option<(&'static str, Option<Packing>)> {
     match start {
         [0x1F, 0x8B, ..] => Some(("gzip", Some(Packing::Gz))),
@@ -319,7 +319,7 @@ unsafe impl zstd_safe::WriteBuf for Room<'_> {
     }
 
     unsafe fn filled_until(&mut self, n: usize) {
-        // SAFETY: the caller has written so many, at most `end`.
+        // SAFETY: the caller has written this many, at most `end`.
         unsafe { self.bytes.set_len(n) }
     }
 }
@@ -347,7 +347,7 @@ struct Chunks {
 impl Read for Chunks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.chunk.len() {
-            // A short wait, then `WouldBlock`: whoever reads looks whether to stop, and asks again.
+            // A short wait, then `WouldBlock`: the caller checks whether to stop, and retries.
             match self.chunks.recv_timeout(std::time::Duration::from_millis(100)) {
                 Ok(chunk) => (self.chunk, self.at) = (chunk?, 0),
                 Err(e) if e.is_timeout() => return Err(io::ErrorKind::WouldBlock.into()),
@@ -368,7 +368,7 @@ mod tests {
 
     use super::*;
 
-    /// Every read is interrupted once.
+    /// A reader in which every read is interrupted once.
     struct Interrupting<'b> {
         bytes: &'b [u8],
         asked: bool,

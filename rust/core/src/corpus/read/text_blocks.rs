@@ -20,16 +20,16 @@ use crate::{
 pub struct TextBlocks {
     origin: Arc<Origin>,
     stream: Stream,
-    /// The same file once more, to see whether it changed; none for standard input.
+    /// A second handle of the file, to check whether it has changed; `None` for standard input.
     file: Option<File>,
     max_record: usize,
     stop: Stop,
     line: u64,
-    /// Of a JSON array, what finds its elements, and how many were found.
+    /// For a JSON array, what finds its elements, and how many were found.
     elements: Option<Elements>,
     element: u64,
     offset: u64,
-    /// Bytes read behind the last whole record.
+    /// Bytes read after the last whole record.
     carry: Vec<u8>,
     at_end: bool,
     broken: Option<String>,
@@ -96,7 +96,7 @@ impl TextBlocks {
         Ok(())
     }
 
-    /// True if the first character that is no white space begins a JSON array.
+    /// True if the first character that is not white space starts a JSON array.
     fn begins_array(&mut self) -> Result<bool> {
         loop {
             if let Some(byte) = first_byte(&self.carry) {
@@ -151,7 +151,7 @@ impl TextBlocks {
             if let Some(reason) = self.broken.take() {
                 self.carry.clear();
                 self.at_end = true;
-                // Said once: what comes after is not looked at.
+                // Reported once: what comes after is not read.
                 *elements = Elements::ended();
                 return Ok(Some(self.block(0, 0, BlockContent::Broken(reason))));
             }
@@ -167,7 +167,7 @@ impl TextBlocks {
         }
     }
 
-    /// After the array nothing but white space may come.
+    /// After the array there may only be white space.
     fn check_after_array(&mut self, elements: &mut Elements) -> Result<()> {
         let passed = elements.at;
         self.pass(passed);
@@ -188,14 +188,14 @@ impl TextBlocks {
         }
     }
 
-    /// Drops the first `bytes` of `carry`, which are in no block.
+    /// Drops the first `bytes` of `carry`, which belong to no block.
     fn pass(&mut self, bytes: usize) {
         self.line += memchr::memchr_iter(b'\n', &self.carry[..bytes]).count() as u64;
         self.offset += bytes as u64;
         self.carry.drain(..bytes);
     }
 
-    /// Reads on to the end of the element in `carry` without keeping it; its bytes and lines.
+    /// Reads to the end of the element in `carry` without keeping it; returns its number of bytes and lines.
     fn pass_over_element(&mut self, elements: &mut Elements) -> Result<(u64, u64)> {
         let (mut bytes, mut lines) = (0, 0);
         loop {
@@ -231,7 +231,7 @@ impl TextBlocks {
                 whole_records(&self.origin.split, &self.carry)
             };
             if whole > 0 {
-                // With room for the next block at once: growing would copy it again and again.
+                // With room for the next block: growing would copy it repeatedly.
                 let mut rest = Vec::with_capacity(BLOCK_BYTES.max(self.carry.len() - whole));
                 rest.extend_from_slice(&self.carry[whole..]);
                 let mut bytes = std::mem::replace(&mut self.carry, rest);
@@ -262,7 +262,7 @@ impl TextBlocks {
         Block { origin, line, element, offset, end, packed, content }
     }
 
-    /// Reads on to the end of the record in `carry` without keeping it; its bytes and lines.
+    /// Reads to the end of the record in `carry` without keeping it; returns its number of bytes and lines.
     fn pass_over(&mut self) -> Result<(u64, u64)> {
         let (mut bytes, mut lines) = (0, 0);
         let mut blank = BlankSearch::default();
@@ -273,7 +273,7 @@ impl TextBlocks {
             };
             let keep = match (&self.origin.split, end) {
                 (_, Some(end)) => self.carry.len() - end,
-                // A separator may begin in what was read and end in what comes.
+                // A separator may start in these bytes and end in the next ones.
                 (Split::Separator(text), None) if !self.at_end => self.carry.len().min(text.len() - 1),
                 _ => 0,
             };
@@ -288,7 +288,7 @@ impl TextBlocks {
         }
     }
 
-    /// Reads until `carry` holds `wanted` bytes, or to the end.
+    /// Reads until `carry` has `wanted` bytes, or to the end.
     fn read_up_to(&mut self, wanted: usize) -> Result<()> {
         self.carry.reserve(wanted.saturating_sub(self.carry.len()));
         while !self.at_end && self.carry.len() < wanted {
@@ -324,7 +324,7 @@ fn first_end(split: &Split, bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Looks for a blank line in bytes that come bit by bit.
+/// Finds a blank line in bytes that arrive in parts.
 #[derive(Default)]
 struct BlankSearch {
     line_has_text: bool,

@@ -1,4 +1,4 @@
-//! From a block to the tokens of its documents, as they will be stored.
+//! Encodes a block: from its records to stored tokens.
 
 use std::{
     sync::{
@@ -36,11 +36,11 @@ pub struct EncodedBlock {
     pub bytes: u64,
     /// All records.
     pub records: Vec<EncodedRecord>,
-    /// The tokens of the kept ones, as they are stored.
+    /// The stored form of the tokens of all kept ones.
     pub tokens: Vec<u8>,
     /// The bad ones.
     pub rejects: Vec<Reject>,
-    /// With deduplication: a hash of each kept one.
+    /// With deduplication, a hash of each kept one.
     pub hashes: Vec<u128>,
 }
 
@@ -49,15 +49,15 @@ pub struct EncodedBlock {
 pub struct EncodedRecord {
     /// What becomes of it.
     pub fate: Fate,
-    /// Its tokens.
+    /// Its number of tokens.
     pub tokens: u32,
-    /// Its code points.
+    /// Its number of code points.
     pub characters: u32,
-    /// Its bytes of text.
+    /// Its number of bytes of text.
     pub bytes: u32,
 }
 
-/// Encodes blocks; one a thread.
+/// Encodes blocks; one per thread.
 pub struct BlockEncoder<'a> {
     tokenizer: &'a Tokenizer,
     reader: DocumentReader<'a>,
@@ -69,7 +69,7 @@ pub struct BlockEncoder<'a> {
 }
 
 impl<'a> BlockEncoder<'a> {
-    /// Prepares for blocks under these options.
+    /// An encoder for these options.
     pub fn new(tokenizer: &'a Tokenizer, options: &'a EncodeOptions) -> Self {
         let special = tokenizer.special_ids();
         Self {
@@ -83,7 +83,7 @@ impl<'a> BlockEncoder<'a> {
         }
     }
 
-    /// The documents of a block as they will be stored; `None` once `stop` is set.
+    /// Encodes the documents of a block; `None` once `stop` is set.
     pub fn encode(
         &mut self,
         block: &Block,

@@ -1,4 +1,4 @@
-//! What a plan would take, from its first blocks here and there.
+//! Estimates what a plan would take, from the first blocks of some tasks.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -19,10 +19,10 @@ use crate::{
     },
 };
 
-/// Places that are looked at, spread evenly over the tasks.
+/// Number of samples, spread evenly over the tasks.
 const SAMPLES: usize = 16;
 
-/// A plan and what it would take. What was not read is estimated.
+/// A plan and an estimate of what it would take.
 #[derive(Clone, Debug, Serialize)]
 pub struct Estimate {
     /// The files, in document order.
@@ -31,7 +31,7 @@ pub struct Estimate {
     pub bytes: u64,
     /// Tasks.
     pub tasks: usize,
-    /// Bytes of the files when unpacked, estimated where they are compressed.
+    /// Bytes of the files when unpacked; estimated for compressed files.
     pub unpacked_bytes: u64,
     /// Shards, estimated.
     pub shards: u64,
@@ -43,16 +43,16 @@ pub struct Estimate {
     pub disk_bytes: u64,
     /// Input bytes that the estimate was made from.
     pub sampled_bytes: u64,
-    /// What folders and patterns hold and is no document.
+    /// What folders and patterns contain that is not read.
     pub left_out: LeftOut,
-    /// Files and folders that cannot be looked at.
+    /// Number of files and folders that cannot be accessed.
     pub unreadable: u64,
 }
 
 /// One file of a plan.
 #[derive(Clone, Debug, Serialize)]
 pub struct EstimatedSource {
-    /// Where it is.
+    /// Its path.
     pub path: String,
     /// Its size.
     pub bytes: u64,
@@ -60,10 +60,11 @@ pub struct EstimatedSource {
 
 /// Plans `request` and estimates what it would take; nothing is written.
 ///
-/// Duplicates and limits are not looked at: the estimate is an upper one there. Standard input counts nothing.
+/// Deduplication and limits are ignored: with them the estimate is an upper bound. Standard input counts as
+/// empty.
 ///
 /// # Errors
-/// As the run itself would have for the inputs.
+/// The errors that a run would have for these inputs.
 pub fn estimate(tokenizer: &Tokenizer, request: &Request, run: &RunOptions) -> Result<Estimate> {
     let config = Config::new(tokenizer, request.fingerprint.clone(), request.options.clone())?;
     let listing = list_sources(&request.inputs, request.rules(run.skip_bad))?;
@@ -80,7 +81,7 @@ pub fn estimate(tokenizer: &Tokenizer, request: &Request, run: &RunOptions) -> R
             continue;
         }
         let mut blocks = Blocks::open(source, span, options, Stop::Flag(stop.clone()))?;
-        // Two, since decompressors read ahead: that counts less beside more.
+        // Two blocks, since decompressors read ahead: the more is read, the less that matters.
         for _ in 0..2 {
             let Some(block) = blocks.next_block()? else { break };
             let Some(encoded) = encoder.encode(&block, &plan, &stop, &Clock::default()) else { break };

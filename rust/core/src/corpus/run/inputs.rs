@@ -15,19 +15,20 @@ use crate::{
     message::{Message, OVERWRITE, PART},
 };
 
-/// What the inputs stand for.
+/// What the inputs expand to.
 pub struct Inputs {
-    /// For a new plan, or for what is appended.
+    /// For a new plan, or for appended files.
     pub listing: Listing,
-    /// For comparison with the plan of the first version that the folder has.
+    /// For comparison with a plan of version 1 in the folder.
     pub then: Option<Listing>,
 }
 
-/// Lists the inputs. For the first version they stood for other files: what was begun then is ended so.
+/// Lists the inputs. Version 1 listed other files for the same inputs; a plan made then is completed by its
+/// rules.
 pub fn list_inputs(request: &Request, run: &RunOptions) -> Result<Inputs> {
     let rules = request.rules(run.skip_bad);
     let now = list_sources(&request.inputs, rules);
-    // What is wrong with the folder is said once it is locked.
+    // Errors of the folder are reported once it is locked.
     let plan = Plan::load(&request.out).ok().flatten();
     let Some(plan) = plan.filter(|plan| plan.is_of_first_version() && !run.append) else {
         return Ok(Inputs { listing: now?, then: None });
@@ -38,11 +39,11 @@ pub fn list_inputs(request: &Request, run: &RunOptions) -> Result<Inputs> {
     let now = match now {
         Ok(now) => now,
         Err(e) if run.overwrite || plan.appended > 0 => return Err(e),
-        // For what goes on as it began, the rules of now do not matter.
+        // A run that resumes by the old rules does not depend on the new ones.
         Err(_) => return Ok(Inputs { listing: then.clone(), then: Some(then) }),
     };
     if plan.appended > 0 {
-        // What was appended was listed as now; what only the first version would read was known before.
+        // Appended files were listed by today's rules; what only version 1 would read was in the plan before.
         let is: HashSet<_> = now.sources.iter().map(|source| &source.path).collect();
         let was: HashSet<_> = plan.sources.iter().map(|source| &source.path).collect();
         then.sources.retain(|source| was.contains(&source.path) && !is.contains(&source.path));
@@ -51,7 +52,7 @@ pub fn list_inputs(request: &Request, run: &RunOptions) -> Result<Inputs> {
     Ok(Inputs { listing: now, then: Some(then) })
 }
 
-/// Refuses what cannot go together, before anything is written.
+/// Checks that the request is consistent, before anything is written.
 pub fn check_request(request: &Request, run: &RunOptions, listing: &Listing) -> Result<()> {
     if let Some((part, of)) = run.part {
         if part >= of {
@@ -81,7 +82,7 @@ pub fn check_request(request: &Request, run: &RunOptions, listing: &Listing) -> 
     Ok(())
 }
 
-/// Refuses what tasks that run side by side cannot do.
+/// Checks that the options and inputs allow tasks to run side by side.
 pub fn check_side_by_side(options: &EncodeOptions, listing: &Listing) -> Result<()> {
     let reason = if options.dedup {
         "dropping duplicates needs to know all documents before"

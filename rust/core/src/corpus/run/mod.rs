@@ -1,8 +1,8 @@
-//! A run, from a request to a sealed corpus.
+//! A run, from a request to a complete corpus.
 //!
-//! [`start`] joins the steps: [`inputs`] lists and checks; [`tasks`] cuts the inputs; [`pipeline`] reads blocks, encodes
-//! them side by side ([`encode`]) and hands them to [`write`] in order; [`seal`] writes the manifest. [`worker`] runs
-//! some tasks for a cluster, [`estimate`] looks at samples only.
+//! [`start`] combines the steps: [`inputs`] lists and checks the inputs; [`tasks`] cuts them; [`pipeline`]
+//! reads blocks, encodes them in parallel ([`encode`]) and writes them in order ([`write`]); [`seal`] writes
+//! the manifest. [`worker`] runs some tasks for a cluster; [`estimate`] reads samples only.
 
 mod encode;
 pub mod estimate;

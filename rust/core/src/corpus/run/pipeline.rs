@@ -1,5 +1,5 @@
-//! Tasks to shards: one thread reads blocks, some encode them, the caller's thread writes them in order, one
-//! makes finished shards durable and commits them.
+//! From tasks to shards. One thread reads blocks, several encode them, the caller's thread writes them in
+//! order, and one thread flushes finished shards to the disk and commits tasks.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -30,17 +30,17 @@ use crate::{
     },
 };
 
-/// How long the caller's thread waits before it looks again whether to stop.
+/// How long the caller's thread waits before it checks again whether to stop.
 const TICK: Duration = Duration::from_millis(50);
-/// What a block counts at least among the bytes in flight: small files make small blocks.
+/// Minimum number of bytes that a block counts as in flight: small files make small blocks.
 const BLOCK_COST: usize = 1 << 14;
 
-/// What to run with; none of it changes a byte of the shards.
+/// The context of a run. None of it but the plan changes the bytes of the shards.
 #[derive(Clone, Debug)]
 pub struct Work<'a> {
     /// The tokenizer of the plan.
     pub tokenizer: &'a Tokenizer,
-    /// What is to be done.
+    /// The plan.
     pub plan: &'a Plan,
     /// The corpus folder.
     pub out: &'a Path,
@@ -52,15 +52,15 @@ pub struct Work<'a> {
     pub skip_bad: bool,
 }
 
-/// Runs `tasks` and returns their records; `before` is what stands in front of the first.
+/// Runs `tasks` and returns their commit records; `before` is the history of what precedes the first.
 ///
-/// `progress` is called several times a second; it stops the work by returning false. Memory: blocks in flight
-/// hold 2 MB of text a thread and 4 MB more (or one longer record), with their tokens; the index of a shard
-/// 4 bytes a document.
+/// `progress` is called several times per second; it stops the work by returning false. Memory: blocks in
+/// flight take 2 MB of text per thread and 4 MB more (or one longer record), with their tokens; the index of
+/// a shard takes 4 bytes per document.
 ///
 /// # Errors
-/// The first bad record in document order, whatever the number of threads; what the system refuses;
-/// [`Error::Stopped`]. Tasks committed before stay so.
+/// The first bad record in document order, whatever the number of threads; [`Error::Io`]; [`Error::Stopped`].
+/// Tasks that were committed before the error stay committed.
 pub fn run_tasks(
     work: &Work<'_>,
     tasks: &[usize],
@@ -71,7 +71,7 @@ pub fn run_tasks(
     let threads = work.threads.max(1);
     let stop = Arc::new(AtomicBool::new(false));
     let budget = Budget::new(threads * (2 << 20) + (4 << 20));
-    // The budget bounds what is in flight; the channels need no bound of their own.
+    // The budget bounds what is in flight, so the channels need no bounds.
     let (to_encode, jobs) = unbounded::<(u64, Job)>();
     let (to_write, encoded) = unbounded::<(u64, Item)>();
     let (to_commit, finished) = bounded::<Finished>(2);
@@ -92,14 +92,14 @@ pub fn run_tasks(
         let mut writer =
             Writer { work, before, clock, to_commit, committed, done: Vec::new(), past: Progress::default() };
         let result = writer.write_all(tasks, budget, &encoded, &mut progress);
-        // With a limit there may be more to read than anybody wants.
+        // With a limit there may be more to read than is needed.
         stop.store(true, Ordering::Relaxed);
         drop(encoded);
         result.and_then(|()| writer.wait_for_commits(&mut progress))
     })
 }
 
-/// Bytes of text that may be in flight. One block may always be, however long.
+/// Bounds the bytes of text in flight. A single block is always allowed, whatever its size.
 struct Budget {
     used: Mutex<usize>,
     freed: Condvar,
@@ -138,7 +138,7 @@ struct Job {
 /// What the writer gets, numbered in document order.
 enum Item {
     Block(EncodedBlock, usize),
-    /// A span is read; so many bytes of its file came after the last block.
+    /// The end of a span; this many bytes of its file came after the last block.
     SpanEnd(u64),
     TaskEnd,
     Failed(Error),
@@ -210,7 +210,7 @@ fn encode_all(
     }
 }
 
-/// What goes to the thread that makes things durable.
+/// What goes to the thread that flushes shards and commits tasks.
 enum Finished {
     Shard(ShardWriter),
     Task(WrittenTask),
@@ -250,7 +250,7 @@ struct Writer<'w, 'a> {
     to_commit: Sender<Finished>,
     committed: Receiver<Result<Commit>>,
     done: Vec<Commit>,
-    /// What the finished tasks of this run hold.
+    /// The sum over the finished tasks of this run.
     past: Progress,
 }
 
@@ -318,7 +318,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Passes something to the committing thread, which may be busy with the disk.
+    /// Passes an item to the committing thread, which may be waiting for the disk.
     fn hand_over(
         &mut self,
         item: Finished,
@@ -339,7 +339,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Tells how far the work is, and sees what was committed or failed meanwhile.
+    /// Reports progress, and collects what was committed or failed meanwhile.
     fn look_around(
         &mut self,
         task: &TaskWriter<'_>,

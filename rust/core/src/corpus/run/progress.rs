@@ -1,4 +1,4 @@
-//! How far a run is, and where its time goes.
+//! The progress of a run, and where its time goes.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::corpus::store::records::Commit;
 
-/// How far the work is.
+/// How much is done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
     /// Bytes of the input files whose tokens are written.
@@ -31,7 +31,7 @@ impl Progress {
     }
 }
 
-/// Where the time went, in nanoseconds; those of reading and encoding may run side by side.
+/// Where the time went, in nanoseconds. The phases overlap.
 #[derive(Debug, Default)]
 pub struct Clock {
     /// Reading and unpacking.
@@ -42,7 +42,7 @@ pub struct Clock {
     pub encode: AtomicU64,
     /// Checksums and writing.
     pub write: AtomicU64,
-    /// Waiting for the disk to make things durable, and commit records.
+    /// Flushing to the disk, and commit records.
     pub commit: AtomicU64,
 }
 

@@ -34,20 +34,20 @@ impl Request {
     }
 }
 
-/// How to run; nothing of it changes a byte of shards or manifest.
+/// How to run. Nothing here changes the bytes of shards or manifest.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// Threads that encode.
     pub threads: usize,
-    /// Replace what the folder holds, unless it is an unfinished run of this very request.
+    /// Replace what the folder contains, unless that is an unfinished run of the same request.
     pub overwrite: bool,
-    /// Add files that a finished corpus does not know yet.
+    /// Add files that a finished corpus does not contain yet.
     pub append: bool,
-    /// Put bad records aside, and pass over what cannot be looked at.
+    /// Put bad records aside, and skip what cannot be accessed.
     pub skip_bad: bool,
-    /// Do part I of N only, and leave the sealing to a run without it.
+    /// Do only part I of N; a run without this option completes the corpus.
     pub part: Option<(usize, usize)>,
-    /// Prepare only: plan, and tell which tasks are missing.
+    /// Only plan, and report which tasks are missing.
     pub plan_only: bool,
 }
 
@@ -55,11 +55,11 @@ pub struct RunOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// Everything is encoded and sealed.
+    /// Everything is encoded and the manifest is written.
     Finished,
-    /// It was before this run: nothing was done.
+    /// It was finished before this run: nothing was done.
     Already,
-    /// The part, or the planning, is done; the corpus is not sealed.
+    /// The part, or the planning, is done; there is no manifest yet.
     Unsealed,
 }
 
@@ -68,7 +68,7 @@ pub enum Outcome {
 pub struct Report {
     /// How it ended.
     pub outcome: Outcome,
-    /// What the corpus (or, unsealed, what is committed of it) holds.
+    /// Totals of the corpus, or of the committed tasks if there is no manifest yet.
     #[serde(flatten)]
     pub counts: Counts,
     /// Its shards.
@@ -77,7 +77,7 @@ pub struct Report {
     pub tasks: usize,
     /// Tasks that were committed before this run.
     pub resumed: usize,
-    /// Tasks that nobody has done yet.
+    /// Tasks that are not done yet.
     pub missing: Vec<usize>,
     /// Unpacked bytes that this run itself read.
     pub read_bytes: u64,
@@ -85,12 +85,12 @@ pub struct Report {
     pub encoded_bytes: u64,
     /// Input files.
     pub files: usize,
-    /// What folders and patterns hold and is no document.
+    /// What folders and patterns contain that is not read.
     pub left_out: LeftOut,
 }
 
 impl Report {
-    /// Of the corpus as `commits` have it, before this run's own figures are added.
+    /// A report of what `commits` contain; the figures of this run alone are 0.
     pub fn new(
         outcome: Outcome,
         plan: &Plan,
@@ -116,7 +116,7 @@ impl Report {
     }
 }
 
-/// The sum of what was counted.
+/// The totals of all commits.
 pub fn total(commits: &BTreeMap<usize, Commit>) -> Counts {
     let mut counts = Counts::default();
     commits.values().for_each(|commit| counts.add(&commit.counts));

@@ -1,4 +1,4 @@
-//! The end of a run: what lies beside the shards is written, the manifest last.
+//! The end of a run: writes the files other than shards, the manifest last.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ impl Seal<'_> {
     /// Writes the rejects, `run.json` and last the manifest.
     ///
     /// # Errors
-    /// [`Error::Argument`] if no document was kept; what the disk refuses.
+    /// [`Error::Argument`] if no document was kept; [`Error::Io`].
     pub fn write(
         &self,
         plan: &Plan,
@@ -69,7 +69,7 @@ impl Seal<'_> {
         )
     }
 
-    /// Joins the rejects of all tasks in document order, behind what could not be looked at.
+    /// Concatenates what could not be accessed and the rejects of all tasks, in document order.
     fn write_rejects(&self, plan: &Plan, bad_records: u64) -> Result<()> {
         let out = self.out;
         if bad_records == 0 {

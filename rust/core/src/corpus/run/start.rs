@@ -1,4 +1,5 @@
-//! A run from its arguments to the sealed manifest: plan, or go on with a plan; run what is missing; seal.
+//! A run from its arguments to the manifest: make or resume a plan, run the missing tasks, write the
+//! manifest.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
@@ -29,15 +30,15 @@ use crate::{
     message::{Message, ON_ERROR_SKIP, OUT, OVERWRITE},
 };
 
-/// Encodes a corpus, or goes on with it.
+/// Encodes a corpus, or resumes it.
 ///
-/// `progress` gets the state of the whole corpus and the bytes of all inputs; false stops the run. A run that
-/// stops early leaves what is committed for the next one, and nothing at all if nothing is.
+/// `progress` gets the state of the whole corpus and the bytes of all inputs; returning false stops the run.
+/// A run that stops early leaves its committed tasks for the next one; without any, it leaves nothing.
 ///
 /// # Errors
-/// [`Error::Occupied`] if the folder holds something else, or inputs, tokenizer or options differ from those
-/// it was planned with (it says which); [`Error::Argument`] if there is no document at all; else as
-/// [`run_tasks`].
+/// [`Error::Occupied`] if the folder contains something else, or inputs, tokenizer or options differ from
+/// those it was planned with (the message says which); [`Error::Argument`] if no document is kept; otherwise
+/// as [`run_tasks`].
 pub fn encode_corpus(
     tokenizer: &Tokenizer,
     request: &Request,
@@ -87,7 +88,7 @@ impl Session<'_> {
         let plan_lock = Lock::plan(out)?;
         let plan = self.make_plan(config, inputs)?;
         drop(plan_lock);
-        // Behind the plan: a folder with anything in it but no plan is not known as ours.
+        // After the plan: a folder that contains anything but no plan is not recognised as Zhuzi's.
         disk::create_folder(&out.join(COMMITS_FOLDER))?;
         let mut commits = commit::load_all(out, &plan)?;
         self.check_rejects(&commits)?;
@@ -149,7 +150,7 @@ impl Session<'_> {
         Ok(report)
     }
 
-    /// The plan of the folder if it is for this request, else a new one; an unfinished run is gone on with.
+    /// The plan in the folder if it is for this request (the run is then resumed), otherwise a new one.
     fn make_plan(&self, config: Config, inputs: Inputs) -> Result<Plan> {
         let out = self.request.out.as_path();
         let (overwrite, append) = (self.run.overwrite, self.run.append);
@@ -212,7 +213,7 @@ impl Session<'_> {
         Ok(plan)
     }
 
-    /// A run that stops at bad records does not go on with one that put some aside.
+    /// A run that stops at bad records does not resume one that put some aside.
     fn check_rejects(&self, commits: &BTreeMap<usize, Commit>) -> Result<()> {
         let Some(commit) =
             commits.values().find(|commit| commit.counts.bad_records > 0 && !self.run.skip_bad)
@@ -231,8 +232,8 @@ impl Session<'_> {
         ))
     }
 
-    /// After a failure: temporary files go, and all of ours if nothing is committed. What fails here, the next
-    /// run puts right.
+    /// After a failure, removes temporary files, and everything if nothing is committed. What cannot be
+    /// removed here, the next run removes.
     fn tidy(&self, error: &Error) {
         let out = self.request.out.as_path();
         let _ = commit::remove_temporary(out, self.tag);
@@ -249,7 +250,7 @@ impl Session<'_> {
     }
 }
 
-/// Removes a folder that holds nothing but locks, and was not there before.
+/// Removes a folder that contains only locks and did not exist before.
 fn drop_if_empty(out: &Path, existed: bool) {
     let Ok(names) = folder::names(out) else { return };
     if !existed && names.iter().all(|name| name.starts_with(LOCK_FILE)) {

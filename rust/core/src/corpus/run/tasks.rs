@@ -11,13 +11,13 @@ use crate::{
     },
 };
 
-/// What a compressed byte is taken to unpack to where tasks are cut; only their evenness hangs on it.
+/// Assumed ratio of unpacked to compressed bytes. Only how even the tasks are depends on it.
 const UNPACKED: u64 = 4;
 
-/// Plans the whole: all tasks of these inputs.
+/// A new plan for these inputs, cut into tasks.
 ///
 /// # Errors
-/// [`crate::Error::Argument`] if a parquet or Arrow file lacks a column; what the system refuses.
+/// [`crate::Error::Argument`] if a parquet or Arrow file lacks a column; [`crate::Error::Io`].
 pub fn new_plan(config: Config, listing: Listing) -> Result<Plan> {
     let tasks = cut_tasks(&listing.sources, 0, &config.options)?;
     Ok(Plan::new(config, listing, tasks))
@@ -73,7 +73,7 @@ pub fn cut_tasks(sources: &[Source], first: usize, options: &EncodeOptions) -> R
             let mut start = 0;
             while start < file.bytes {
                 let aim = start.saturating_add(want - filled).min(file.bytes);
-                // A JSON array is read from its beginning, so it is one span.
+                // A JSON array can only be read from its start, so it is one span.
                 let is_array = start == 0
                     && aim < file.bytes
                     && file.format == Format::Jsonl

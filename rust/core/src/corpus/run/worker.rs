@@ -1,4 +1,4 @@
-//! Some tasks of a plan that another process made: the work of a cluster's workers.
+//! Runs some tasks of a plan that another process made; for the workers of a cluster.
 
 use std::{fs, path::Path};
 
@@ -16,11 +16,11 @@ use crate::{
     },
 };
 
-/// Runs some tasks of the plan in `out`, whatever else runs there, and returns what they have read and written;
-/// for workers of a cluster.
+/// Runs some tasks of the plan in `out` and returns what they have read and written. Other processes may run
+/// other tasks there at the same time.
 ///
 /// # Errors
-/// [`Error::Argument`] if there is no plan, it was made for another tokenizer, or by another version.
+/// [`Error::Argument`] if there is no plan, or it was made for another tokenizer or by another version.
 pub fn encode_tasks(
     tokenizer: &Tokenizer,
     fingerprint: &str,
@@ -46,7 +46,7 @@ pub fn encode_tasks(
         &plan.config.options,
         &Listing { sources: plan.sources.clone(), ..Listing::default() },
     )?;
-    // Names of temporary files that no other process has, on whatever machine.
+    // Unique names for temporary files, across machines.
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String = host.trim().chars().filter(char::is_ascii_alphanumeric).collect();
     let tag = format!("{host}-{}", std::process::id());

@@ -1,4 +1,4 @@
-//! Encoded blocks, in order, to the shards and the record of their task.
+//! Writes encoded blocks, in order, to the shards and the commit record of their task.
 
 use std::{collections::HashSet, fs, path::Path};
 
@@ -24,21 +24,22 @@ use crate::{
     },
 };
 
-/// Documents after which a shard ends whatever their bytes: their lengths are held in memory (32 MB).
+/// Maximum number of documents per shard, whatever their size: their lengths are kept in memory (32 MB).
 const SHARD_DOCUMENTS: usize = 8 << 20;
 
-/// What later documents depend on.
+/// What the documents kept so far mean for later ones.
 #[derive(Debug, Default)]
 pub struct History {
-    /// With deduplication: hashes of all documents kept so far. 16 bytes and a control byte in a table that
-    /// is between half and seven eighths full: 20 to 40 bytes a document, half as much again while it grows.
+    /// With deduplication, the hashes of all documents kept so far. 16 bytes and a control byte in a table
+    /// that is between half and seven eighths full: 20 to 40 bytes per document, and half as much again while
+    /// it grows.
     seen: HashSet<u128, FxBuildHasher>,
     /// Documents kept so far.
     documents: u64,
 }
 
 impl History {
-    /// Takes in what a committed task kept.
+    /// Adds the documents of a committed task.
     pub fn add_commit(&mut self, out: &Path, commit: &Commit, dedup: bool) -> Result<()> {
         self.documents += commit.counts.documents;
         if dedup {
@@ -49,7 +50,7 @@ impl History {
         Ok(())
     }
 
-    /// True if no further document is wanted.
+    /// True if the limit is reached.
     pub fn is_full(&self, limit: Option<u64>) -> bool {
         limit.is_some_and(|limit| self.documents >= limit)
     }
@@ -90,10 +91,10 @@ impl<'a> TaskWriter<'a> {
         }
     }
 
-    /// Writes one block; a shard that is full is handed back. `before` is brought up to date.
+    /// Writes one block and updates `before`; returns a shard that has become full.
     ///
     /// # Errors
-    /// [`Error::Record`] for a bad record, unless they are to be skipped; what the disk refuses.
+    /// [`Error::Record`] for a bad record, unless they are skipped; [`Error::Io`].
     pub fn write(&mut self, block: &EncodedBlock, before: &mut History) -> Result<Option<ShardWriter>> {
         let options = &self.plan.config.options;
         let width = self.plan.config.width().bytes();
@@ -106,7 +107,7 @@ impl<'a> TaskWriter<'a> {
             characters: 0,
         };
         let mut lengths = Vec::with_capacity(block.records.len());
-        // Ranges of tokens to write; one unless a document in the middle is dropped here.
+        // Ranges of tokens to write; a single one unless a document in between is dropped here.
         let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
         let (mut at, mut kept) = (0, 0);
         let mut rejects = block.rejects.iter();
@@ -183,17 +184,17 @@ impl<'a> TaskWriter<'a> {
         Ok(None)
     }
 
-    /// Counts bytes of a file that were read behind the last block.
+    /// Counts bytes of a file that were read after the last block.
     pub fn add_packed(&mut self, bytes: u64) {
         self.packed += bytes;
     }
 
-    /// What has been counted so far, and the bytes of files that were read.
+    /// The totals so far, and the bytes of files that were read.
     pub fn so_far(&self) -> (Counts, u64) {
         (self.counts, self.packed)
     }
 
-    /// Ends the task: the shard that is still open, and what its record says.
+    /// Ends the task: returns the shard that is still open, and the task without its shards.
     pub fn finish(self) -> (Option<ShardWriter>, WrittenTask) {
         let commit = Commit {
             task: self.task,

@@ -1,4 +1,4 @@
-//! Commit records: the record of a task alone means that it is done.
+//! Commit records. A task is done if and only if it has one.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -15,18 +15,18 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// A task whose shards are written, but not known by their names yet.
+/// A task whose shards are written, but still have temporary names.
 pub struct WrittenTask {
-    /// The record to be; its shards are still missing.
+    /// The commit record, except for its shards.
     pub commit: Commit,
     /// Lines of the rejects file.
     pub rejects: Option<disk::NewFile>,
-    /// With deduplication: hashes of the documents kept.
+    /// With deduplication, the hashes of the documents kept.
     pub hashes: Option<Vec<u8>>,
 }
 
 impl WrittenTask {
-    /// Gives the shards their names and writes the record, in the order that makes it true at any moment.
+    /// Renames the shards and then writes the record, so that the record is true at any moment.
     pub fn commit(mut self, out: &Path, tag: &str, shards: Vec<WrittenShard>) -> Result<Commit> {
         for shard in &shards {
             for (path, ending) in &shard.files {
@@ -53,13 +53,13 @@ impl WrittenTask {
     }
 }
 
-/// The temporary name of a file beside the commit record.
+/// The temporary name of a file next to the commit record.
 pub fn temporary(out: &Path, tag: &str, task: usize, kind: &str) -> PathBuf {
     out.join(COMMITS_FOLDER).join(format!("{TEMPORARY}{tag}-task-{task:05}.{kind}"))
 }
 
-/// The records of a folder that hold for `plan`, by task. One whose shards are not there as it says does not
-/// hold: its task is done again.
+/// The commit records in a folder that are valid for `plan`, by task. A record whose shards are missing or
+/// have another size is not valid: its task is done again.
 pub fn load_all(out: &Path, plan: &Plan) -> Result<BTreeMap<usize, Commit>> {
     let mut commits = BTreeMap::new();
     for task in 0..plan.tasks.len() {

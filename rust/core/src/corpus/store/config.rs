@@ -1,4 +1,4 @@
-//! What, with the inputs, decides the bytes of the shards; kept in the plan.
+//! The configuration in a plan. With the inputs it determines the bytes of the shards.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,16 +9,16 @@ use crate::{
     message::{BOS, Message, NO_EOS},
 };
 
-/// A tokenizer, by what makes it that one.
+/// The identity of a tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenizerEntry {
-    /// SHA-256 over model file and added tokens.
+    /// SHA-256 of model file and added tokens.
     pub fingerprint: String,
     /// Number of ids, added tokens included.
     pub vocab_size: u64,
 }
 
-/// Options, tokenizer and package: with the inputs, all that the shards depend on.
+/// Options, tokenizer and package version: with the inputs, everything that the shards depend on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// Version of this package.
@@ -32,10 +32,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Joins them.
+    /// The configuration of a run with this package.
     ///
     /// # Errors
-    /// [`Error::Argument`] where an option asks for a piece that the model lacks.
+    /// [`Error::Argument`] if an option needs a special token that the model lacks.
     pub fn new(tokenizer: &Tokenizer, fingerprint: String, options: EncodeOptions) -> Result<Self> {
         let ids = tokenizer.special_ids();
         if options.eos && ids.eos.is_none() {
@@ -67,7 +67,7 @@ impl Config {
         hash_json(self)
     }
 
-    /// What differs from `other`, one phrase each: `the tokenizer`, `--eos (true, it was false)`.
+    /// The differences from `other`, one phrase each: `the option eos (true, it was false)`.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
         if self.tokenizer != other.tokenizer {

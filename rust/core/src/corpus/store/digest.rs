@@ -17,7 +17,7 @@ pub const CHUNK: usize = 1 << 20;
 
 /// SHA-256 (hex) of a value's JSON.
 pub fn hash_json(value: &impl Serialize) -> String {
-    // Serialising our own plain structs into memory cannot fail; an empty text would only never match.
+    // Serialising our own plain structs into memory cannot fail; if it did, the hash would match nothing.
     hex(&Sha256::digest(serde_json::to_vec(value).unwrap_or_default()))
 }
 
@@ -26,7 +26,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// A buffered file with its checksum.
+/// A file written through a buffer, with its checksum.
 pub struct HashedFile {
     file: NewFile,
     hash: Sha256,
@@ -53,7 +53,7 @@ impl HashedFile {
         Ok(())
     }
 
-    /// Makes it durable; path and SHA-256.
+    /// Flushes the file to the disk; returns its path and SHA-256 (hex).
     pub fn finish(mut self) -> Result<(PathBuf, String)> {
         self.flush()?;
         self.file.sync()?;
@@ -61,7 +61,7 @@ impl HashedFile {
     }
 }
 
-/// A file read from its beginning to its end, with its checksum.
+/// A file read from start to end, with its checksum.
 pub struct HashedReader {
     path: PathBuf,
     file: BufReader<File>,
@@ -75,15 +75,15 @@ impl HashedReader {
         Ok(Self { path: path.into(), file: BufReader::with_capacity(CHUNK, file), hash: Sha256::new() })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads `bytes` bytes, chunk by chunk (of a multiple of eight bytes each but the last).
+    /// Reads `bytes` bytes in chunks. The size of every chunk but the last is a multiple of eight.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if the file ends before.
+    /// [`Error::Damaged`] if the file ends earlier.
     pub fn read(&mut self, bytes: u64, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut left = bytes;
         let mut buffer = vec![0; CHUNK.min(usize::try_from(bytes).unwrap_or(CHUNK))];
@@ -100,7 +100,10 @@ impl HashedReader {
         Ok(())
     }
 
-    /// SHA-256 (hex) of the file; nothing may be left of it.
+    /// SHA-256 (hex) of the file, which must be read to its end.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the file continues.
     pub fn finish(mut self) -> Result<String> {
         let more = self.file.read(&mut [0]).map_err(Error::io(&self.path))?;
         if more > 0 {
@@ -110,7 +113,7 @@ impl HashedReader {
     }
 }
 
-/// The error for a file that is not as it should be.
+/// The error for a damaged file of a corpus.
 pub fn damaged(path: &Path, what: &str) -> Error {
     Error::Damaged {
         path: path.into(),

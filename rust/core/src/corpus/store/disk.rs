@@ -1,7 +1,7 @@
 //! Every change to the disk goes through here: create, write, fsync, rename, remove.
 //!
-//! One place, so that the order that crash safety rests on can be read, and so that tests can let each single
-//! operation fail.
+//! One place, so that the order on which crash safety depends can be read, and so that tests can make any
+//! single operation fail.
 
 use std::{
     fs::{self, File},
@@ -21,14 +21,14 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Creates the file, in place of one left by a killed run.
+    /// Creates the file, replacing one left by a killed run.
     pub fn create(path: PathBuf) -> Result<Self> {
         faults::check(&path)?;
         let file = File::create(&path).map_err(Error::io(&path))?;
         Ok(Self { file, path })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -36,20 +36,20 @@ impl NewFile {
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if let Err(e) = faults::check(&self.path) {
-            // A disk that fills up takes the first part.
+            // A disk that fills up stores the first part.
             let _ = self.file.write_all(&bytes[..bytes.len() / 2]);
             return Err(e);
         }
         self.file.write_all(bytes).map_err(Error::io(&self.path))
     }
 
-    /// Makes the bytes durable.
+    /// Flushes the file to the disk.
     pub fn sync(&self) -> Result<()> {
         faults::check(&self.path)?;
         self.file.sync_all().map_err(Error::io(&self.path))
     }
 
-    /// Makes the bytes durable and gives the file its name; the folder is for the caller to sync.
+    /// Flushes the file to the disk and renames it to `name`. The caller syncs the folder.
     pub fn publish(self, name: &Path) -> Result<()> {
         self.sync()?;
         rename(&self.path, name)
@@ -62,13 +62,13 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::io(to))
 }
 
-/// Makes the names in a folder durable.
+/// Flushes the names in a folder to the disk.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     faults::check(folder)?;
     File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io(folder))
 }
 
-/// Creates a folder and those above it.
+/// Creates a folder and its parents.
 pub fn create_folder(folder: &Path) -> Result<()> {
     faults::check(folder)?;
     fs::create_dir_all(folder).map_err(Error::io(folder))
@@ -82,7 +82,7 @@ pub fn write_whole(path: &Path, temporary: &Path, bytes: &[u8]) -> Result<()> {
     sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
 
-/// Removes a file or a folder with all it holds; one that is gone is no error.
+/// Removes a file, or a folder with its contents. A missing one is not an error.
 pub fn remove(path: &Path) -> Result<()> {
     faults::check(path)?;
     let removed = match fs::symlink_metadata(path) {
@@ -96,7 +96,7 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Reads a JSON file if it is there; the inner result says whether it can be parsed.
+/// Reads a JSON file if it exists. The inner result says whether it could be parsed.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<serde_json::Result<T>>> {
     match fs::read(path) {
         Ok(json) => Ok(Some(serde_json::from_slice(&json))),
@@ -115,7 +115,7 @@ mod faults {
     }
 }
 
-/// Lets chosen operations under a folder fail.
+/// Makes chosen operations below a folder fail.
 #[cfg(test)]
 pub mod faults {
     use std::{
@@ -131,20 +131,20 @@ pub mod faults {
         below: PathBuf,
         seen: usize,
         at: usize,
-        /// True as if the process were killed there: nothing after it happens either.
+        /// As if the process were killed there: no later operation happens either.
         dead: bool,
     }
 
     static FAULTS: Mutex<Vec<Fault>> = Mutex::new(Vec::new());
 
-    /// From now on operation number `at` (from 0) below `folder` fails; with `dead` all later ones, too.
+    /// From now on, operation number `at` (from 0) below `folder` fails; with `dead`, all later ones do too.
     pub fn arm(folder: &Path, at: usize, dead: bool) {
         disarm(folder);
         let fault = Fault { below: folder.into(), seen: 0, at, dead };
         FAULTS.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
     }
 
-    /// Ends the failing; tells how many operations there were.
+    /// Stops injecting failures; returns the number of operations so far.
     pub fn disarm(folder: &Path) -> usize {
         let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = faults.iter().find(|f| f.below == folder).map_or(0, |f| f.seen);

@@ -1,4 +1,4 @@
-//! The names inside a corpus folder, and which of them a folder holds.
+//! The names in a corpus folder, and which of them a folder contains.
 
 use std::{
     fs,
@@ -8,21 +8,21 @@ use std::{
 use super::disk;
 use crate::{Error, Result};
 
-/// What the corpus holds; written last.
+/// What the corpus contains; written last.
 pub const MANIFEST_FILE: &str = "manifest.json";
 /// What is to be done; written first.
 pub const PLAN_FILE: &str = "plan.json";
-/// What differs from run to run.
+/// Facts that differ from run to run.
 pub const RUN_FILE: &str = "run.json";
-/// Bad records, with `--on-error skip`.
+/// Bad records, if they are skipped.
 pub const REJECTS_FILE: &str = "rejects.jsonl";
 /// Held while a run works.
 pub const LOCK_FILE: &str = ".lock";
 /// Held while the plan is made.
 pub const PLAN_LOCK_FILE: &str = ".lock-plan";
-/// Holds a record for each task done.
+/// Contains a commit record for each finished task.
 pub const COMMITS_FOLDER: &str = ".commits";
-/// What the names of files that are being written start with.
+/// Prefix of the names of files that are being written.
 pub const TEMPORARY: &str = ".tmp-";
 
 /// The temporary name of `name` for the run or part `tag`.
@@ -30,8 +30,8 @@ pub fn temporary(out: &Path, tag: &str, name: &str) -> PathBuf {
     out.join(format!("{TEMPORARY}{tag}-{name}"))
 }
 
-/// Name of a shard without its ending. Sorts in document order: a task's first shard has the plain name,
-/// further ones `_0001` and so on behind it.
+/// Name of a shard without its extension. Names sort in document order: the first shard of a task has the
+/// plain name, further ones have `_0001` and so on appended.
 pub fn shard_name(task: usize, number: usize) -> String {
     if number == 0 { format!("shard-{task:05}") } else { format!("shard-{task:05}_{number:04}") }
 }
@@ -56,7 +56,7 @@ pub fn hashes_path(out: &Path, task: usize) -> PathBuf {
     out.join(COMMITS_FOLDER).join(format!("task-{task:05}.hashes"))
 }
 
-/// The names in a folder, sorted; none if there is no such folder.
+/// The names in a folder, sorted; none if the folder does not exist.
 pub fn names(folder: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -71,13 +71,13 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// True for a name that is there only while work goes on.
+/// True for a name that exists only while a run works.
 pub fn is_passing(name: &str) -> bool {
     name.starts_with(TEMPORARY) || name.starts_with(LOCK_FILE)
 }
 
-/// Removes all that the folder holds but the locks. The manifest goes first and the plan last, so that a run
-/// killed meanwhile leaves nothing that looks whole, and is known as ours.
+/// Removes everything in the folder but the locks. The manifest is removed first and the plan last, so that a
+/// run killed meanwhile leaves a folder that does not look complete, but is still recognised as Zhuzi's.
 pub fn wipe(out: &Path) -> Result<()> {
     disk::remove(&out.join(MANIFEST_FILE))?;
     disk::sync_folder(out)?;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::Result;
 
-/// What an index starts with.
+/// The first bytes of an index.
 const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
 /// The version of the index.
 const VERSION: u64 = 1;
@@ -33,7 +33,7 @@ pub fn write_index(out: &mut HashedFile, width: TokenWidth, lengths: &[i32]) -> 
     Ok(())
 }
 
-/// Writes what stands before the lengths.
+/// Writes the header, which precedes the lengths.
 pub fn write_index_header(out: &mut HashedFile, width: TokenWidth, documents: u64) -> Result<()> {
     out.write(MAGIC)?;
     out.write(&VERSION.to_le_bytes())?;
@@ -42,7 +42,7 @@ pub fn write_index_header(out: &mut HashedFile, width: TokenWidth, documents: u6
     out.write(&(documents + 1).to_le_bytes())
 }
 
-/// What stands in an index before the lengths.
+/// Reads the header: the width of tokens and the number of documents.
 pub fn read_header(file: &mut HashedReader) -> Result<(TokenWidth, u64)> {
     let mut header = Vec::new();
     file.read(HEADER_BYTES as u64, |chunk| {
@@ -75,7 +75,8 @@ pub fn read_lengths(
     })
 }
 
-/// Reads an index whole. Every field must follow from the lengths; width, documents, tokens and checksum.
+/// Reads a whole index and checks that every field follows from the lengths. Returns the width, the number of
+/// documents and of tokens, and the SHA-256 (hex).
 pub fn check_index(path: &Path) -> Result<(TokenWidth, u64, u64, String)> {
     let mut file = HashedReader::open(path)?;
     let (width, documents) = read_header(&mut file)?;
@@ -85,7 +86,7 @@ pub fn check_index(path: &Path) -> Result<(TokenWidth, u64, u64, String)> {
         tokens += i64::from(length);
         if length > 0 { Ok(()) } else { Err(wrong()) }
     })?;
-    // The lengths once more, beside the offsets, which they must add up to.
+    // The lengths are read again in step with the offsets, which are their running sum.
     let mut again = HashedReader::open(path)?;
     read_header(&mut again)?;
     let mut offset = 0;

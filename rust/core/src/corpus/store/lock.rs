@@ -1,4 +1,4 @@
-//! Who may work in a corpus folder: one run, or several parts of one plan.
+//! Locks on a corpus folder: for one run, or for several parts of one plan.
 
 use std::{
     fs::{File, TryLockError},
@@ -12,14 +12,14 @@ use crate::{
     message::{Message, OUT},
 };
 
-/// A held lock (flock, which the system takes back when the process ends, however it ends).
+/// A held lock (flock, which the system releases when the process ends in any way).
 #[derive(Debug)]
 pub struct Lock {
     _files: Vec<File>,
 }
 
 impl Lock {
-    /// The whole folder, for a run that does all tasks.
+    /// Locks the whole folder, for a run that does all tasks.
     ///
     /// # Errors
     /// [`Error::Occupied`] if another run or part works there.
@@ -27,7 +27,7 @@ impl Lock {
         Ok(Self { _files: vec![take(out, LOCK_FILE, File::try_lock)?] })
     }
 
-    /// One part of several that work side by side; `tag` names it.
+    /// Locks one of several parts that run side by side; `tag` is its name.
     ///
     /// # Errors
     /// [`Error::Occupied`] if a run that does all tasks, or the same part, works there.
@@ -36,7 +36,7 @@ impl Lock {
         Ok(Self { _files: vec![shared, take(out, &format!("{LOCK_FILE}-{tag}"), File::try_lock)?] })
     }
 
-    /// Tasks that other processes do: keeps out a run that does all tasks, as long as it is held.
+    /// Keeps a run that does all tasks out while other processes do some of them.
     ///
     /// # Errors
     /// [`Error::Occupied`] if such a run works there.
@@ -44,7 +44,7 @@ impl Lock {
         Ok(Self { _files: vec![take(out, LOCK_FILE, File::try_lock_shared)?] })
     }
 
-    /// Waits until nobody else reads or writes the plan.
+    /// Waits until no other process reads or writes the plan.
     pub fn plan(out: &Path) -> Result<Self> {
         let path = out.join(PLAN_LOCK_FILE);
         let file = open(&path)?;
@@ -71,7 +71,7 @@ fn take(out: &Path, name: &str, lock: fn(&File) -> std::result::Result<(), TryLo
             }
             Err(TryLockError::Error(e)) => return Err(Error::io(&path)(e)),
         }
-        // A run that cleaned up after itself may have removed the file between opening and locking.
+        // A run that cleaned up may have removed the file between opening and locking.
         let held = file.metadata().map_err(Error::io(&path))?;
         if path.metadata().is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino())) {
             return Ok(file);

@@ -1,4 +1,4 @@
-//! `manifest.json`: what an encoded corpus holds, where it came from and what it was made with.
+//! `manifest.json`: what an encoded corpus contains, where it came from and what it was encoded with.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::{
     corpus::{options::EncodeOptions, source::Source},
 };
 
-/// An encoded corpus. The same inputs, options and tokenizer give the same bytes, whoever ran it how often.
+/// An encoded corpus. The same inputs, options and tokenizer always give the same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of this layout.
@@ -28,27 +28,27 @@ pub struct Manifest {
     pub tokenizer: TokenizerEntry,
     /// The numpy name of a stored token.
     pub dtype: String,
-    /// True if the begin-of-sequence id stands before each document.
+    /// True if the begin-of-sequence id precedes each document.
     pub bos: bool,
     /// True if the end-of-sequence id follows each document.
     pub eos: bool,
     /// All options.
     pub options: EncodeOptions,
-    /// SHA-256 over options, tokenizer and version.
+    /// SHA-256 of options, tokenizer and version.
     pub configuration: String,
-    /// What was counted.
+    /// Totals.
     #[serde(flatten)]
     pub counts: Counts,
     /// The shards, in document order.
     pub shards: Vec<ShardEntry>,
     /// The files it came from, in document order.
     pub sources: Vec<SourceEntry>,
-    /// SHA-256 over all of the above.
+    /// SHA-256 of all of the above.
     pub checksum: String,
 }
 
 impl Manifest {
-    /// Joins what the tasks of a plan have committed.
+    /// The manifest of a plan's committed tasks.
     pub fn new(plan: &Plan, commits: impl Iterator<Item = Commit>) -> Self {
         let options = plan.config.options.clone();
         let (mut counts, mut shards) = (Counts::default(), Vec::new());
@@ -78,7 +78,7 @@ impl Manifest {
     /// Reads the manifest of a folder, if it has one.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if it is none, or does not have its own checksum.
+    /// [`Error::Damaged`] if it cannot be parsed or its checksum is wrong.
     pub fn load(out: &Path) -> Result<Option<Self>> {
         let path = out.join(MANIFEST_FILE);
         let Some(manifest) = disk::read_json::<Self>(&path)? else { return Ok(None) };
@@ -101,7 +101,7 @@ impl Manifest {
         Ok(json)
     }
 
-    /// True if it seals this plan (and not one that files were appended to since).
+    /// True if it belongs to this plan, and not to the plan before files were appended.
     pub fn seals(&self, plan: &Plan) -> bool {
         self.configuration == plan.config.hash() && self.sources == sources_of(plan)
     }

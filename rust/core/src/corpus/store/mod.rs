@@ -1,8 +1,8 @@
-//! A corpus folder on the disk.
+//! A corpus folder on disk.
 //!
-//! [`plan`] says what is to be done, [`commit`] that a task is done, [`manifest`] what the corpus holds; they are made of
-//! [`records`]. [`shard`] and [`index`] are the two files of a shard. [`disk`] holds every operation that could leave
-//! something half done, [`lock`] keeps runs apart, [`folder`] knows the names.
+//! The [`plan`] says what to do, a [`commit`] that a task is done, the [`manifest`] what the corpus contains;
+//! all three are made of [`records`]. [`shard`] and [`index`] write the two files of a shard. Every operation
+//! that could leave something incomplete is in [`disk`]; [`lock`] keeps runs apart; [`folder`] has the names.
 
 pub mod commit;
 pub mod config;

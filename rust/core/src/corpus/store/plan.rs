@@ -1,7 +1,7 @@
 //! `plan.json`: the inputs, and which part of them each task reads. Made once, before any work.
 //!
-//! Tasks depend on the inputs and the options alone, never on how many threads or machines do them: that is
-//! why the shards do not, either.
+//! Tasks depend only on the inputs and the options, never on the number of threads or machines. So the shards
+//! do not depend on these either.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,11 +27,11 @@ use crate::{
     message::{Message, OVERWRITE},
 };
 
-/// Version of the layout of a plan. In the first, hidden files were inputs, `.json`, `.ndjson`, `.zstd` and
-/// `.arrow` were none, and a file given twice was read twice.
+/// Version of the layout of a plan. In version 1, hidden files were inputs, `.json`, `.ndjson`, `.zstd` and
+/// `.arrow` files were not, and a file given twice was read twice.
 const FORMAT: u32 = 2;
 
-/// What is to be done.
+/// The inputs and tasks of a corpus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Version of this layout.
@@ -40,9 +40,9 @@ pub struct Plan {
     pub config: Config,
     /// The input files, in document order.
     pub sources: Vec<Source>,
-    /// What was passed over.
+    /// What was skipped.
     pub unreadable: Vec<Unreadable>,
-    /// What folders and patterns hold and is no document.
+    /// What folders and patterns contain that is not read.
     #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
     pub left_out: LeftOut,
     /// How often files were added to a finished corpus.
@@ -58,8 +58,8 @@ impl Plan {
         Self { format: FORMAT, config, sources, unreadable, left_out, appended: 0, tasks }
     }
 
-    /// Adds the files of `listing` that the plan does not know yet, after all others. Returns the number of the
-    /// first of them, from which on tasks are still to be made; none if all are known.
+    /// Adds the files of `listing` that are not in the plan yet, after all others. Returns the number of the
+    /// first added source: the caller adds tasks from there on. `None` if there is nothing to add.
     pub fn append(&mut self, listing: Listing) -> Option<usize> {
         let known: HashSet<_> = self.sources.iter().map(|s| s.path.clone()).collect();
         let places: HashSet<_> = known.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
@@ -101,7 +101,8 @@ impl Plan {
         disk::write_whole(&path, &temporary(out, tag, PLAN_FILE), &json)
     }
 
-    /// What makes a task's shards what they are: configuration, spans, and the files as they were.
+    /// Hash of everything that determines a task's shards: the configuration, its spans, and the state of
+    /// their files.
     pub fn task_hash(&self, task: usize) -> String {
         let spans: Vec<_> = self.tasks[task].spans.iter().map(|s| (s, &self.sources[s.source])).collect();
         hash_json(&(self.config.hash(), task, spans))
@@ -112,7 +113,7 @@ impl Plan {
         self.sources.iter().map(|source| source.bytes).sum()
     }
 
-    /// What differs between this plan and a run with `config` on `listing`, one phrase each.
+    /// The differences between this plan and a run with `config` on `listing`, one phrase each.
     pub fn differences(&self, config: &Config, listing: &Listing) -> Vec<String> {
         let mut found = config.differences(&self.config);
         let was: HashMap<_, _> = self.sources.iter().map(|s| (&s.path, s)).collect();
@@ -129,14 +130,14 @@ impl Plan {
             found.push(format!("the input {}, which is missing now", source.path.display()));
         }
         let same_order = || listing.sources.iter().map(|s| &s.path).eq(self.sources.iter().map(|s| &s.path));
-        // Files that were appended stand last, wherever their names would sort.
+        // Appended files come last, wherever their names would sort.
         if found.is_empty() && self.appended == 0 && !same_order() {
             found.push("the order of the inputs".into());
         }
         found
     }
 
-    /// The same for a run that appends: new and missing inputs are no difference.
+    /// The same for a run that appends: new and missing inputs do not count as differences.
     pub fn append_differences(&self, config: &Config, listing: &Listing) -> Vec<String> {
         let mut found = config.differences(&self.config);
         let was: HashMap<_, _> = self.sources.iter().map(|s| (&s.path, s)).collect();

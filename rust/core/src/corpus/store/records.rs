@@ -1,33 +1,33 @@
-//! The records of which plan, commits and manifest are made.
+//! The records that plan, commits and manifest consist of.
 
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::source::Span;
 
-/// What one task reads, in document order.
+/// What one task reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// Parts of files; `pieces` is their name on the disk.
+    /// Parts of files, in document order; called `pieces` on disk.
     #[serde(rename = "pieces")]
     pub spans: Vec<Span>,
 }
 
-/// What a finished task made.
+/// The result of a finished task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// Number of the task.
     pub task: usize,
-    /// Hash of all that decides its shards.
+    /// Hash of everything that determines its shards.
     pub hash: String,
     /// Bytes of the files it read.
     pub packed_bytes: u64,
-    /// What was counted.
+    /// Totals.
     pub counts: Counts,
     /// Its shards, in document order.
     pub shards: Vec<ShardEntry>,
 }
 
-/// What was counted, in a task or in a whole corpus.
+/// Totals of a task or of a whole corpus.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Documents written.
@@ -57,7 +57,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Adds those of another part.
+    /// Adds other totals.
     pub fn add(&mut self, other: &Self) {
         self.documents += other.documents;
         self.tokens += other.tokens;
@@ -77,7 +77,7 @@ impl Counts {
 /// One shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardEntry {
-    /// Its files' name without the ending.
+    /// Name of its files without the extension.
     pub name: String,
     /// Documents (= sequences).
     pub documents: u64,
@@ -89,11 +89,11 @@ pub struct ShardEntry {
     pub sha256: String,
     /// SHA-256 of the `.idx` file.
     pub index_sha256: String,
-    /// Where its documents came from, in their order.
+    /// Where its documents came from, in document order.
     pub inputs: Vec<InputRange>,
 }
 
-/// Documents that follow each other in one file and in one shard.
+/// Consecutive documents of one file and of one shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputRange {
     /// Number of the file in `sources`.
@@ -102,18 +102,18 @@ pub struct InputRange {
     pub start: u64,
     /// Where they end.
     pub end: u64,
-    /// How many they are.
+    /// Number of documents.
     pub documents: u64,
-    /// Their tokens.
+    /// Their number of tokens.
     pub tokens: u64,
-    /// Their characters.
+    /// Their number of characters.
     pub characters: u64,
 }
 
 /// One input file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceEntry {
-    /// As it was named.
+    /// Its path, as it was given.
     pub path: String,
     /// Its size.
     pub bytes: u64,

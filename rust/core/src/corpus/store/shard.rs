@@ -1,6 +1,5 @@
-//! Megatron-LM `IndexedDataset` files: `<name>.bin` (the tokens, little-endian) and `<name>.idx`.
-//!
-//! Source of the layout: `megatron/core/datasets/indexed_dataset.py`. One sequence a document.
+//! Writes the files of a shard (Megatron-LM's `IndexedDataset`): `<name>.bin`, the tokens, little-endian, and
+//! `<name>.idx`.
 
 use std::path::{Path, PathBuf};
 
@@ -24,11 +23,11 @@ pub struct ShardWriter {
     bytes: u64,
 }
 
-/// A shard that is whole and durable, but not under its name yet.
+/// A shard that is complete and flushed to the disk, but still has temporary names.
 pub struct WrittenShard {
-    /// What it holds.
+    /// What it contains.
     pub entry: ShardEntry,
-    /// Its files and the endings they get.
+    /// Its files and the extensions they get.
     pub files: [(PathBuf, &'static str); 2],
 }
 
@@ -51,8 +50,8 @@ impl ShardWriter {
         self.lengths.len()
     }
 
-    /// Appends documents that follow each other in `range` of one file: all their tokens as they are stored,
-    /// and how many each has.
+    /// Appends consecutive documents from `range` of one file: the stored form of all their tokens, and the
+    /// number of tokens of each.
     pub fn push(
         &mut self,
         tokens: &[u8],
@@ -79,7 +78,7 @@ impl ShardWriter {
         self.bin.write(tokens)
     }
 
-    /// Writes the index and makes both files durable.
+    /// Writes the index and flushes both files to the disk.
     pub fn finish(self) -> Result<WrittenShard> {
         let (bin, sha256) = self.bin.finish()?;
         let mut index = HashedFile::create(self.index)?;

@@ -1,6 +1,6 @@
 //! How many bytes a stored token takes.
 
-/// How wide a token is stored.
+/// The stored form of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenWidth {
     /// Two bytes, unsigned.
@@ -10,12 +10,12 @@ pub enum TokenWidth {
 }
 
 impl TokenWidth {
-    /// Megatron's rule: two bytes where the vocabulary has fewer than 65,500 ids.
+    /// Megatron's rule: two bytes if the vocabulary has fewer than 65,500 ids.
     pub fn for_vocab(size: usize) -> Self {
         if size < 65_500 { Self::U16 } else { Self::I32 }
     }
 
-    /// Bytes a token.
+    /// Bytes per token.
     pub fn bytes(self) -> usize {
         match self {
             Self::U16 => 2,
@@ -23,7 +23,7 @@ impl TokenWidth {
         }
     }
 
-    /// The name numpy gives the type.
+    /// The numpy name of the type.
     pub fn name(self) -> &'static str {
         match self {
             Self::U16 => "uint16",
@@ -31,7 +31,7 @@ impl TokenWidth {
         }
     }
 
-    /// The number an index gives the type.
+    /// The number of the type in an index.
     pub fn code(self) -> u8 {
         match self {
             Self::U16 => 8,
@@ -39,7 +39,7 @@ impl TokenWidth {
         }
     }
 
-    /// Ids as they are stored.
+    /// The stored form of ids, little-endian.
     pub fn store(self, ids: &[u32]) -> Vec<u8> {
         match self {
             Self::U16 => ids.iter().map(|&id| (id as u16).to_le_bytes()).collect::<Vec<_>>().into_flattened(),

@@ -1,7 +1,8 @@
 //! Where in its file a document of a corpus begins.
 //!
-//! The manifest knows the stretch of the file and how many documents came from it. The stretch is read again, with
-//! the same options, up to the document: no byte a document has to be stored for a question that is seldom asked.
+//! The manifest has the range of the file and how many documents came from it. The range is read again, with
+//! the same options, up to the document. So nothing has to be stored per document for a question that is
+//! rarely asked.
 
 use std::{
     fs,
@@ -35,25 +36,25 @@ pub struct Location {
     pub path: PathBuf,
     /// Bytes of the unpacked file before its record, or rows of a parquet or Arrow file.
     pub offset: u64,
-    /// The line, from 1, in which its record starts; none where it is a row.
+    /// The line, from 1, in which its record starts; `None` for a row.
     pub line: Option<u64>,
 }
 
-/// A document among those of a stretch of a file.
+/// A document among those of a range of a file.
 struct Wanted<'m> {
     range: &'m InputRange,
     task: usize,
-    /// Documents of the stretch, and of the whole task, before it.
+    /// Documents of the range, and of the whole task, before it.
     in_range: u64,
     in_task: u64,
 }
 
-/// Where document `number` (from 0) of the corpus in `out` came from. `progress` gets the unpacked bytes that were
-/// looked through; false stops.
+/// Where document `number` (from 0) of the corpus in `out` came from. `progress` gets the number of unpacked
+/// bytes read so far; returning false stops.
 ///
 /// # Errors
-/// [`Error::Argument`] if the corpus has no such document; [`Error::Damaged`] if its plan is gone, or the input
-/// changed or was a pipe; [`Error::Io`] if it is not there; [`Error::Stopped`].
+/// [`Error::Argument`] if the corpus has no such document; [`Error::Damaged`] if the plan is missing, or the
+/// input has changed or was a pipe; [`Error::Io`] if the input is missing; [`Error::Stopped`].
 pub fn locate(out: &Path, number: u64, mut progress: impl FnMut(u64) -> bool) -> Result<Location> {
     let refuse = |reason: &str| Error::Damaged { path: out.into(), reason: reason.into() };
     let manifest = Manifest::load(out)?.ok_or_else(|| refuse("holds no finished corpus"))?;
@@ -90,7 +91,7 @@ pub fn locate(out: &Path, number: u64, mut progress: impl FnMut(u64) -> bool) ->
                 reader.read(&block, &mut found);
                 let mut hashes = found.hashes.iter();
                 for record in found.records.iter().filter(|record| record.fate == Fate::Kept) {
-                    // Of equal documents the first was kept; only its hash tells it from others that were not.
+                    // Of equal documents the first was kept. Only the hash tells a kept document from others.
                     if hash.is_some_and(|hash| hashes.next() != Some(&hash)) {
                         continue;
                     }
@@ -130,7 +131,7 @@ fn find(manifest: &Manifest, number: u64) -> Option<Wanted<'_>> {
     None
 }
 
-/// With deduplication, the hash of the document, as its task noted it.
+/// With deduplication, the hash of the document, as its task recorded it.
 fn kept_hash(out: &Path, wanted: &Wanted<'_>) -> Result<u128> {
     let path = hashes_path(out, wanted.task);
     let bytes = fs::read(&path).map_err(Error::io(&path))?;

@@ -1,4 +1,4 @@
-//! Joins the shards of a corpus into one pair of files.
+//! Merges the shards of a corpus into one pair of files.
 
 use std::path::Path;
 
@@ -13,15 +13,15 @@ use crate::{
     },
 };
 
-/// Writes `<prefix>.bin` and `<prefix>.idx`, the documents of all shards in order, checked on the way.
+/// Writes `<prefix>.bin` and `<prefix>.idx` with the documents of all shards in order, and verifies
+/// checksums.
 ///
-/// Both appear whole or not at all, the index last. `progress` gets the bytes written of the first; false
-/// stops. Memory does not grow with the corpus.
+/// Both files appear complete or not at all, the index last. `progress` gets the number of bytes written to
+/// the first; returning false stops. Memory does not grow with the corpus.
 ///
 /// # Errors
-/// [`Error::Occupied`] if one of the files is there (nothing is replaced here: who may replace it decides);
-/// [`Error::Damaged`] for a shard that is not as the manifest says; [`Error::Argument`] if there is no
-/// manifest; [`Error::Stopped`].
+/// [`Error::Occupied`] if one of the files exists (nothing is replaced here); [`Error::Damaged`] for a shard
+/// that differs from the manifest; [`Error::Argument`] if there is no manifest; [`Error::Stopped`].
 pub fn merge_shards(corpus: &Path, prefix: &Path, progress: impl FnMut(u64) -> bool) -> Result<Manifest> {
     let Some(manifest) = Manifest::load(corpus)? else {
         let corpus = corpus.display();
@@ -42,7 +42,7 @@ pub fn merge_shards(corpus: &Path, prefix: &Path, progress: impl FnMut(u64) -> b
     let temporary = [beside(".bin.partial"), beside(".idx.partial")];
     let written = write(corpus, &manifest, &temporary, progress);
     let published = written.and_then(|()| {
-        // The index last: a reader that finds it finds the tokens that belong to it.
+        // The index last: whoever finds it also finds its tokens.
         disk::rename(&temporary[0], &bin)?;
         disk::rename(&temporary[1], &idx)?;
         let folder = bin.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -1,4 +1,4 @@
-//! What is done with a corpus folder afterwards, or while others work in it.
+//! Operations on an existing corpus folder.
 
 pub mod locate;
 pub mod merge;

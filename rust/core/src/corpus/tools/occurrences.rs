@@ -1,4 +1,4 @@
-//! How often the texts of pieces stand in a corpus, whether they became tokens there or not.
+//! Counts how often the texts of pieces occur in a corpus, whether or not they became tokens there.
 
 use std::{
     path::Path,
@@ -26,21 +26,21 @@ use crate::{
 /// Bytes of text searched at a time.
 const TEXT: usize = 1 << 20;
 
-/// Stands between documents, and where a token stands for no text. No piece holds it: it is no UTF-8.
+/// Separates documents, and replaces tokens without text. No piece contains it: it is not UTF-8.
 const BREAK: u8 = 0xFF;
 
-/// How often progress is told.
+/// How often progress is reported.
 const TICK: Duration = Duration::from_millis(50);
 
-/// For each of `ids`, how often the text of its piece stands in the corpus, overlaps counted.
+/// For each of `ids`, how often the text of its piece occurs in the corpus, including overlaps.
 ///
-/// The text is what the engine merges: normalised, with `▁` for spaces. Shards are searched side by side on
-/// `threads` threads, in memory that does not grow with the corpus. `progress` gets the bytes of `.bin` files
-/// read; false stops.
+/// The text is what the engine merges: normalised, with `▁` for spaces. Shards are searched in parallel on
+/// `threads` threads, in memory that does not grow with the corpus. `progress` gets the number of bytes of
+/// `.bin` files read so far; returning false stops.
 ///
 /// # Errors
-/// [`Error::Argument`] if there is no manifest, or an id has no piece; [`Error::Damaged`] for a shard that is
-/// not as the manifest says; [`Error::Stopped`].
+/// [`Error::Argument`] if there is no manifest, or an id has no piece; [`Error::Damaged`] for a shard that
+/// differs from the manifest; [`Error::Stopped`].
 pub fn count_occurrences(
     corpus: &Path,
     tokenizer: &Tokenizer,
@@ -78,7 +78,7 @@ pub fn count_occurrences(
             let (sender, search, next, shards) = (sender.clone(), &search, &next, &manifest.shards);
             scope.spawn(move || {
                 while let Some(shard) = shards.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    // Nobody receives any more after a failure.
+                    // After a failure nothing is received any more.
                     let _ = sender.send(search.count(shard));
                 }
             });
@@ -102,7 +102,7 @@ pub fn count_occurrences(
     })
 }
 
-/// The bytes of text that a token stands for; `None` behind the vocabulary.
+/// The bytes of text of a token; `None` for an id outside the vocabulary.
 fn spell(tokenizer: &Tokenizer, id: u32) -> Option<Vec<u8>> {
     let piece = tokenizer.piece(id)?;
     Some(match piece.kind {
@@ -164,7 +164,7 @@ impl Search<'_> {
 struct SearchedText<'a> {
     automaton: &'a AhoCorasick,
     held: Vec<u8>,
-    /// Bytes of `held` that were searched before: what ends in them is counted.
+    /// Bytes of `held` that were searched before: matches that end in them are counted.
     searched: usize,
     counts: Vec<u64>,
 }
@@ -186,7 +186,7 @@ impl<'a> SearchedText<'a> {
         for found in self.automaton.find_overlapping_iter(&self.held) {
             self.counts[found.pattern()] += u64::from(found.end() > self.searched);
         }
-        // What may be the beginning of a piece that ends in what comes.
+        // What may be the start of a piece that ends in the next bytes.
         self.searched = self.held.len().min(self.automaton.max_pattern_len().saturating_sub(1));
         self.held.drain(..self.held.len() - self.searched);
     }

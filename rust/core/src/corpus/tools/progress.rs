@@ -1,4 +1,4 @@
-//! How far a corpus folder is, by its plan and its commit records.
+//! The progress of a corpus folder, from its plan and commit records.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// What the plan of a corpus folder asks for, and what of it is committed.
+/// How much of a corpus is planned, and how much is committed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FolderProgress {
     /// Tasks of the plan.
@@ -23,7 +23,7 @@ pub struct FolderProgress {
     pub done: Progress,
 }
 
-/// Reads how far the corpus in `out` is; other processes may work there meanwhile.
+/// The progress of the corpus in `out`. Other processes may work there at the same time.
 ///
 /// # Errors
 /// [`Error::Argument`] if the folder holds no plan; [`Error::Occupied`] if the plan cannot be parsed;

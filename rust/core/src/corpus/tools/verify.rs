@@ -1,4 +1,4 @@
-//! Looks whether a corpus is as its manifest says: every byte of every shard.
+//! Checks every byte of every shard of a corpus against its manifest.
 
 use std::path::Path;
 
@@ -14,13 +14,14 @@ use crate::{
     },
 };
 
-/// All that is wrong with the corpus in `out`, one phrase each; none if it is whole.
+/// Everything that is wrong with the corpus in `out`, one phrase each; empty if it is intact.
 ///
-/// Finds flipped bits, cut or missing files, shards that the manifest does not name, ids outside the
-/// vocabulary, totals that do not add up. `progress` gets the bytes of `.bin` files read; false stops.
+/// Finds flipped bits, truncated or missing files, shards that the manifest does not name, ids outside the
+/// vocabulary, and wrong totals. `progress` gets the number of bytes of `.bin` files read so far; returning
+/// false stops.
 ///
 /// # Errors
-/// [`Error::Argument`] if there is no manifest; [`Error::Io`] where a file that is there cannot be read;
+/// [`Error::Argument`] if there is no manifest; [`Error::Io`] if an existing file cannot be read;
 /// [`Error::Stopped`].
 pub fn verify(out: &Path, mut progress: impl FnMut(u64) -> bool) -> Result<Vec<String>> {
     let manifest = match Manifest::load(out) {

@@ -1,36 +1,36 @@
-//! The elements of a JSON array, found in bytes that arrive a chunk at a time.
+//! Finds the elements of a JSON array in bytes that arrive in parts.
 
 use memchr::memchr2;
 
-/// Finds the elements of a JSON array in bytes that come bit by bit.
+/// Finds the elements of a JSON array in bytes that arrive in parts.
 #[derive(Debug, Default)]
 pub struct Elements {
-    /// What of the bytes at hand is looked through.
+    /// Number of bytes of the buffer that were scanned.
     pub at: usize,
-    /// Where the element that is being looked through starts.
+    /// Where the current element starts.
     start: usize,
     state: State,
     depth: u64,
     in_string: bool,
     escaped: bool,
-    /// The element is the first: there may be none.
+    /// The current element is the first: the array may be empty.
     is_first: bool,
-    /// Something other than white space was in it.
+    /// The current element contains something other than white space.
     has_text: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// Before the bracket that opens the array.
+    /// Before the opening bracket of the array.
     #[default]
     Before,
     Inside,
-    /// Behind the bracket that closes it.
+    /// After the closing bracket.
     After,
 }
 
 impl Elements {
-    /// The next element that ends in `bytes`, where it stands there; what comes behind it is at [`Self::at`].
+    /// The range of the next element that ends in `bytes`; what follows it starts at [`Self::at`].
     pub fn next(&mut self, bytes: &[u8]) -> Option<std::ops::Range<usize>> {
         if self.state == State::Before {
             self.at += bytes[self.at..].iter().position(|&byte| byte == b'[')? + 1;
@@ -78,18 +78,18 @@ impl Elements {
         None
     }
 
-    /// Tells that the first `passed` of the bytes at hand are gone.
+    /// Accounts for the removal of the first `passed` bytes of the buffer.
     pub fn shift(&mut self, passed: usize) {
         self.at -= passed;
         self.start = self.start.saturating_sub(passed);
     }
 
-    /// One that finds nothing more.
+    /// A finder that has reached the end of its array.
     pub fn ended() -> Self {
         Self { state: State::After, ..Self::default() }
     }
 
-    /// True if the bracket that closes the array was seen.
+    /// True if the closing bracket of the array was seen.
     pub fn has_ended(&self) -> bool {
         self.state == State::After
     }
@@ -99,7 +99,7 @@ impl Elements {
 mod tests {
     use super::*;
 
-    /// The elements are the same however the bytes come.
+    /// The elements are the same however the bytes are divided.
     #[test]
     fn elements_of_an_array() {
         for (array, wanted) in [

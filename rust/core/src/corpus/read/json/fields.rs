@@ -6,18 +6,19 @@ use crate::{
     message::Message,
 };
 
-/// Lists in lists that are followed for a text.
+/// Maximum depth of nested lists that are searched for a text.
 const MOST_LISTS: usize = 32;
-/// How deep the fields that a message offers may lie.
+/// Maximum depth of the fields that a message suggests.
 const OFFERED_DEPTH: usize = 5;
-/// Names that are looked for: one more says that there are others, and one may be what was asked for.
+/// Number of names to look for: one more than is shown tells that there are others, and one may be the field
+/// itself.
 const LOOKED_FOR: usize = OFFERED + 2;
 
 /// Appends the texts in `fields` of the JSON record to `out`, joined by newlines.
 ///
-/// A field is a name or a path (`content.text`); of the names of an object that fit, the longest counts, and of
-/// equal ones the last. A path goes through lists; the texts of a list are joined by newlines. A record that is a
-/// string stands for itself, if `fields` is `text` alone. On an error `out` may hold a part.
+/// A field is a name or a path (`content.text`). Of several matching names in an object the longest wins, and
+/// of equal ones the last. A path goes through lists; the texts of a list are joined by newlines. A record
+/// that is a string is its own text if `fields` is only `text`. On an error `out` may contain a part.
 pub fn append_fields(record: &str, fields: &[String], out: &mut String) -> Result<(), Message> {
     for (number, field) in fields.iter().enumerate() {
         if number > 0 {
@@ -37,23 +38,23 @@ pub fn append_fields(record: &str, fields: &[String], out: &mut String) -> Resul
     Ok(())
 }
 
-/// Looks whether the record is one JSON value; the names and values of what it holds do not matter.
+/// Checks that the record is one JSON value, whatever it contains.
 pub fn check(record: &str) -> Result<(), Message> {
     let mut scanner = Scanner::new(record);
     scanner.space();
     scanner.skip().and_then(|()| scanner.end()).map_err(|fault| fault.say(record))
 }
 
-/// The message for a record without text in `field`; it names the fields that could be meant.
+/// The message for a record without text in `field`, with the fields that could be meant.
 fn no_text(what: &str, record: &str, field: &str) -> Message {
     let mut names = Vec::new();
-    // The record was read to its end before: it has no faults.
+    // The record was read to its end before: it is valid.
     let _ = texts(&mut Scanner::new(record), "", 0, &mut names);
     names.retain(|name| name != field);
     Message::from(format!("{what}; ")).join(offer_names(&names))
 }
 
-/// What was found where a text is wanted.
+/// What was found where a text is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taken {
     Text,
@@ -71,7 +72,7 @@ fn record_text(scanner: &mut Scanner<'_>, field: &str, only: bool, out: &mut Str
             Taken::Text
         }
         Some(first) => {
-            // What is no JSON at all is said to be that.
+            // What is not JSON at all is reported as such.
             let (at, kind) = (scanner.at, scanner.kind());
             scanner.skip()?;
             let what = if first == b'"' { "a text by itself" } else { kind };
@@ -82,7 +83,7 @@ fn record_text(scanner: &mut Scanner<'_>, field: &str, only: bool, out: &mut Str
     scanner.end().map(|()| taken)
 }
 
-/// Of the object here, the text in the field that `path` leads to.
+/// The text in the field of the object here that `path` leads to.
 fn object(scanner: &mut Scanner<'_>, path: &str, out: &mut String, lists: usize) -> Result<Taken, Fault> {
     let start = out.len();
     let (mut taken, mut longest) = (Taken::Missing, None);
@@ -122,7 +123,7 @@ fn object(scanner: &mut Scanner<'_>, path: &str, out: &mut String, lists: usize)
     }
 }
 
-/// The text of the value here, or of what `path` leads to in it.
+/// The text of the value here, or of the value in it that `path` leads to.
 fn value(scanner: &mut Scanner<'_>, path: &str, out: &mut String, lists: usize) -> Result<Taken, Fault> {
     match scanner.peek() {
         Some(b'"') if path.is_empty() => scanner.string(out).map(|()| Taken::Text),
@@ -167,8 +168,8 @@ fn list(scanner: &mut Scanner<'_>, path: &str, out: &mut String, lists: usize) -
     }
 }
 
-/// The first names of fields of the value here that hold text, below `prefix`; with enough of them, the
-/// rest is not looked at, and `at` means nothing.
+/// Collects the names of fields with text in the value here, below `prefix`. Once there are enough, it stops,
+/// and the position of the scanner is undefined.
 fn texts(
     scanner: &mut Scanner<'_>,
     prefix: &str,
@@ -200,7 +201,7 @@ fn texts(
             scanner.at += 1;
             Ok(())
         }
-        // The first of a list stands for all.
+        // The first element of a list represents all.
         Some(b'[') if depth > 0 => {
             let start = scanner.at;
             scanner.at += 1;
@@ -313,7 +314,7 @@ mod tests {
         }
         let names = |n: usize| (0..n).map(|n| format!("\"n{n}\": \"\"")).collect::<Vec<_>>().join(", ");
         for (count, more) in [(8, false), (9, true), (200_000, true)] {
-            // Also of very many only the first are looked at.
+            // Even of very many names only the first are looked for.
             let said = text(&format!("{{\"text\": 1, {}}}", names(count)), &["text"]).unwrap_err();
             assert!(said.contains("`n0`, `n1`") && said.ends_with(" and others") == more, "{said}");
             let said =
@@ -345,7 +346,7 @@ mod tests {
     }
 
     proptest! {
-        /// What serde_json writes is taken, and its strings come back.
+        /// What serde_json writes is accepted, and its strings are read back.
         #[test]
         fn agrees_with_serde_json(text_in: String, before in any_json(), behind in any_json(), pretty: bool) {
             let mut object = serde_json::Map::new();
@@ -358,7 +359,7 @@ mod tests {
             prop_assert_eq!(text(&json, &["text"]), Ok(text_in));
         }
 
-        /// Broken JSON: what is taken is what serde_json takes, and nothing panics.
+        /// For broken JSON, an accepted text is the one that serde_json reads, and nothing panics.
         #[test]
         fn never_takes_another_text(json in any_json(), cut in 0_usize..200, insert in "[\\[\\]{}\",:\\\\a-z0-9 ]{0,3}") {
             let mut json = serde_json::json!({"a": json, "text": "x"}).to_string();

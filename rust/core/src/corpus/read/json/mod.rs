@@ -1,7 +1,7 @@
 //! JSON records and arrays of them.
 //!
-//! The scanner is our own, because values of other fields must not matter: `NaN`, numbers of 5,000 digits and any
-//! depth of nesting are skipped. Text is unescaped exactly as JSON says.
+//! We use our own scanner because the values of other fields must not matter: it skips `NaN`, numbers of
+//! 5,000 digits and any depth of nesting. Text is unescaped exactly as JSON specifies.
 
 pub mod elements;
 pub mod fields;

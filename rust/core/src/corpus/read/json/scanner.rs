@@ -1,4 +1,4 @@
-//! Reads JSON token by token, and says where it stops being JSON.
+//! Reads JSON token by token, and reports where it stops being JSON.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use memchr::memchr2;
 
 use crate::message::Message;
 
-/// What makes a record no JSON, and where.
+/// Why a record is not JSON, and where.
 pub struct Fault {
     /// Bytes of the record before it.
     pub at: usize,
@@ -39,7 +39,7 @@ impl<'j> Scanner<'j> {
         Self { text, bytes: text.as_bytes(), at: 0 }
     }
 
-    /// The name of a field, with the colon behind it; the value comes next.
+    /// Reads the name of a field and the colon after it; the value comes next.
     pub fn key(&mut self) -> Result<Cow<'j, str>, Fault> {
         if self.peek() != Some(b'"') {
             return self.fault("want the name of a field here, in double quotes");
@@ -52,7 +52,7 @@ impl<'j> Scanner<'j> {
         } else {
             let mut key = String::new();
             let mut again = Scanner { at: start - 1, ..*self };
-            // A name that is no text is none that could be asked for.
+            // A name that is not valid text cannot be asked for.
             again.string(&mut key).map_or(Cow::Borrowed("\0"), |()| Cow::Owned(key))
         };
         self.space();
@@ -73,7 +73,7 @@ impl<'j> Scanner<'j> {
                 return self.fault("it ends within a string; is a record spread over lines?");
             };
             let chunk = &self.text[self.at..self.at + length];
-            // Quick for all, and again only to say where.
+            // A fast check of all bytes; the position is only needed for an error.
             if chunk.bytes().fold(false, |found, byte| found | (byte < 0x20)) {
                 self.at += chunk.bytes().position(|byte| byte < 0x20).unwrap_or(0);
                 let byte = self.bytes[self.at];
@@ -88,7 +88,7 @@ impl<'j> Scanner<'j> {
         }
     }
 
-    /// Appends what is escaped here, behind a backslash.
+    /// Appends the character escaped here, after a backslash.
     fn escape(&mut self, out: &mut String) -> Result<(), Fault> {
         let start = self.at - 1;
         let letter = self.peek();
@@ -144,7 +144,7 @@ impl<'j> Scanner<'j> {
         Ok(())
     }
 
-    /// The four hexadecimal digits here.
+    /// Reads the four hexadecimal digits here.
     fn unit(&mut self, start: usize) -> Result<u32, Fault> {
         let Some(unit) = self.digits(self.at) else {
             self.at = start;
@@ -159,7 +159,7 @@ impl<'j> Scanner<'j> {
         digits.iter().try_fold(0, |unit, &byte| Some(unit << 4 | char::from(byte).to_digit(16)?))
     }
 
-    /// Passes over the value here, whatever it is. Memory: a byte a level of nesting.
+    /// Skips the value here, whatever it is. Memory: one byte per level of nesting.
     pub fn skip(&mut self) -> Result<(), Fault> {
         let mut open: Vec<u8> = Vec::new();
         loop {
@@ -204,7 +204,7 @@ impl<'j> Scanner<'j> {
         }
     }
 
-    /// Passes over the string here; true if nothing in it is escaped.
+    /// Skips the string here; true if nothing in it is escaped.
     fn skip_string(&mut self) -> Result<bool, Fault> {
         self.at += 1;
         let mut plain = true;
@@ -220,12 +220,12 @@ impl<'j> Scanner<'j> {
                 return Ok(plain);
             }
             plain = false;
-            // What is escaped may be a quote. Any other character lies whole before or behind.
+            // The escaped character may be a quote. One that is not ASCII is skipped by the next search.
             self.at += usize::from(self.at < self.bytes.len() && self.bytes[self.at].is_ascii());
         }
     }
 
-    /// Passes over a number or a word, also those that only Python writes.
+    /// Skips a number or a word, including those that only Python writes.
     fn scalar(&mut self) -> Result<(), Fault> {
         let word = self.word();
         let number = word.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit())
@@ -260,7 +260,7 @@ impl<'j> Scanner<'j> {
         }
     }
 
-    /// Nothing but white space may be left.
+    /// Checks that only white space is left.
     pub fn end(&mut self) -> Result<(), Fault> {
         self.space();
         match self.peek() {
