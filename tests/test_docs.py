@@ -153,6 +153,45 @@ def test_a_recorded_table_is_what_the_page_shows(make_results: ModuleType, tmp_p
     assert (tmp_path / "again.json").read_bytes() == file.read_bytes()
 
 
+def test_the_tree_of_contributing_is_that_of_the_folders() -> None:
+    tree = re.search(r"```\n(rust/core/.*?)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.S)
+    assert tree
+    named: set[str] = set()
+    above = {0: ""}  # the folder that lines of an indentation are in
+    for line in tree[1].splitlines():
+        depth = len(line) - len(line.lstrip())
+        names = re.split(r"  +", line.strip())[0].split(" ")
+        assert depth in above, line
+        named.update(above[depth] + name.rstrip("/") for name in names)
+        above[depth + 2] = above[depth] + names[0]
+    for name in named:
+        assert (ROOT / name).exists(), name
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    folders = {str(parent) for line in done.stdout.splitlines() for parent in Path(line).parents} - {"."}
+    top = {folder.split("/")[0] for folder in folders}
+    assert top <= {name.split("/")[0] for name in named}
+    inside = {f for f in folders if f.startswith(("rust/core/src/", "python/zhuzi/"))}
+    assert inside - named <= {"python/zhuzi/demo/data"}
+
+
+def test_the_functions_that_the_design_names_exist() -> None:
+    table = (ROOT / "DESIGN.md").read_text("utf-8").split("## Where things happen\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| .+ \| `(.+)` \| (`.+`) \|$", table, re.M)
+    assert len(rows) > 20
+    for file, functions in rows:
+        code = (ROOT / file).read_text("utf-8")
+        for name in re.findall(r"`([^`]+)`", functions):
+            assert re.search(rf"\b(fn|def|class|struct|enum) {name}\b", code), f"{file}: {name}"
+
+
+def test_the_files_that_the_engine_names_exist() -> None:
+    core = ROOT / "rust" / "core" / "src"
+    for name in re.findall(r"`([a-z0-9_/]+\.rs|[a-z]+/)`", (ROOT / "docs" / "engine.md").read_text("utf-8")):
+        assert (core / "bpe" / name).exists() or (core / name).exists(), name
+
+
 def test_the_encoding_example(merged: Path, chinese_file: Path, tmp_path: Path) -> None:
     script = ROOT / "examples" / "encode_and_read.py"
     done = subprocess.run(
