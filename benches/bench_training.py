@@ -154,7 +154,8 @@ def stock(variant: str, args: Any) -> tuple[list[float], list[float]]:
         model,
         LoraConfig(
             r=LORA["rank"], lora_alpha=LORA["alpha"], lora_dropout=LORA["dropout"],
-            target_modules=LORA["targets"], modules_to_save=["embed_tokens", "lm_head"], task_type="CAUSAL_LM",
+            target_modules=LORA["targets"], modules_to_save=["embed_tokens", "lm_head"],
+            task_type="CAUSAL_LM",
         ),
     )  # fmt: skip
     for parameter in model.parameters():

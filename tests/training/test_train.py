@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from tiny import write_corpus
 from transformers import AutoModelForCausalLM
 
-from zhuzi import Tokenizer, pretrain, sft
+from zhuzi import Tokenizer, merge_adapter, pretrain, sft
 from zhuzi.errors import MismatchError, OutputExistsError, RecipeError, TrainingError
 from zhuzi.model.folder import EMBEDDING, ModelFolder
 from zhuzi.train import TrainCallback, TrainState
@@ -488,3 +489,57 @@ def test_gradients_are_clipped_unless_the_norm_is_0(stage1: Recipes, tmp_path: P
         logs.append([json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()])
     assert logs[0][0]["gradient_norm"] == logs[1][0]["gradient_norm"] > 1e-6  # before clipping
     assert logs[0][-1]["tokens_per_second"] > 0
+
+
+def test_a_4_bit_base_trains_and_merges(stage2: Recipes, model: Path, tmp_path: Path) -> None:
+    losses = []
+    for bits in (4, 16):
+        recipe = stage2(
+            base_bits=bits, steps=20, log_every=1, output=tmp_path / str(bits), verify_frozen=True
+        )
+        losses.append([loss for _, loss in pretrain(recipe).losses])
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    merge_adapter(model, tmp_path / "4" / "adapter", tmp_path / "merged")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"rslora": True}, {"dora": True}, {"init": "gaussian"}, {"init": "orthogonal"}], ids=str
+)
+def test_kinds_of_lora_are_pefts(
+    stage2: Recipes, model: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """What trained gives the logits that plain PEFT gives with what was saved."""
+    lora = {"rank": 4, "alpha": 16, "dropout": 0.0, "targets": ["q_proj", "v_proj"], **settings}
+    recipe = stage2(base_bits=16, lora=lora)
+    held: list[torch.Tensor] = []
+    ids = torch.arange(16, 64)[None]
+
+    class Keep(TrainCallback):
+        def on_train_end(self, state: TrainState) -> None:
+            with torch.no_grad():
+                held.append(state.model.eval()(input_ids=ids).logits)
+
+    report = pretrain(recipe, callbacks=[Keep()])
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    plain = PeftModel.from_pretrained(base, report.result).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(plain(input_ids=ids).logits, held[0], rtol=1e-5, atol=1e-5)
+    merge_adapter(model, report.result, tmp_path / "merged")
+
+
+def test_inits_that_change_the_base_are_refused(stage2: Recipes) -> None:
+    with pytest.raises(ValueError, match="changes the base's own weights"):
+        stage2(lora={"init": "pissa_niter_16"})
+
+
+def test_out_of_memory_says_what_would_need_less(stage2: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("zhuzi.train.stage.load_for_training", full)
+    with pytest.raises(
+        TrainingError, match="out of memory; write gradient_checkpointing: true, then"
+    ) as raised:
+        pretrain(stage2(micro_batch_size=2))
+    for remedy in ("micro_batch_size: 1", "vocabulary: new-rows", "base_bits: 4", "paged-adamw-8bit"):
+        assert remedy in str(raised.value)

@@ -21,14 +21,11 @@ from zhuzi.train.recipe import Recipe
 def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
     """The recipe's model on this process's device, ready to train.
 
-    The frozen part is kept in int8 (`base_bits: 8`) or in the compute type (fp32 on a CPU, where bf16 without
-    its instructions is ten times slower; bf16, else fp16, on a GPU). What trains is fp32 and starts exactly
-    from the stored values.
+    The frozen part is kept in int8 (`base_bits: 8`), NF4 (4) or the compute type: fp32 on a CPU, where bf16
+    without its instructions is ten times slower; bf16, else fp16, on a GPU. What trains is fp32 and starts
+    exactly from the stored values.
     """
-    quantised = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "embed_tokens"])
-    model = folder.load(
-        compute_dtype(), device(), quantization_config=quantised if recipe.base_bits == 8 else None
-    )
+    model = folder.load(compute_dtype(), device(), quantization_config=_quantisation(recipe.base_bits))
     if recipe.base_bits == 8:
         int8.use_for_training(model)
     causal = model
@@ -46,6 +43,22 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
         _checkpoint_activations(model)
     _require_intended(model, recipe, tied=folder.tied)
     return model
+
+
+def _quantisation(bits: int) -> Any:
+    """How the frozen weights are stored; embedding and head are never quantised."""
+    whole = ["lm_head", "embed_tokens"]
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
+    if bits == 4:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute_dtype(),
+            llm_int8_skip_modules=whole,
+        )
+    return None
 
 
 def device() -> torch.device:
@@ -88,6 +101,9 @@ def adapt(model: Any, recipe: Recipe, *, tied: bool, old_rows: int = 0) -> Any:
         r=recipe.lora.rank,
         lora_alpha=recipe.lora.alpha,
         lora_dropout=recipe.lora.dropout,
+        use_rslora=recipe.lora.rslora,
+        use_dora=recipe.lora.dora,
+        init_lora_weights=True if recipe.lora.init == "default" else recipe.lora.init,
         target_modules=list(recipe.lora.targets),
         modules_to_save=None if old_rows else matrices or None,
         trainable_token_indices=dict.fromkeys(matrices, new) if old_rows else None,
@@ -151,7 +167,7 @@ def _require_intended(model: Any, recipe: Recipe, *, tied: bool) -> None:
     elif recipe.lora is not None:
         ending = "modules_to_save.default.weight"
     wanted = {n for n, _ in model.named_parameters() if module_of(n) in matrices and n.endswith(ending)}
-    wanted |= {n for n, _ in model.named_parameters() if ".lora_A." in n or ".lora_B." in n}
+    wanted |= {n for n, _ in model.named_parameters() if ".lora_" in n}
     if found != wanted or not wanted:
         raise TrainingError(
             f"the parameters that train are not those of the recipe: {', '.join(sorted(found ^ wanted))}"

@@ -53,6 +53,15 @@ def _kept(path: Path) -> Path:
     return path
 
 
+def _leaves_the_base_alone(init: Any) -> Any:
+    if isinstance(init, str) and init.lower().startswith(("pissa", "olora", "loftq", "corda")):
+        raise ValueError(
+            f"{init} changes the base's own weights, so its adapter fits no stored base; want 'default', "
+            "'gaussian' or 'orthogonal'"
+        )
+    return init
+
+
 # Expanded once, here: whatever reads the recipe sees the same path.
 _Path = Annotated[Path, AfterValidator(expand)]
 _Kept = Annotated[_Path, AfterValidator(_kept)]
@@ -69,6 +78,11 @@ class LoraRecipe(_Frozen):
     alpha: _Number = Field(32, gt=0)
     dropout: _Number = Field(0.05, ge=0, lt=1)
     targets: Annotated[tuple[str, ...], AfterValidator(_each_once)] = Field(ATTENTION, min_length=1)
+    rslora: StrictBool = False  # scale by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)
+    dora: StrictBool = False  # weight-decomposed (Liu et al. 2024, arXiv 2402.09353)
+    init: Annotated[Literal["default", "gaussian", "orthogonal"], BeforeValidator(_leaves_the_base_alone)] = (
+        "default"
+    )
 
 
 class Recipe(_Frozen):
@@ -90,7 +104,9 @@ class Recipe(_Frozen):
     vocabulary: Literal["full", "new-rows"] = "full"
     original_rows: _Whole | None = Field(None, gt=0)
     lora: LoraRecipe | None = None
-    base_bits: Literal[8, 16] = 16  # 8: the frozen weights in int8 (LLM.int8(), Dettmers et al. 2208.07339)
+    # Of the frozen weights. 8: int8 (LLM.int8(), Dettmers et al. 2208.07339); 4: NF4 with double quantisation
+    # (QLoRA, Dettmers et al. 2305.14314).
+    base_bits: Literal[4, 8, 16] = 16
     sequence_length: _Whole = Field(512, ge=2)  # tokens
     steps: _Whole = Field(gt=0)  # optimiser steps
     batch_size: _Whole = Field(gt=0)  # sequences per optimiser step, over all devices

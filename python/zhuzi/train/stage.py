@@ -25,7 +25,7 @@ from zhuzi.train.base import (
     load_for_training,
     trainable,
 )
-from zhuzi.train.checks import STORED_AS, module_of, old_rows, result_bytes
+from zhuzi.train.checks import STORED_AS, micro_batch, module_of, old_rows, result_bytes
 from zhuzi.train.log import LogProgress
 from zhuzi.train.loop import Loop
 from zhuzi.train.recipe import Recipe
@@ -40,7 +40,7 @@ def train_stage(
     dataset: Any,
     collate: Callable[[Any], dict[str, torch.Tensor]],
     *,
-    callbacks: Sequence[Any],
+    callbacks: Sequence[TrainCallback],
     progress: bool | None = None,
     counts: Mapping[str, Any] | None = None,
 ) -> TrainReport:
@@ -51,6 +51,37 @@ def train_stage(
     if not is_main():
         transformers.logging.set_verbosity_error()  # rank 0 has said it
     set_seed(recipe.seed)  # LoRA's first values are drawn from here
+    try:
+        return _train(recipe, folder, run, dataset, collate, callbacks, progress, counts or {})
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(f"{device_name()}: out of memory; {_smaller(recipe)}") from error
+
+
+def _smaller(recipe: Recipe) -> str:
+    """What a recipe can change to need less memory."""
+    micro, _ = micro_batch(recipe)
+    changes = [
+        *(["gradient_checkpointing: true"] if not recipe.gradient_checkpointing else []),
+        *([f"micro_batch_size: {micro // 2}"] if micro > 1 and recipe.batch_size % (micro // 2) == 0 else []),
+        *(["vocabulary: new-rows"] if recipe.vocabulary == "full" and recipe.modules_to_save else []),
+        *([f"base_bits: {8 if recipe.base_bits == 16 else 4}"] if recipe.base_bits > 4 else []),
+        *(["optimizer: paged-adamw-8bit"] if recipe.optimizer == "adamw" else []),
+    ]
+    if not changes:
+        return f"lower sequence_length ({recipe.sequence_length}), or use a larger GPU"
+    return f"write {', then '.join(changes)} into the recipe"
+
+
+def _train(
+    recipe: Recipe,
+    folder: ModelFolder,
+    run: Run,
+    dataset: Any,
+    collate: Callable[[Any], dict[str, torch.Tensor]],
+    callbacks: Sequence[TrainCallback],
+    progress: bool | None,
+    counts: Mapping[str, Any],
+) -> TrainReport:
     model = load_for_training(folder, recipe)
     names = [name for name, _ in trainable(model)]
     trained, parameters = count_parameters(model)
@@ -79,7 +110,7 @@ def train_stage(
         frozen_checked=checked,
         device=device_name(),
         compute_dtype=str(compute_dtype()).removeprefix("torch."),
-        **(counts or {}),
+        **counts,
     )
     if is_main():
         _save(model, recipe, folder, report.result)
