@@ -107,7 +107,7 @@ def test_near_key_is_offered(tmp_path: Path) -> None:
         ("learning_rate", "-0.1", "want more than 0 (it is -0.1)"),
         ("warmup", "1", "want less than 1 (it is 1)"),
         ("verify_frozen", "'no'", "want true or false (it is 'no')"),
-        ("base_bits", "4", "want 8 or 16 (it is 4)"),
+        ("base_bits", "5", "want 4, 8 or 16 (it is 5)"),
         ("model", "7", "want text; put it in quotes (it is 7)"),
         ("output", "7", "want a path (it is 7)"),
         ("modules_to_save", "lm_head", "want a list, as in [a, b] (it is 'lm_head')"),
