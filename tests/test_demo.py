@@ -208,7 +208,7 @@ def test_a_demo_of_other_settings_is_refused(short: None, inputs: Inputs, tmp_pa
 
     begin(own)
     begin(inputs)
-    with pytest.raises(OutputExistsError, match=r"seed differs \(42 there, 7 now\).*--overwrite"):
+    with pytest.raises(OutputExistsError, match=r"seed differs \(42 there, 7 now\).*overwrite=True"):
         run_demo(out, **own, seed=7)
     with pytest.raises(OutputExistsError, match="base tokenizer differs"):
         run_demo(out, corpus=own["corpus"], instructions=own["instructions"])

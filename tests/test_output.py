@@ -85,7 +85,7 @@ def test_overwrite_replaces_only_our_folders(tmp_path: Path) -> None:
         require_free(theirs, overwrite=True)
     ours = write(tmp_path / "ours" / "zhuzi.json", '{"zhuzi": "0.1"}').parent
     require_free(ours, overwrite=True)
-    with pytest.raises(OutputExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
         require_free(ours, overwrite=False)
     with pytest.raises(OutputExistsError, match="is a file"):
         require_free(ours / "zhuzi.json", overwrite=True)
@@ -357,7 +357,7 @@ def test_what_commands_write_can_be_replaced(merged: Path, tmp_path: Path) -> No
         merge_shards(corpus, tmp_path / "joined", overwrite=overwrite)
         export_datatrove(corpus, tmp_path / "trove", overwrite=overwrite)
         stats.write_html(tmp_path / "page.html", overwrite=overwrite)
-        with pytest.raises(OutputExistsError, match="--overwrite"):
+        with pytest.raises(OutputExistsError, match="overwrite=True"):
             stats.write_html(tmp_path / "page.html")
     assert 'content="zhuzi ' in (tmp_path / "page.html").read_text()
     assert not (tmp_path / "page.html.zhuzi.json").exists()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi import __version__
-from zhuzi.errors import OutputExistsError
+from zhuzi.errors import OUT, OVERWRITE, OutputExistsError, naming
 from zhuzi.record.json_file import read_state, replace_json
 from zhuzi.record.lock import locked
 from zhuzi.record.output import new_folder
@@ -117,10 +117,8 @@ def _require_same(out: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -
         return
     shown = isinstance(now.get(key), int) or key == "zhuzi"  # else a checksum, or many figures
     values = f" ({there.get(key, 'none')} there, {now.get(key)} now)" if shown else ""
-    raise OutputExistsError(
-        f"{out}: holds a demo whose {key.replace('_', ' ')} differs{values}; give the same again, choose "
-        "another --out, or start again with --overwrite"
-    )
+    differs = f"{out}: holds a demo whose {key.replace('_', ' ')} differs{values}; give the same again, "
+    raise naming(OutputExistsError, differs, "choose another ", OUT, ", or start again with ", OVERWRITE)
 
 
 def _remove_left_over(out: Path) -> None:

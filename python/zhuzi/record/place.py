@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from zhuzi.errors import OutputExistsError
+from zhuzi.errors import OVERWRITE, OutputExistsError, naming
 from zhuzi.record.marks import FileRecord, foreign_name, is_marked_folder, is_marked_page
 
 PathLike = str | os.PathLike[str]
@@ -37,10 +37,10 @@ def require_free(out: PathLike, *, overwrite: bool, inputs: Sequence[PathLike] =
         return
     _require_no_input_in(out, inputs)
     if not overwrite:
-        fix = "choose another folder"
+        taken = f"{out}: already holds something; choose another folder"
         if is_marked_folder(place_of(out)):
-            fix += ", or replace it with --overwrite"
-        raise OutputExistsError(f"{out}: already holds something; {fix}")
+            raise naming(OutputExistsError, taken, ", or replace it with ", OVERWRITE)
+        raise OutputExistsError(taken)
     _require_ours(out)
 
 
@@ -71,15 +71,17 @@ def require_free_file(
         if not path.is_file():
             raise OutputExistsError(f"{name}: is not a regular file; name the file to write")
         if not overwrite:
-            fix = "choose another name"
+            taken = f"{name}: already there; choose another name"
             if is_marked_page(path) or path.name in record.known():
-                fix += ", or replace it with --overwrite"
-            raise OutputExistsError(f"{name}: already there; {fix}")
+                raise naming(OutputExistsError, taken, ", or replace it with ", OVERWRITE)
+            raise OutputExistsError(taken)
     for name, path in there.items():
         if not (is_marked_page(path) or record.holds(path)):
-            raise OutputExistsError(
-                f"{name}: was not written by zhuzi, or was changed since, so --overwrite leaves it "
-                "alone; choose another name, or remove it yourself"
+            raise naming(
+                OutputExistsError,
+                f"{name}: was not written by zhuzi, or was changed since, so ",
+                OVERWRITE,
+                " leaves it alone; choose another name, or remove it yourself",
             )
     require_free_record(out, record)
 
@@ -129,15 +131,19 @@ def _require_no_input_in(out: PathLike, inputs: Sequence[PathLike]) -> None:
 def _require_ours(out: PathLike) -> None:
     place = place_of(out)
     if not is_marked_folder(place):
-        raise OutputExistsError(
-            f"{out}: was not written by zhuzi, so --overwrite leaves it alone; choose another folder, or "
-            "remove it yourself"
+        raise naming(
+            OutputExistsError,
+            f"{out}: was not written by zhuzi, so ",
+            OVERWRITE,
+            " leaves it alone; choose another folder, or remove it yourself",
         )
     foreign = foreign_name(place)
     if foreign is not None:
-        raise OutputExistsError(
-            f"{out}: holds {foreign}, which zhuzi did not write and --overwrite would remove; move it "
-            "elsewhere, or choose another folder"
+        raise naming(
+            OutputExistsError,
+            f"{out}: holds {foreign}, which zhuzi did not write and ",
+            OVERWRITE,
+            " would remove; move it elsewhere, or choose another folder",
         )
 
 

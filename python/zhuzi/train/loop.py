@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from zhuzi.errors import TrainingError, TrainingInterrupted
+from zhuzi.errors import OVERWRITE, TrainingError, TrainingInterrupted, naming
 from zhuzi.train import checkpoint
 from zhuzi.train.base import compute_dtype, trainable
 from zhuzi.train.batches import Batches
@@ -113,9 +113,11 @@ class Loop:
 
     def _require_finite(self, what: str, value: float) -> None:
         if value - value != 0:  # infinite, or not a number
-            raise TrainingError(
+            raise naming(
+                TrainingError,
                 f"step {self.state.step + 1}: the {what} is {value}; this step changed nothing, and no "
-                "checkpoint holds it. Lower learning_rate or raise warmup, and start again with --overwrite"
+                "checkpoint holds it. Lower learning_rate or raise warmup, and start again with ",
+                OVERWRITE,
             )
 
     def _log(self, norm: float, rate: float, logged: tuple[float, int]) -> tuple[float, int]:

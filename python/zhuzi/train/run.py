@@ -26,7 +26,7 @@ from typing import Any
 
 from zhuzi._process import is_main
 from zhuzi._show import Report, count
-from zhuzi.errors import OutputExistsError
+from zhuzi.errors import OVERWRITE, OutputExistsError, naming
 from zhuzi.model.folder import ModelFolder
 from zhuzi.record.disk import naming_full_disk, new_file_mode
 from zhuzi.record.json_file import read_state, replace_json
@@ -171,10 +171,10 @@ class Run:
     def _require_same(self, facts: Mapping[str, Any]) -> None:
         key = _first_difference(read_state(self.path / "run.json"), facts)
         if key is not None:
-            raise OutputExistsError(
+            taken = (
                 f"{self.path}: holds a run whose {key} differs; choose another output, or start again with "
-                "--overwrite"
             )
+            raise naming(OutputExistsError, taken, OVERWRITE)
 
     def _begin(self, facts: Mapping[str, Any], held: ExitStack, *, replace: bool) -> None:
         """Put a new run in place, locked from the start; with `replace`, move what is there aside."""

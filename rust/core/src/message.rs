@@ -91,6 +91,12 @@ impl<T: Into<String>> From<T> for Message {
     }
 }
 
+impl From<Setting> for Message {
+    fn from(setting: Setting) -> Self {
+        Self { parts: vec![Part::Option(setting)] }
+    }
+}
+
 /// Names options as this crate does: `overwrite`, `on_error=skip`, `eos=false`.
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -58,13 +58,11 @@ pub fn check_request(request: &Request, run: &RunOptions, listing: &Listing) -> 
         if part >= of {
             let last = of.saturating_sub(1);
             return Err(Error::Argument(
-                Message::from("")
-                    .option(PART)
-                    .text(format!(" {part}/{of}: parts are numbered from 0 to {last}")),
+                Message::from(PART).text(format!(" {part}/{of}: parts are numbered from 0 to {last}")),
             ));
         }
         if run.overwrite {
-            return Err(Error::Argument(Message::from("").option(OVERWRITE).text(" with ").option(PART).text(
+            return Err(Error::Argument(Message::from(OVERWRITE).text(" with ").option(PART).text(
                 ": a part may come later than others, and would remove their work; remove the folder yourself",
             )));
         }
