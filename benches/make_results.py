@@ -43,6 +43,8 @@ def origin(record: Record, shown: Record) -> str:
         words.append(f"load {record['load']} at the start")
     if record["machine"] != shown["machine"]:
         words.append(f"on {record['machine']}")
+    if "device" in record:
+        words.append(record["device"])
     note = f". Note: {record['note']}" if "note" in record else ""
     return ", ".join(words) + note + ".\n"
 
@@ -76,6 +78,14 @@ def models(records: list[Record], shown: Record) -> str:
             last = record
     names = ["model", "sentencepiece, MB/s", "gigatoken", "zhuzi", "x sentencepiece"]
     return markdown(names, rows) + (f"\n{origin(last, shown)}" if last else "")
+
+
+def training(records: list[Record], shown: Record) -> str:
+    """The newest tables of `bench_training.py`, one per label; nothing if there are none."""
+    labels = dict.fromkeys(r["label"] for r in records if r["bench"] == "training")
+    found = [newest(records, "training", "training", label) for label in labels]
+    tables = [f"{r['label']}:\n\n{markdown(r['columns'], r['rows'])}\n{origin(r, shown)}" for r in found if r]
+    return "\n".join(["", "## Training", "", *tables]) if tables else ""
 
 
 def page(records: list[Record]) -> str:
@@ -172,7 +182,7 @@ differ from sentencepiece's. Slow peers get a part of the file.
 Where the time of zhuzi goes, by the clock, over all threads. Five threads share two cores, and a stage that waits
 for a core counts that, too.
 
-{table("corpus", "stages")}"""
+{table("corpus", "stages")}{training(records, shown)}"""
 
 
 def bars(title: str, y: int, rows: list[tuple[str, float, str]]) -> tuple[list[str], int]:
