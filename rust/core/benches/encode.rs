@@ -4,7 +4,7 @@
 use divan::{Bencher, counter::BytesCount};
 use zhuzi_core::{
     Text, Tokenizer,
-    bpe::{Encoder, Scratch as PlainScratch},
+    bpe::{Scratch as PlainScratch, checks},
     tokenizer::Scratch,
 };
 
@@ -19,14 +19,15 @@ const BYTES: usize = 1 << 20;
 
 fn bench(bencher: Bencher<'_, '_>, tokenizer: &Tokenizer, text: Text<'_>, utf8: &str) {
     let mut plain = Vec::new();
-    if let Ok(encoder) = Encoder::new_plain(&sample::model()) {
-        encoder.encode(&format!("▁{}", utf8.replace(' ', "▁")), &mut PlainScratch::default(), &mut plain);
+    if let Ok(encoder) = checks::plain_encoder(&sample::model()) {
+        let normalized = format!("▁{}", utf8.replace(' ', "▁"));
+        encoder.encode(&normalized, true, &mut PlainScratch::default(), &mut plain);
     }
     assert!(tokenizer.encode(utf8) == plain, "other ids than the plain encoder's");
     let (mut scratch, mut ids) = (Scratch::default(), Vec::new());
     bencher.counter(BytesCount::new(utf8.len())).bench_local(|| {
         ids.clear();
-        tokenizer.encode_text_into(text, &mut scratch, &mut ids);
+        tokenizer.encode_into(text, &mut scratch, &mut ids);
         ids.len()
     });
 }

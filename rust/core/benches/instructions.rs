@@ -1,7 +1,7 @@
-//! Instructions a byte, as callgrind counts them: a number that no busy machine changes, for CI to compare.
+//! Instructions per byte, as callgrind counts them: a number that a busy machine does not change, for CI to compare.
 //!
 //! `cargo bench -p zhuzi-core --bench instructions` fails where a text takes 3 % more than `benches/instructions.txt`
-//! says, `... -- --save` writes that file anew. Callgrind emulates a processor with AVX2, so that is what is counted.
+//! says, `... -- --save` writes that file again. Callgrind emulates a processor with AVX2, so that is what is counted.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench")]
 
@@ -28,10 +28,10 @@ fn text(name: &str) -> String {
 #[unsafe(no_mangle)]
 #[inline(never)]
 fn zhuzi_counted(tokenizer: &Tokenizer, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) {
-    tokenizer.encode_text_into(Text::Utf8(text), scratch, ids);
+    tokenizer.encode_into(Text::Utf8(text), scratch, ids);
 }
 
-/// Instructions a byte of a text, counted in a process of its own.
+/// Instructions per byte of a text, counted in a process of its own.
 fn count(name: &str) -> Option<f64> {
     let run = Command::new("valgrind")
         .args(["--tool=callgrind", "--toggle-collect=zhuzi_counted", "--callgrind-out-file=/dev/null"])
@@ -63,7 +63,7 @@ fn main() {
         };
         let before = saved.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
         println!(
-            "{name:10} {now:8.2} instructions a byte (saved: {})",
+            "{name:10} {now:8.2} instructions per byte (saved: {})",
             before.map_or("none".into(), |b| b.to_string())
         );
         if before.is_some_and(|before| now > before * TOO_MUCH) {

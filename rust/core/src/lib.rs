@@ -1,8 +1,7 @@
 //! The core of Zhuzi: SentencePiece model files, vocabulary merging and exact corpus encoding.
 //!
-//! No Python in here; `rust/py` binds it. The road of a document: [`normalize`] gives the text BPE sees,
-//! [`bpe`] gives its ids, [`tokenizer`] joins the two, [`batch`] does it for many texts, [`offsets`] says where each
-//! token stands, [`corpus`] does it for files.
+//! No Python in here; `rust/py` binds it. [`normalize`] gives the text that BPE sees, [`bpe`] its ids; [`tokenizer`] is
+//! both, [`batch`] does it for many texts, [`offsets`] says where each token is, [`corpus`] does it for files.
 
 pub mod batch;
 pub mod bpe;

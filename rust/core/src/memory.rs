@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Asks the processor to bring what stands at `address` nearer.
+/// Asks the processor to load what is at `address` into its caches.
 #[inline(always)]
 pub fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -22,8 +22,8 @@ pub fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// Memory that will be read soon, asked for a little at a time beside other work: asked for all at once, it would keep
-/// that work's own loads waiting.
+/// Memory that will be read soon, prefetched a little at a time beside other work: prefetched all at once, it would delay
+/// that work's own loads.
 #[derive(Debug, Default)]
 pub struct Ahead {
     next: usize,
@@ -34,18 +34,18 @@ pub struct Ahead {
 const LINE: usize = 64;
 
 impl Ahead {
-    /// So many bytes from `start` on, which need not all be the program's own: asking for others does nothing.
+    /// So many bytes from `start` on, which need not all be the program's own: prefetching others does nothing.
     pub fn new(start: *const u8, bytes: usize) -> Self {
         Self { next: start.addr(), left: bytes }
     }
 
-    /// True once all has been asked for.
+    /// True once all is prefetched.
     #[inline(always)]
     pub fn is_done(&self) -> bool {
         self.left == 0
     }
 
-    /// Asks for the next two lines: as much as 64 characters of two bytes take.
+    /// Prefetches the next two lines: as much as 64 characters of two bytes take.
     #[inline(always)]
     pub fn step(&mut self) {
         if !self.is_done() {
@@ -109,7 +109,7 @@ impl<T> Deref for Zeroed<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: so many values stand there, aligned. They began as zeros, which are valid ones, and nothing else has
+        // SAFETY: there are so many values, aligned. They began as zeros, which are valid ones, and nothing else has
         // access.
         unsafe { slice::from_raw_parts(self.values.as_ptr(), self.len) }
     }
@@ -128,7 +128,7 @@ unsafe impl<T: Send> Send for Zeroed<T> {}
 // SAFETY: likewise.
 unsafe impl<T: Sync> Sync for Zeroed<T> {}
 
-/// The fresh memory of a result, behind which the system has yet to put pages.
+/// The fresh memory of a result, which the system has not backed with pages yet.
 ///
 /// Large pages cost a fourth of what as many small ones do, and small ones a third of the time of a large batch of Han
 /// text. But on a virtual machine whose host has taken free memory back, a large page waits until the host has brought
@@ -165,8 +165,8 @@ impl FreshMemory {
         Self { asked: range.start.into(), range, is_large: is_large.into() }
     }
 
-    /// Has the system put pages behind a part of it all at once. One by one, as they are first written, they took a
-    /// sixth of the time of a large batch.
+    /// Has the system back a part of it with pages all at once. One by one, as they are first written, they took a sixth of
+    /// the time of a large batch.
     pub fn populate<T>(&self, part: &mut [MaybeUninit<T>]) {
         self.ask(addresses(part));
     }
@@ -199,7 +199,7 @@ impl FreshMemory {
         }
     }
 
-    /// Has the system put small pages behind what begins at `from`, but for what a large one has been put behind.
+    /// Has the system back what begins at `from` with small pages, except where there is a large one already.
     fn shrink_pages(&self, from: usize) {
         // Elsewhere, should the result have moved, nothing may be changed.
         if self.range.contains(&from) {
@@ -220,7 +220,7 @@ enum Advice {
     SmallPages,
 }
 
-/// Advises the system about the whole pages of a range of addresses. No advice changes what stands there.
+/// Advises the system about the whole pages of a range of addresses. No advice changes what is there.
 #[cfg(target_os = "linux")]
 fn advise(range: Range<usize>, advice: Advice) {
     const PAGE: usize = 4096;

@@ -1,10 +1,10 @@
-//! Where each token stands in the text, as SentencePiece's `proto` output says it.
+//! Where each token is in the text, as SentencePiece's `proto` output says it.
 //!
-//! Nothing here is fast: the text is normalised once more, by the plainest code, with a place beside each byte.
+//! Nothing here is fast: the text is normalised once more, by the plainest code, with a position beside each byte.
 //! (Source: `Normalizer::Normalize` and `PopulateSentencePieceText` of SentencePiece.)
 
 use crate::{
-    normalize::{Normalizer, SPACE},
+    normalize::{Normalizer, SPACE_MARK},
     spm::{NormalizerOptions, Piece, PieceKind},
 };
 
@@ -19,7 +19,7 @@ pub struct Aligned {
 impl Aligned {
     /// Normalises `text`.
     pub fn new(normalizer: &Normalizer, options: &NormalizerOptions, text: &str) -> Self {
-        let space: &[u8] = if options.escape_whitespaces { SPACE } else { b" " };
+        let space: &[u8] = if options.escape_whitespaces { SPACE_MARK } else { b" " };
         let trims = options.remove_extra_whitespaces;
         let mut out = Self::default();
         let (mut rest, mut character) = (text.as_bytes(), 0);
@@ -42,14 +42,14 @@ impl Aligned {
         }
         let mut after_space = trims;
         while !rest.is_empty() {
-            let (mut piece, used) = normalizer.prefix(rest);
-            while after_space && piece.first() == Some(&b' ') {
-                piece = &piece[1..];
+            let (mut rewritten, used) = normalizer.prefix(rest);
+            while after_space && rewritten.first() == Some(&b' ') {
+                rewritten = &rewritten[1..];
             }
-            for byte in piece.chunks(1) {
+            for byte in rewritten.chunks(1) {
                 out.push(if byte == b" " { space } else { byte }, character);
             }
-            if let Some(&last) = piece.last() {
+            if let Some(&last) = rewritten.last() {
                 after_space = trims && last == b' ';
             }
             step(&mut rest, &mut character, used);
@@ -80,9 +80,9 @@ impl Aligned {
         std::str::from_utf8(&self.bytes).unwrap_or_default()
     }
 
-    /// Gives each token its place; `ids` are those of the text, with a token for each unknown character, which are
-    /// fused here. Of the bytes that spell a character the last stands for it, the others for nothing.
-    pub fn place<'p>(
+    /// Finds each token in the text; `ids` are those of the text, with a token for each unknown character, which are
+    /// fused here. Of the byte pieces that spell a character the last one covers it, the others are empty.
+    pub fn locate<'p>(
         &self,
         ids: &[u32],
         piece: impl Fn(u32) -> &'p Piece,
@@ -90,7 +90,7 @@ impl Aligned {
         let mut fused: Vec<u32> = Vec::with_capacity(ids.len());
         let mut offsets: Vec<(usize, usize)> = Vec::with_capacity(ids.len());
         let (mut at, mut spelled) = (0, 0);
-        let place = |at: usize| self.from[at.min(self.from.len() - 1)];
+        let position = |at: usize| self.from[at.min(self.from.len() - 1)];
         let mut after_unknown = false;
         let normalized = self.text();
         for &id in ids {
@@ -110,9 +110,9 @@ impl Aligned {
                     spelled = 0;
                 }
             }
-            let begin = place(at);
+            let begin = position(at);
             at += len;
-            let end = if len == 0 { begin } else { place(at) };
+            let end = if len == 0 { begin } else { position(at) };
             match offsets.last_mut() {
                 Some(last) if unknown && after_unknown => last.1 = end,
                 _ => {

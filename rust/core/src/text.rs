@@ -2,21 +2,92 @@
 //!
 //! Reading a Python string in place saves turning it into UTF-8 and back into characters.
 
+use crate::memory::Ahead;
+
+/// Bytes that are prefetched for the next document, at least: two for each character of a block.
+const MIN_AHEAD: usize = 4096;
+
+/// A text as a caller hands it over.
+#[derive(Clone, Copy, Debug)]
+pub enum RawText<'a> {
+    /// Any bytes: those that are no UTF-8 count as U+FFFD each.
+    Bytes(&'a [u8]),
+    /// A text.
+    Text(Text<'a>),
+}
+
+impl<'a> RawText<'a> {
+    /// Number of units, see [`Text::len`].
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Text(text) => text.len(),
+        }
+    }
+
+    /// True without a unit.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The text, unless it is bytes that are no UTF-8. Reads all bytes.
+    pub fn to_text(self) -> Option<Text<'a>> {
+        match self {
+            Self::Bytes(bytes) => simdutf8::basic::from_utf8(bytes).ok().map(Text::Utf8),
+            Self::Text(text) => Some(text),
+        }
+    }
+
+    /// What to prefetch before it is read. Short documents mostly follow each other in memory, so the next ones come
+    /// along.
+    pub(crate) fn ahead(&self) -> Ahead {
+        let (start, bytes) = match self {
+            Self::Bytes(bytes) => (bytes.as_ptr(), bytes.len()),
+            Self::Text(text) => text.memory_from(0),
+        };
+        Ahead::new(start, bytes.max(MIN_AHEAD))
+    }
+}
+
+impl<'a> From<Text<'a>> for RawText<'a> {
+    fn from(text: Text<'a>) -> Self {
+        Self::Text(text)
+    }
+}
+
+/// What can be encoded, alone or in a batch.
+pub trait Document: Sync {
+    /// Its text.
+    fn raw(&self) -> RawText<'_>;
+
+    /// Called once before the document is encoded; an invalid one counts as empty. (Here, on the thread that reads it next
+    /// anyway, so that checking the text costs next to nothing.)
+    fn is_valid(&self) -> bool {
+        true
+    }
+}
+
+impl<T: AsRef<[u8]> + Sync + ?Sized> Document for T {
+    fn raw(&self) -> RawText<'_> {
+        RawText::Bytes(self.as_ref())
+    }
+}
+
 /// A text of characters of one width.
 #[derive(Clone, Copy, Debug)]
 pub enum Text<'a> {
     /// UTF-8.
     Utf8(&'a str),
-    /// One byte a character: U+0000 to U+00FF.
+    /// One byte per character: U+0000 to U+00FF.
     Latin1(&'a [u8]),
-    /// Two bytes a character: U+0000 to U+FFFF. Surrogates are no characters: see [`Self::is_valid`].
+    /// Two bytes per character: U+0000 to U+FFFF. Surrogates are no characters: see [`Self::is_valid`].
     Ucs2(&'a [u16]),
-    /// Four bytes a character.
+    /// Four bytes per character.
     Ucs4(&'a [u32]),
 }
 
 impl<'a> Text<'a> {
-    /// The units from `start` to `end`; empty if these are no places in it.
+    /// The units from `start` to `end`; empty if these are not within the text, or not between characters.
     #[must_use]
     pub fn slice(self, start: usize, end: usize) -> Self {
         match self {
@@ -27,7 +98,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// The characters from unit `start` on (or, in UTF-8, from the first character behind it), each with the
+    /// The characters from unit `start` on (or, in UTF-8, from the first character after it), each with the
     /// unit it starts at.
     pub fn chars_from(self, start: usize) -> Box<dyn Iterator<Item = (usize, char)> + 'a> {
         let char = |c| char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER);
@@ -54,7 +125,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Where it stands from unit `at` on, and the bytes from there to its end.
+    /// The address of unit `at`, and the bytes from there to the end.
     pub(crate) fn memory_from(&self, at: usize) -> (*const u8, usize) {
         fn of<T>(units: &[T]) -> (*const u8, usize) {
             (units.as_ptr().cast(), size_of_val(units))
@@ -96,8 +167,8 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Writes into room that is surely enough and cuts it off behind the last byte: far quicker than asking for
-/// room at each character.
+/// Writes into room for the worst case and truncates it after the last byte: far quicker than reserving room for each
+/// character.
 fn push_chars(out: &mut Vec<u8>, chars: impl ExactSizeIterator<Item = u32>) {
     let mut at = out.len();
     out.resize(at + 4 * chars.len(), 0);

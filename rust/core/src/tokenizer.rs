@@ -4,18 +4,16 @@ use std::sync::Mutex;
 
 use rustc_hash::FxHashMap;
 
-pub use crate::batch::EncodedBatch;
 use crate::{
     Error, Result,
-    batch::{Content, Document},
-    bpe::{self, CACHE_BYTES, Encoder, SHORT, SHORT_COST},
+    bpe::{self, CACHE_BYTES, Encoder, Route, ShortTexts},
     normalize::{Normalizer, Part, PrefixMatcher},
     offsets::Aligned,
     spm::{NormalizerOptions, Piece, PieceKind, SpecialIds, SpmModel, byte_of_piece},
-    text::Text,
+    text::{Document, RawText, Text},
 };
 
-/// Characters that are looked at to find a place to cut.
+/// Characters among which a point to cut is looked for.
 const MAX_CUT_SEARCH: usize = 1 << 16;
 
 /// An exact tokenizer: the ids of `sentencepiece`, every one.
@@ -44,14 +42,18 @@ pub struct Scratch {
 
 impl Scratch {
     /// Says what will be encoded next.
-    pub(crate) fn expect(&mut self, next: Content<'_>) {
+    pub(crate) fn expect(&mut self, next: RawText<'_>) {
         self.bpe.expect(next.ahead());
     }
 }
 
 impl Tokenizer {
-    /// Builds the tokenizer. `added` are tokens beside the model (`[PAD]`), which text never makes; their ids
-    /// must go on where the model's end.
+    /// Builds the tokenizer. `added` are tokens beside the model (`[PAD]`), which text never makes; their ids follow the
+    /// model's.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an added token that is empty, given twice or a piece already; [`Error::Model`] for a
+    /// model that is not BPE or whose character map is broken.
     pub fn new(model: &SpmModel, added: &[String]) -> Result<Self> {
         let mut pieces = model.pieces().to_vec();
         let mut by_text = FxHashMap::default();
@@ -134,54 +136,83 @@ impl Tokenizer {
         self.special
     }
 
-    /// Appends the ids of `text` to `out`. Any bytes are a text: an invalid one counts as U+FFFD.
-    pub fn encode_into(&self, text: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
-        if self.encodes_directly()
-            && let Ok(text) = simdutf8::basic::from_utf8(text)
+    /// Ids of one text.
+    pub fn encode<D: Document + ?Sized>(&self, document: &D) -> Vec<u32> {
+        let mut out = Vec::new();
+        if document.is_valid() {
+            self.with_scratch(|scratch| self.encode_part(document.raw(), Part::WHOLE, scratch, &mut out));
+        }
+        out
+    }
+
+    /// Appends the ids of a text to `out`.
+    pub fn encode_into(&self, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        self.encode_part(text.into(), Part::WHOLE, scratch, out);
+    }
+
+    /// Appends the ids of a text, or of a part of one that was cut where [`Self::next_cut`] says.
+    pub(crate) fn encode_part(
+        &self,
+        raw: RawText<'_>,
+        part: Part,
+        scratch: &mut Scratch,
+        out: &mut Vec<u32>,
+    ) {
+        let route = self.encoder.route();
+        if route == Route::Direct
+            && let Some(text) = raw.to_text()
         {
-            return self.encode_text_into(Text::Utf8(text), scratch, out);
-        }
-        self.encode_normalized(text, Part::WHOLE, scratch, out);
-    }
-
-    /// Appends the ids of a text in any form to `out`.
-    pub fn encode_text_into(&self, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        self.encode_part(text, Part::WHOLE, scratch, out);
-    }
-
-    /// Appends the ids of a part of a text, cut where [`Self::next_cut`] says.
-    pub(crate) fn encode_part(&self, text: Text<'_>, part: Part, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        if self.encodes_directly() {
             let prefix = part.is_first && self.options.add_dummy_prefix && !text.is_empty();
-            self.encoder.encode_spaced(prefix, text, &mut scratch.bpe, out);
-        } else if let Text::Utf8(text) = text {
-            self.encode_normalized(text.as_bytes(), part, scratch, out);
-        } else {
-            let mut utf8 = std::mem::take(&mut scratch.utf8);
-            utf8.clear();
-            text.push_utf8(&mut utf8);
-            self.encode_normalized(&utf8, part, scratch, out);
-            scratch.utf8 = utf8;
+            return self.encoder.encode_direct(prefix, text, &mut scratch.bpe, out);
         }
-    }
-
-    fn encode_normalized(&self, text: &[u8], part: Part, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        scratch.normalized.clear();
-        let escapes = !self.encoder.takes_spaces();
-        self.normalizer.normalize_part(text, part, escapes, &mut scratch.normalized);
+        let Scratch { normalized, utf8, bpe } = scratch;
+        let bytes = match raw {
+            RawText::Bytes(bytes) => bytes,
+            RawText::Text(Text::Utf8(text)) => text.as_bytes(),
+            RawText::Text(text) => {
+                utf8.clear();
+                text.push_utf8(utf8);
+                utf8
+            }
+        };
+        normalized.clear();
+        self.normalizer.normalize_part(bytes, part, route != Route::KeepSpaces, normalized);
         // The normaliser only writes valid UTF-8; the check costs little beside what follows.
-        if let Ok(text) = simdutf8::basic::from_utf8(&scratch.normalized) {
-            self.encoder.encode(text, &mut scratch.bpe, out);
+        if let Ok(text) = simdutf8::basic::from_utf8(normalized) {
+            self.encoder.encode(text, true, bpe, out);
         }
     }
 
-    /// A unit at or a little behind `at` where the text may be cut, if there is one.
+    /// The text, if it can be encoded together with other short ones by [`Self::encode_short`].
+    pub(crate) fn short_text<'a>(&self, raw: RawText<'a>) -> Option<Text<'a>> {
+        if self.encoder.route() == Route::Direct && ShortTexts::takes(raw.len()) {
+            raw.to_text()
+        } else {
+            None
+        }
+    }
+
+    /// Appends the ids of short texts, and notes in `ends` where in `out` each ends; no texts are left.
+    pub(crate) fn encode_short(
+        &self,
+        texts: &mut ShortTexts<'_>,
+        scratch: &mut Scratch,
+        out: &mut Vec<u32>,
+        ends: &mut [i64],
+    ) {
+        if !texts.as_slice().is_empty() {
+            self.encoder.encode_short(self.options.add_dummy_prefix, texts, &mut scratch.bpe, out, ends);
+            texts.clear();
+        }
+    }
+
+    /// The first unit after `at` where the text may be cut, if there is one nearby.
     pub(crate) fn next_cut(&self, text: Text<'_>, at: usize) -> Option<usize> {
-        let direct = self.encodes_directly();
+        let is_direct = self.encoder.route() == Route::Direct;
         let mut last = None;
         for (at, c) in text.chars_from(at).take(MAX_CUT_SEARCH) {
             if last.is_some_and(|last| {
-                self.encoder.may_cut(last, c) && (direct || self.normalizer.may_cut(last, c))
+                self.encoder.may_cut(last, c) && (is_direct || self.normalizer.may_cut(last, c))
             }) {
                 return Some(at);
             }
@@ -190,86 +221,19 @@ impl Tokenizer {
         None
     }
 
-    /// True if text need not be rewritten before it is encoded.
-    pub(crate) fn encodes_directly(&self) -> bool {
-        self.encoder.reads_spaces() && self.normalizer.only_escapes_spaces()
-    }
-
-    /// Ids of one text.
-    pub fn encode<D: Document + ?Sized>(&self, text: &D) -> Vec<u32> {
-        let mut out = Vec::new();
-        self.with_scratch(|scratch| self.encode_document(text, scratch, &mut out));
-        out
-    }
-
-    /// Ids of one text, a long one encoded by `threads` threads.
-    pub fn encode_on<D: Document>(&self, text: &D, threads: usize) -> Vec<u32> {
-        if threads > 1 {
-            self.encode_batch(std::slice::from_ref(text), threads).ids
-        } else {
-            self.encode(text)
-        }
-    }
-
-    /// Appends the ids of a document to `out`.
-    pub fn encode_document<D: Document + ?Sized>(
-        &self,
-        document: &D,
-        scratch: &mut Scratch,
-        out: &mut Vec<u32>,
-    ) {
-        if document.is_valid() {
-            self.encode_content(document.content(), scratch, out);
-        }
-    }
-
-    /// Appends the ids of a valid document.
-    pub(crate) fn encode_content(&self, content: Content<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        match content {
-            Content::Bytes(bytes) => self.encode_into(bytes, scratch, out),
-            Content::Text(text) => self.encode_text_into(text, scratch, out),
-        }
-    }
-
-    /// The text of a valid document, if it is short enough for [`Self::encode_short`].
-    pub(crate) fn short_text<'a>(&self, content: Content<'a>) -> Option<Text<'a>> {
-        if !self.encodes_directly() || content.len() + SHORT_COST > SHORT {
-            return None;
-        }
-        match content {
-            Content::Text(text) => Some(text),
-            Content::Bytes(bytes) => simdutf8::basic::from_utf8(bytes).ok().map(Text::Utf8),
-        }
-    }
-
-    /// Appends the ids of short texts that fit in one block, and writes to `ends` where in `out` each ends.
-    pub(crate) fn encode_short(
-        &self,
-        texts: &[Text<'_>],
-        scratch: &mut Scratch,
-        out: &mut Vec<u32>,
-        ends: &mut [i64],
-    ) {
-        if !texts.is_empty() {
-            self.encoder.encode_short(self.options.add_dummy_prefix, texts, &mut scratch.bpe, out, ends);
-        }
-    }
-
-    /// Ids of a text, and where in it each token stands: its first character and the one behind its last, in code
+    /// Ids of a text, and where in it each token is: from its first character to the one after its last, in code
     /// points from 0. Slower than [`Self::encode`]: the text is normalised byte by byte.
     pub fn encode_with_offsets(&self, text: &str) -> (Vec<u32>, Vec<(usize, usize)>) {
         let aligned = Aligned::new(&self.normalizer, &self.options, text);
         let mut ids = Vec::new();
-        self.with_scratch(|scratch| {
-            self.encoder.encode_unfused(aligned.text(), &mut scratch.bpe, &mut ids);
-        });
-        aligned.place(&ids, |id| &self.pieces[id as usize])
+        self.with_scratch(|scratch| self.encoder.encode(aligned.text(), false, &mut scratch.bpe, &mut ids));
+        aligned.locate(&ids, |id| &self.pieces[id as usize])
     }
 
-    /// Ids of a piece's own text, taken as already normalised: no dummy `▁` in front.
+    /// Ids of a piece's own text, taken as already normalised: no dummy `▁` before it.
     pub fn encode_piece(&self, text: &str) -> Vec<u32> {
         let mut out = Vec::new();
-        self.with_scratch(|scratch| self.encoder.encode(text, &mut scratch.bpe, &mut out));
+        self.with_scratch(|scratch| self.encoder.encode(text, true, &mut scratch.bpe, &mut out));
         out
     }
 

@@ -1,4 +1,4 @@
-//! The fast encoder, the plain one and the oracle give the same ids, on models built to hurt.
+//! The engine, the plain encoder and the oracle give the same ids, on models made to be hard.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -8,28 +8,28 @@ use common::{ALPHABETS, Random, Settings, model, random_model};
 use proptest::prelude::*;
 use zhuzi_core::{
     SpmModel, Text, Tokenizer,
-    bpe::{Encoder, Scratch, oracle},
+    bpe::{Encoder, Route, Scratch, checks, oracle},
     spm::PieceKind::{self, Control, Normal, Unused, UserDefined},
 };
 
 /// All ways to encode a normalised text; `seen` keeps the caches between calls.
 fn encode_every_way(model: &SpmModel, text: &str, seen: &mut Scratch, use_oracle: bool) {
-    let plain = ids(&Encoder::new_plain(model).unwrap(), text, &mut Scratch::default());
+    let plain = ids(&checks::plain_encoder(model).unwrap(), text, &mut Scratch::default());
     if use_oracle {
         assert_eq!(plain, oracle::encode(model, text), "plain against oracle: {text:?}");
     }
     let encoder = Encoder::new(model).unwrap();
-    assert!(encoder.is_fast());
+    assert!(checks::uses_engine(&encoder));
     assert_eq!(ids(&encoder, text, &mut Scratch::default()), plain, "cold: {text:?}");
     assert_eq!(ids(&encoder, text, seen), plain, "warm: {text:?}");
-    if !encoder.reads_spaces() {
+    if encoder.route() != Route::Direct {
         return;
     }
     let with = |text: Text<'_>| {
         let (mut scratch, mut ids) = (Scratch::default(), Vec::new());
-        assert!(encoder.encode_spaced(false, text, &mut scratch, &mut ids));
+        encoder.encode_direct(false, text, &mut scratch, &mut ids);
         assert_eq!(ids, plain, "{text:?}");
-        for (kernel, ids) in encoder.encode_by_each_kernel(text).into_iter().enumerate() {
+        for (kernel, ids) in checks::encode_by_each_kernel(&encoder, text).into_iter().enumerate() {
             assert_eq!(ids, plain, "kernel {kernel}: {text:?}");
         }
     };
@@ -47,7 +47,7 @@ fn encode_every_way(model: &SpmModel, text: &str, seen: &mut Scratch, use_oracle
 
 fn ids(encoder: &Encoder, text: &str, scratch: &mut Scratch) -> Vec<u32> {
     let mut out = Vec::new();
-    encoder.encode(text, scratch, &mut out);
+    encoder.encode(text, true, scratch, &mut out);
     out
 }
 
@@ -104,7 +104,7 @@ fn texts_over_several_blocks() {
     seeds(8, 80, &[Normal, Normal, Normal, Unused, UserDefined], 7000, false);
 }
 
-/// Where the window's end has a say in what stands far before it, windows must grow.
+/// Where the window's end decides about what is far before it, windows must grow.
 #[test]
 fn chains_of_merges_that_run_leftward() {
     // `ab` before `ba`, but `bc` before both: an end decides which way a whole run of a and b pairs up.
@@ -127,8 +127,8 @@ fn chains_of_merges_that_run_leftward() {
     }
 }
 
-/// The same over thousands of characters: each pair of neighbours comes before the one to its left, so that from the end
-/// every second one merges, back to where the letters begin anew.
+/// The same over thousands of characters: each pair of neighbours merges before the one to its left, so that from the end
+/// every second one merges, back to where the alphabet begins again.
 #[test]
 fn chains_of_merges_longer_than_what_is_encoded_again() {
     for n in [5245, 5400, 5601] {
@@ -177,9 +177,9 @@ fn long_documents_of_unknown_characters_are_cut_right() {
     let tokenizer = Tokenizer::new(&model(&pieces, settings), &[]).unwrap();
     let mut random = Random(3);
     let text: String = (0..1_500_000).map(|_| *random.pick(&['a', '中', '国', ' ', '😀'])).collect();
-    assert!(tokenizer.encode_on(&text, 4) == tokenizer.encode(&text));
+    assert!(tokenizer.encode_batch(&[&text], 4).ids == tokenizer.encode(&text));
     let unknown = "中".repeat(1_000_000);
-    assert_eq!(tokenizer.encode_on(&unknown, 4), tokenizer.encode(&unknown));
+    assert_eq!(tokenizer.encode_batch(&[&unknown], 4).ids, tokenizer.encode(&unknown));
 }
 
 /// Pieces that are looked for first must not be cut, nor what is rewritten be cut before it is.
@@ -201,7 +201,7 @@ fn long_documents_of_models_that_rewrite_are_cut_right() {
         while text.len() < 400_000 {
             text.push_str(&text_over(&mut random, alphabet, 300));
         }
-        assert!(tokenizer.encode_on(&text, 3) == tokenizer.encode(&text), "seed {seed}");
+        assert!(tokenizer.encode_batch(&[&text], 3).ids == tokenizer.encode(&text), "seed {seed}");
     }
 }
 
@@ -229,7 +229,7 @@ fn batches_agree(random: &mut Random, settings: Settings) {
     }
     assert_eq!(tokenizer.encode_batch::<String>(&[], 4).offsets, [0]);
     let all = texts.concat();
-    assert!(tokenizer.encode_on(&all, 3) == tokenizer.encode(&all));
+    assert!(tokenizer.encode_batch(&[&all], 3).ids == tokenizer.encode(&all));
 }
 
 /// More ids than there is room for at first: two for each text of one byte.
@@ -243,7 +243,7 @@ fn a_batch_may_be_longer_than_expected() {
     assert_eq!(batch, tokenizer.encode_batch(&texts, 1));
     assert!(batch.ids == tokenizer.encode("a").repeat(texts.len()));
     assert!(batch.offsets.iter().enumerate().all(|(i, &offset)| offset == 2 * i as i64));
-    // A last task without ids stands behind those for which there was no room.
+    // A last task without ids follows those for which there was no room.
     let texts = [vec!["a"; 1 << 18], vec![""; 10]].concat();
     assert_eq!(tokenizer.encode_batch(&texts, 3), tokenizer.encode_batch(&texts, 1));
 }

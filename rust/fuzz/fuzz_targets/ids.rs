@@ -12,7 +12,7 @@ use common::{Settings, model};
 use libfuzzer_sys::fuzz_target;
 use zhuzi_core::{
     Tokenizer,
-    bpe::{Encoder, Scratch, oracle},
+    bpe::{Encoder, Route, Scratch, checks, oracle},
     spm::PieceKind,
 };
 
@@ -53,19 +53,19 @@ fuzz_target!(|case: Case| {
     let settings = Settings { byte_fallback: case.byte_fallback, ..Settings::default() };
     let model = model(&pieces, settings);
     let short = spell(&case.text, 60);
-    let (Ok(encoder), Ok(plain)) = (Encoder::new(&model), Encoder::new_plain(&model)) else { return };
+    let (Ok(encoder), Ok(plain)) = (Encoder::new(&model), checks::plain_encoder(&model)) else { return };
     let mut scratch = Scratch::default();
     let mut ids = |encoder: &Encoder, text: &str| {
         let mut ids = Vec::new();
-        encoder.encode(text, &mut scratch, &mut ids);
+        encoder.encode(text, true, &mut scratch, &mut ids);
         ids
     };
     assert_eq!(ids(&encoder, &short), oracle::encode(&model, &short), "{short:?}");
     let long = short.repeat(usize::from(case.repeat));
     let wanted = ids(&plain, &long);
     assert_eq!(ids(&encoder, &long), wanted);
-    if encoder.reads_spaces() {
-        for ids in encoder.encode_by_each_kernel(zhuzi_core::Text::Utf8(&long)) {
+    if encoder.route() == Route::Direct {
+        for ids in checks::encode_by_each_kernel(&encoder, zhuzi_core::Text::Utf8(&long)) {
             assert_eq!(ids, wanted);
         }
     }

@@ -9,14 +9,14 @@ use pyo3::{
 };
 use zhuzi_core::{
     Text as CoreText,
-    batch::{Content, Document},
+    text::{Document, RawText},
 };
 
 use crate::strings::{self, in_place};
 
 /// `str` and `bytes` objects, read in place and kept alive meanwhile.
 ///
-/// A tuple keeps them: making one is the quickest way to take hold of many objects that lie all over memory.
+/// A tuple keeps them: making one is the quickest way to take hold of many objects scattered over memory.
 pub struct Texts {
     kept: Py<PyTuple>,
     texts: Vec<Text>,
@@ -24,13 +24,13 @@ pub struct Texts {
 
 /// One of them.
 pub struct Text {
-    /// `'static` stands for "as long as [`Texts::kept`]"; [`Texts`] lends it out for no longer.
-    content: Content<'static>,
+    /// `'static` means "as long as [`Texts::kept`]"; [`Texts`] lends it out for no longer.
+    raw: RawText<'static>,
     /// Set when it turned out to hold lone surrogates.
     invalid: AtomicBool,
 }
 
-/// Objects that are asked for before their turn: they lie all over memory.
+/// How many objects ahead are prefetched: they are scattered over memory.
 const AHEAD: usize = 16;
 
 impl Texts {
@@ -89,7 +89,7 @@ impl Texts {
     }
 }
 
-/// Says that text `at` is missing, and is `shown` where it comes from.
+/// The error for text `at` being missing; `shown` is what the caller has in its place.
 pub fn missing(at: usize, shown: &str) -> PyErr {
     PyTypeError::new_err(format!("text {at} is missing ({shown}); leave it out, or put '' in its place"))
 }
@@ -112,31 +112,31 @@ impl Text {
     /// The text that an object is; `None` if it is none.
     fn new(object: Borrowed<'_, '_, PyAny>) -> PyResult<Option<Self>> {
         // SAFETY: strings and bytes never change, and the tuple beside the text keeps the object alive.
-        let lend = |content: Content<'_>| unsafe { std::mem::transmute::<_, Content<'static>>(content) };
-        let content = if let Ok(string) = object.cast::<PyString>() {
-            lend(Content::Text(match in_place(&string) {
+        let lend = |raw: RawText<'_>| unsafe { std::mem::transmute::<_, RawText<'static>>(raw) };
+        let raw = if let Ok(string) = object.cast::<PyString>() {
+            lend(RawText::Text(match in_place(&string) {
                 Some(text) => text,
                 // The bytes stay with the string. Raises Python's own error for what is no text.
                 None => CoreText::Utf8(string.to_str()?),
             }))
         } else if let Ok(bytes) = object.cast::<PyBytes>() {
-            lend(Content::Bytes(bytes.as_bytes()))
+            lend(RawText::Bytes(bytes.as_bytes()))
         } else {
             return Ok(None);
         };
-        Ok(Some(Self { content, invalid: AtomicBool::new(false) }))
+        Ok(Some(Self { raw, invalid: AtomicBool::new(false) }))
     }
 }
 
 impl Document for Text {
-    fn content(&self) -> Content<'_> {
-        self.content
+    fn raw(&self) -> RawText<'_> {
+        self.raw
     }
 
     fn is_valid(&self) -> bool {
-        let valid = match self.content {
-            Content::Text(text) => text.is_valid(),
-            Content::Bytes(_) => true,
+        let valid = match self.raw {
+            RawText::Text(text) => text.is_valid(),
+            RawText::Bytes(_) => true,
         };
         if !valid {
             self.invalid.store(true, Ordering::Relaxed);

@@ -1,8 +1,8 @@
-//! Reads Python strings where they are.
+//! Reads Python strings in place.
 //!
 //! Asking for a string's UTF-8 makes CPython write it (under the GIL, at some 0.5 GB/s, into memory that stays
 //! with the string). The engine can read the string's own characters, of one, two or four bytes, instead. Where
-//! they stand is no part of the stable ABI, so nothing is taken for granted: each known layout is tried on
+//! they are is no part of the stable ABI, so nothing is taken for granted: each known layout is tried on
 //! strings of every kind, and only one that reads all of them right is used. With none, UTF-8 it is.
 
 use std::{slice, sync::OnceLock};
@@ -32,10 +32,10 @@ const LAYOUTS: [Layout; 4] = [
     Layout { kind: 16, ascii: 40, other: 56 },
 ];
 
-/// What a string object says of itself.
+/// The header of a string object.
 #[derive(Clone, Copy, Debug)]
 struct Header {
-    /// Bytes a character.
+    /// Bytes per character.
     width: u32,
     ascii: bool,
     /// Characters follow the header.
@@ -57,7 +57,7 @@ impl Layout {
     /// The first `length` characters.
     ///
     /// # Safety
-    /// `string` points to a string object with this header and at least `length` characters behind where this
+    /// `string` points to a string object with this header and at least `length` characters from where this
     /// layout has them, and outlives `'a`.
     unsafe fn characters<'a>(self, string: *const u8, header: Header, length: usize) -> Option<Text<'a>> {
         // SAFETY: as promised; strings never change. The characters are aligned to their width.
@@ -125,7 +125,7 @@ fn layout(py: Python<'_>) -> Option<Layout> {
     })
 }
 
-/// Asks the processor for what [`in_place`] reads of a string.
+/// Prefetches what [`in_place`] reads of a string.
 pub fn expect(object: Borrowed<'_, '_, PyAny>) {
     prefetch(object.as_ptr().cast::<u8>().wrapping_add(STATE));
 }

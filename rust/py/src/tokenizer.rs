@@ -32,12 +32,16 @@ impl Tokenizer {
     #[pyo3(signature = (text, threads=1))]
     fn encode(&self, py: Python<'_>, text: &Bound<'_, PyAny>, threads: usize) -> PyResult<Vec<u32>> {
         let texts = Texts::one(text)?;
-        let ids = py.detach(|| self.core.encode_on(&texts.as_slice()[0], threads));
+        let one = &texts.as_slice()[..1];
+        let ids = py.detach(|| match threads {
+            0 | 1 => self.core.encode(&one[0]),
+            _ => self.core.encode_batch(one, threads).ids,
+        });
         texts.check(py)?;
         Ok(ids)
     }
 
-    /// Ids, and the first character and the one behind the last of each token.
+    /// Ids, and for each token its first character and the one after its last.
     fn encode_with_offsets(&self, py: Python<'_>, text: &str) -> (Vec<u32>, Vec<(usize, usize)>) {
         py.detach(|| self.core.encode_with_offsets(text))
     }

@@ -1,4 +1,4 @@
-//! A vocabulary and texts for the benches, made of the demo's sample alone: nothing needs to be there.
+//! A vocabulary and texts for the benches, made of the demo's sample alone: nothing else is needed.
 //!
 //! The vocabulary has what makes the real ones hard: Han pieces that all tie, ranked pieces of letters, byte fallback.
 

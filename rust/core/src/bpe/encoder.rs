@@ -1,43 +1,66 @@
-//! The encoder of one model: cuts USER_DEFINED pieces out of the text and has the rest encoded, the fast way
-//! where the model allows it.
+//! The encoder of one model: cuts USER_DEFINED pieces out of the text and has the rest encoded, by the engine where the
+//! model allows it.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-#[cfg(target_arch = "x86_64")]
-use super::kernel::{Avx2, Avx512};
 use super::{
-    block::{SHORT, SHORT_COST},
-    engine::EngineScratch,
-    kernel::{Kernel, Portable},
-    plain::{PlainRules, PlainScratch},
-    rules::Rules,
-    write::Sink,
+    engine::{Engine, EngineScratch, ShortTexts},
+    plain::{PlainEncoder, PlainScratch},
+    sink::Sink,
 };
 use crate::{
     Error, Result,
     memory::Ahead,
-    spm::{ModelKind, Piece, PieceKind, SpmModel},
+    spm::{ModelKind, PieceKind, SpmModel},
     text::Text,
 };
+
+/// How the texts of a model are encoded: how much of normalising the encoder makes unnecessary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The encoder reads a text as it is, in any form ([`Encoder::encode_direct`]). Valid where normalising would only write
+    /// spaces as `▁` and put one before the text, where the engine encodes, and where there are no USER_DEFINED pieces.
+    Direct,
+    /// A text is normalised but keeps its spaces, which the encoder takes for `▁`. Valid where the engine encodes and no
+    /// USER_DEFINED piece holds either of the two.
+    KeepSpaces,
+    /// A text is normalised as SentencePiece does it. Valid for every model.
+    Normalize,
+}
+
+impl Route {
+    /// The shortest route that is valid for a model.
+    fn new(model: &SpmModel, way: &Way) -> Self {
+        let options = model.normalizer();
+        let user_defined = || model.pieces().iter().filter(|piece| piece.kind == PieceKind::UserDefined);
+        if matches!(way, Way::Plain(_)) || user_defined().any(|piece| piece.text.contains([' ', '\u{2581}']))
+        {
+            Self::Normalize
+        } else if options.only_escapes_spaces() && user_defined().next().is_none() {
+            Self::Direct
+        } else {
+            Self::KeepSpaces
+        }
+    }
+}
 
 /// The exact BPE encoder of one model. Threads share it; each brings a [`Scratch`] of its own.
 #[derive(Debug)]
 pub struct Encoder {
     way: Way,
-    /// Finds the USER_DEFINED pieces (of those that start at a place, the longest), with their ids.
+    /// Finds the USER_DEFINED pieces (of those that start at a point, the longest), with their ids.
     user_defined: Option<(AhoCorasick, Vec<u32>)>,
-    /// See [`Self::takes_spaces`].
-    takes_spaces: bool,
+    route: Route,
 }
 
 #[derive(Debug)]
 enum Way {
-    Fast(Box<Rules>),
-    Plain(Box<PlainRules>),
+    Engine(Box<Engine>),
+    Plain(Box<PlainEncoder>),
 }
 
-/// What one thread keeps between texts: working memory and the answers of segments seen before. About 5 MB;
-/// more only after a text with a very long segment that had to be done as one, or with a model that needs the plain way.
+/// What one thread keeps between texts: working memory and what segments have become before. About 5 MB; more only after a
+/// text with a very long segment that had to be encoded as one, or with a model that needs the plain encoder.
 #[derive(Debug, Default)]
 pub struct Scratch {
     engine: EngineScratch,
@@ -46,7 +69,7 @@ pub struct Scratch {
 
 impl Scratch {
     /// Working memory with a cache of at most so many bytes, instead of [`CACHE_BYTES`](super::CACHE_BYTES): it never
-    /// grows. One gibibyte is the most.
+    /// grows. [`MAX_CACHE_BYTES`](super::MAX_CACHE_BYTES) is the most.
     pub fn with_cache(bytes: usize) -> Self {
         Self { engine: EngineScratch::with_cache(bytes), plain: PlainScratch::default() }
     }
@@ -72,161 +95,96 @@ impl Encoder {
                 ),
             ));
         }
-        match Rules::new(model) {
-            Some(rules) => Self::with_way(model, Way::Fast(Box::new(rules))),
+        match Engine::new(model) {
+            Some(engine) => Self::with_way(model, Way::Engine(Box::new(engine))),
             None => Self::new_plain(model),
         }
     }
 
-    /// The encoder that takes the plain way with any model, for tests.
-    #[doc(hidden)]
-    pub fn new_plain(model: &SpmModel) -> Result<Self> {
-        Self::with_way(model, Way::Plain(Box::new(PlainRules::new(model))))
+    /// An encoder that uses the plain way with any model.
+    pub(super) fn new_plain(model: &SpmModel) -> Result<Self> {
+        Self::with_way(model, Way::Plain(Box::new(PlainEncoder::new(model))))
     }
 
     fn with_way(model: &SpmModel, way: Way) -> Result<Self> {
-        let pieces: Vec<(u32, &Piece)> =
-            (0..).zip(model.pieces()).filter(|(_, p)| p.kind == PieceKind::UserDefined).collect();
-        let has_space = |(_, piece): &(u32, &Piece)| piece.text.contains([' ', '\u{2581}']);
-        let takes_spaces = matches!(way, Way::Fast(_)) && !pieces.iter().any(has_space);
-        let user_defined = if pieces.is_empty() {
+        let is_user_defined = |id: &u32| model.pieces()[*id as usize].kind == PieceKind::UserDefined;
+        let ids: Vec<u32> = (0..model.pieces().len() as u32).filter(is_user_defined).collect();
+        let user_defined = if ids.is_empty() {
             None
         } else {
             let matcher = AhoCorasick::builder()
                 .match_kind(MatchKind::LeftmostLongest)
-                .build(pieces.iter().map(|(_, piece)| &piece.text))
+                .build(ids.iter().map(|&id| &model.pieces()[id as usize].text))
                 .map_err(|e| Error::model(model.origin(), format!("too many user-defined pieces ({e})")))?;
-            Some((matcher, pieces.iter().map(|(id, _)| *id).collect()))
+            Some((matcher, ids))
         };
-        Ok(Self { way, user_defined, takes_spaces })
+        let route = Route::new(model, &way);
+        Ok(Self { way, user_defined, route })
     }
 
-    /// True if [`Self::encode`] takes a space for a `▁`.
-    pub fn takes_spaces(&self) -> bool {
-        self.takes_spaces
+    /// How texts are to be encoded.
+    pub fn route(&self) -> Route {
+        self.route
     }
 
-    /// True if [`Self::encode_spaced`] does, so that text need not be rewritten.
-    pub fn reads_spaces(&self) -> bool {
-        matches!(self.way, Way::Fast(_)) && self.user_defined.is_none()
-    }
-
-    /// The ids of `text` by every kernel that this processor can run, each with empty caches, for tests.
-    #[doc(hidden)]
-    pub fn encode_by_each_kernel(&self, text: Text<'_>) -> Vec<Vec<u32>> {
-        let Way::Fast(rules) = &self.way else { return Vec::new() };
-        let mut found = by_kernel::<Portable>(rules, text);
-        #[cfg(target_arch = "x86_64")]
-        {
-            if Avx2::is_available() {
-                found.extend(by_kernel::<Avx2>(rules, text));
-            }
-            if Avx512::is_available() {
-                found.extend(by_kernel::<Avx512>(rules, text));
-            }
-        }
-        found
-    }
-
-    /// True unless the model needs the plain way.
-    #[doc(hidden)]
-    pub fn is_fast(&self) -> bool {
-        matches!(self.way, Way::Fast(_))
-    }
-
-    /// True if text may be cut between these characters (theorem P1), no USER_DEFINED piece reaching across.
-    pub fn may_cut(&self, left: char, right: char) -> bool {
-        let Way::Fast(rules) = &self.way else { return false };
-        rules.may_cut(rules.codes.code(left), rules.codes.code(right))
-    }
-
-    /// Appends the ids of `text`, of any form and with a `▁` before it if `prefix` is set; false (and nothing
-    /// appended) unless [`Self::reads_spaces`].
-    pub fn encode_spaced(
-        &self,
-        prefix: bool,
-        text: Text<'_>,
-        scratch: &mut Scratch,
-        out: &mut Vec<u32>,
-    ) -> bool {
+    /// The engine, unless the model needs the plain encoder.
+    pub(super) fn engine(&self) -> Option<&Engine> {
         match &self.way {
-            Way::Fast(rules) if self.user_defined.is_none() => {
-                let mut sink = Sink::new(out);
-                rules.encode(text, prefix, &mut scratch.engine, &mut sink);
-                true
-            }
-            _ => false,
+            Way::Engine(engine) => Some(engine),
+            Way::Plain(_) => None,
         }
     }
 
-    /// Appends the ids of texts that have at most [`SHORT`](super::SHORT) units together, with
-    /// [`SHORT_COST`](super::SHORT_COST) more for each, and writes to `ends` where in `out` each ends. `prefix` puts a
-    /// `▁` before those that are not empty. Nothing is appended unless [`Self::reads_spaces`].
+    /// True if normalised text may be cut between these characters (theorem P1), unless a USER_DEFINED piece is there.
+    pub fn may_cut(&self, left: char, right: char) -> bool {
+        self.engine().is_some_and(|engine| engine.may_cut(left, right))
+    }
+
+    /// Appends the ids of `text`, which no one has normalised, and with a `▁` before it if `prefix` is set. For
+    /// [`Route::Direct`] alone; elsewhere nothing is appended.
+    pub fn encode_direct(&self, prefix: bool, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        debug_assert_eq!(self.route, Route::Direct);
+        if let Way::Engine(engine) = &self.way {
+            engine.encode(text, prefix, &mut scratch.engine, &mut engine.sink(true, out));
+        }
+    }
+
+    /// [`Self::encode_direct`] of several short texts; notes in `ends` where in `out` each ends. `prefix` puts a `▁` before
+    /// those that are not empty.
     pub fn encode_short(
         &self,
         prefix: bool,
-        texts: &[Text<'_>],
+        texts: &ShortTexts<'_>,
         scratch: &mut Scratch,
         out: &mut Vec<u32>,
         ends: &mut [i64],
     ) {
-        if let Way::Fast(rules) = &self.way
-            && self.user_defined.is_none()
-        {
-            rules.encode_short(texts, prefix, &mut scratch.engine, &mut Sink::new(out), ends);
+        debug_assert_eq!(self.route, Route::Direct);
+        if let Way::Engine(engine) = &self.way {
+            engine.encode_short(texts, prefix, &mut scratch.engine, &mut engine.sink(true, out), ends);
         }
     }
 
-    /// Appends the ids of `text`, which is taken as already normalised, to `out`.
-    pub fn encode(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        self.encode_into(text, scratch, &mut Sink::new(out));
-    }
-
-    /// [`Self::encode`] with a token for each unknown character.
-    pub fn encode_unfused(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
-        self.encode_into(text, scratch, &mut Sink { fuses: false, ..Sink::new(out) });
-    }
-
-    fn encode_into(&self, text: &str, scratch: &mut Scratch, sink: &mut Sink<'_>) {
-        let rules = match &self.way {
-            Way::Fast(rules) => rules,
-            Way::Plain(rules) => {
-                return rules.encode(text, self.user_defined.as_ref(), &mut scratch.plain, sink);
+    /// Appends the ids of normalised text. Unless it `fuses`, each unknown character gets a token of its own;
+    /// SentencePiece's ids have one for a whole run of them.
+    pub fn encode(&self, text: &str, fuses: bool, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        let engine = match &self.way {
+            Way::Engine(engine) => engine,
+            Way::Plain(plain) => {
+                let mut sink = Sink::new(&plain.fallback, fuses, out);
+                return plain.encode(text, self.user_defined.as_ref(), &mut scratch.plain, &mut sink);
             }
         };
+        let mut sink = engine.sink(fuses, out);
         let mut rest = 0;
         if let Some((matcher, ids)) = &self.user_defined {
             for found in matcher.find_iter(text) {
-                rules.encode(Text::Utf8(&text[rest..found.start()]), false, &mut scratch.engine, sink);
-                sink.ids.push(ids[found.pattern()]);
-                sink.after_unknown = false;
+                let before = Text::Utf8(&text[rest..found.start()]);
+                engine.encode(before, false, &mut scratch.engine, &mut sink);
+                sink.piece(ids[found.pattern()]);
                 rest = found.end();
             }
         }
-        rules.encode(Text::Utf8(&text[rest..]), false, &mut scratch.engine, sink);
+        engine.encode(Text::Utf8(&text[rest..]), false, &mut scratch.engine, &mut sink);
     }
-}
-
-/// The ids of a text alone, and, if it is short, between others.
-fn by_kernel<K: Kernel>(rules: &Rules, text: Text<'_>) -> Vec<Vec<u32>> {
-    let mut scratch = EngineScratch::default();
-    let mut ids = Vec::new();
-    rules.encode_on::<K>(text, false, &mut scratch, &mut Sink::new(&mut ids));
-    let mut found = vec![ids];
-    let texts = [text, Text::Utf8(""), text, text];
-    if texts.iter().map(|text| text.len() + SHORT_COST).sum::<usize>() <= SHORT {
-        let (mut ids, mut ends) = (Vec::new(), [0; 4]);
-        rules.encode_short_on::<K>(&texts, false, &mut scratch, &mut Sink::new(&mut ids), &mut ends);
-        let mut start = 0;
-        for (text, end) in texts.iter().zip(ends.map(|end| end as usize)) {
-            let own = ids.get(start..end).unwrap_or_default().to_vec();
-            if text.is_empty() {
-                assert!(own.is_empty())
-            } else {
-                found.push(own)
-            }
-            start = end;
-        }
-    }
-    found
 }

@@ -1,30 +1,26 @@
 //! Byte-pair encoding with a SentencePiece model: normalised text in, ids out, exactly SentencePiece's.
 //!
-//! The road of a text, in reading order: [`encoder`] cuts USER_DEFINED pieces out; [`engine`] encodes what is
-//! between them block by block; [`block`] decodes a block into 16-bit [`codes`], looks neighbours up in the
-//! [`pairs`] table and cuts where none can merge; the segments are answered from the [`cache`], by merging a
-//! short [`run`], or window by window ([`long`]; those longer than a block in a [`stretch`]), and [`write`](mod@write)
-//! makes ids of them. [`rules`] derives all tables from a model, [`kernel`] holds the loops that have a vector twin.
-//! [`plain`] encodes for models that the tables do not take, and [`oracle`] says the whole thing once more in the slowest
-//! and plainest way, for tests.
+//! In reading order: [`symbol`] says what is merged; [`tables`] is what is derived from a model; [`engine`] encodes
+//! text block by block with them, and [`kernel`] holds its loops that have a vector twin; [`sink`] is where ids go.
+//! [`encoder`] cuts USER_DEFINED pieces out and says by which [`Route`] a model's texts are encoded. [`plain`] encodes for
+//! models that the tables do not take, and [`oracle`] says the whole thing once more in the slowest and plainest way,
+//! for tests.
 
-mod block;
-mod cache;
-mod codes;
+#[doc(hidden)]
+pub mod checks;
 mod encoder;
 mod engine;
+mod heap;
 mod kernel;
-mod long;
-mod merges;
 #[doc(hidden)]
 pub mod oracle;
-mod pairs;
 mod plain;
-mod rules;
-mod run;
-mod stretch;
-mod write;
+mod ranks;
+mod sink;
+mod symbol;
+mod tables;
 
-pub use block::{SHORT, SHORT_COST};
-pub use cache::{CACHE_BYTES, MAX_CACHE_BYTES};
-pub use encoder::{Encoder, Scratch};
+pub use self::{
+    encoder::{Encoder, Route, Scratch},
+    engine::{CACHE_BYTES, MAX_CACHE_BYTES, ShortTexts},
+};

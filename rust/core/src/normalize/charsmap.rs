@@ -30,7 +30,7 @@ impl CharsMap {
         Ok(Self { units, replacements: replacements.to_vec() })
     }
 
-    /// Where the trie stands after `text`, if some key goes that far.
+    /// The node that `text` leads to, if some key starts with it.
     pub fn node(&self, text: &[u8]) -> Option<u32> {
         let root = *self.units.first()?;
         text.iter().try_fold(trie_offset(root), |at, &byte| self.step(at, byte))
@@ -42,8 +42,8 @@ impl CharsMap {
         (unit & ((1 << 31) | 0xFF) == u32::from(byte)).then_some(at ^ trie_offset(unit))
     }
 
-    /// True if keys go on from a node; with which bytes, is noted.
-    pub fn goes_on(&self, node: u32, bytes: &mut [bool; 256]) -> bool {
+    /// True if keys continue after a node; the bytes with which they do are noted.
+    pub fn continues(&self, node: u32, bytes: &mut [bool; 256]) -> bool {
         let mut any = false;
         for (byte, noted) in (0..=u8::MAX).zip(bytes).skip(1) {
             if self.step(node, byte).is_some() {
@@ -53,12 +53,12 @@ impl CharsMap {
         any
     }
 
-    /// Notes each byte that stands in a key, but not first.
+    /// Notes each byte of a key but its first.
     pub fn note_inner(&self, bytes: &mut [bool; 256]) {
         let Some(&root) = self.units.first() else { return };
         let first = |byte: u8| self.step(trie_offset(root), byte);
         let mut nodes: Vec<u32> = (1..=u8::MAX).filter_map(first).collect();
-        // The trie comes from a file, and might go round in circles.
+        // The trie comes from a file, and might have a cycle.
         let mut seen = vec![false; self.units.len()];
         while let Some(node) = nodes.pop() {
             if seen.get_mut(node as usize).is_some_and(|seen| !std::mem::replace(seen, true)) {

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub enum PieceKind {
     /// Made by merging.
     Normal,
-    /// Stands for what no piece covers; exactly one a model.
+    /// What no piece covers; exactly one per model.
     Unknown,
     /// `<s>`, `</s>` and the like: never made from text.
     Control,
@@ -42,9 +42,9 @@ pub enum ModelKind {
     Unigram,
     /// Byte-pair encoding.
     Bpe,
-    /// One piece a word.
+    /// One piece per word.
     Word,
-    /// One piece a character.
+    /// One piece per character.
     Char,
 }
 
@@ -65,14 +65,24 @@ impl ModelKind {
 pub struct NormalizerOptions {
     /// Compiled character map; empty = identity.
     pub charsmap: Vec<u8>,
-    /// One `▁` in front of each text.
+    /// One `▁` before each text.
     pub add_dummy_prefix: bool,
     /// Spaces trimmed and collapsed.
     pub remove_extra_whitespaces: bool,
     /// Spaces become `▁`.
     pub escape_whitespaces: bool,
-    /// The dummy `▁` comes behind the text instead of before it.
+    /// The dummy `▁` comes after the text instead of before it.
     pub whitespace_as_suffix: bool,
+}
+
+impl NormalizerOptions {
+    /// True if all they do to valid UTF-8 is write spaces as `▁` and put one before the text.
+    pub fn only_escapes_spaces(&self) -> bool {
+        self.charsmap.is_empty()
+            && self.escape_whitespaces
+            && !self.remove_extra_whitespaces
+            && !self.whitespace_as_suffix
+    }
 }
 
 /// A SentencePiece model: the parsed file and its pieces, checked as SentencePiece checks them.

@@ -29,13 +29,13 @@ impl FromStr for MergePolicy {
 /// A merged model and how it came about.
 #[derive(Clone, Debug)]
 pub struct Merged {
-    /// The base with the new pieces behind its own; its old ids keep their meaning.
+    /// The base with the new pieces after its own; its old ids keep their meaning.
     pub model: SpmModel,
     /// Pieces appended.
     pub appended: usize,
     /// Pieces of the donor that the base already had.
     pub shared: usize,
-    /// Pieces of the donor that stand for no text (control, unknown, byte) and that the base lacks: left out.
+    /// Pieces of the donor that no text makes (control, unknown, byte) and that the base lacks: left out.
     pub left_out: Vec<String>,
     /// User-defined pieces of the donor that were appended as such.
     pub user_defined: Vec<String>,

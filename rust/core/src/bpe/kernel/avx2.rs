@@ -2,11 +2,16 @@
 
 use std::arch::x86_64::*;
 
-use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, MAX_PLACES, Portable, RUN, Ranks, Room};
+use super::{
+    loops::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, MAX_POSITIONS, PairKeys, Room, WINDOW},
+    portable::Portable,
+};
 use crate::bpe::{
-    codes::{SPACE, SPACE_MARK},
-    merges::{SYMBOL_BITS, Symbol},
-    pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE},
+    symbol::{SYMBOL_BITS, Symbol},
+    tables::{
+        codes::{SPACE, SPACE_MARK},
+        pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE},
+    },
 };
 
 /// The loops for AVX2, BMI and POPCNT. Whoever calls them has checked [`Avx2::is_available`] and sits in a
@@ -213,8 +218,8 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    fn places(mask: u64, first: u32, out: &mut [u32; MAX_PLACES]) {
-        Portable::places(mask, first, out);
+    fn positions(mask: u64, first: u32, out: &mut [u32; MAX_POSITIONS]) {
+        Portable::positions(mask, first, out);
     }
 
     #[inline(always)]
@@ -236,16 +241,16 @@ impl Kernel for Avx2 {
         }
     }
 
-    type Ranks<const V: usize> = Avx2Ranks<V>;
+    type Keys<const V: usize> = Avx2Keys<V>;
 }
 
-/// [`Ranks`] in registers.
+/// [`PairKeys`] in registers.
 #[derive(Debug)]
-pub struct Avx2Ranks<const V: usize>([__m256i; V]);
+pub struct Avx2Keys<const V: usize>([__m256i; V]);
 
-impl<const V: usize> Ranks for Avx2Ranks<V> {
+impl<const V: usize> PairKeys for Avx2Keys<V> {
     #[inline(always)]
-    fn load(keys: &[u32; RUN]) -> Self {
+    fn load(keys: &[u32; WINDOW]) -> Self {
         let rows = keys.as_chunks::<8>().0;
         // SAFETY: loads of 8 keys.
         Self(std::array::from_fn(|i| unsafe { _mm256_loadu_si256(rows[i].as_ptr().cast()) }))

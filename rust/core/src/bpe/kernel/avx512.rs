@@ -3,11 +3,16 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, MAX_PLACES, Room, avx2::Avx2Ranks};
+use super::{
+    avx2::{Avx2, Avx2Keys},
+    loops::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, MAX_POSITIONS, Room},
+};
 use crate::bpe::{
-    codes::{SPACE, SPACE_MARK},
-    merges::{SYMBOL_BITS, Symbol},
-    pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE, SYMBOL_SHIFT},
+    symbol::{SYMBOL_BITS, Symbol},
+    tables::{
+        codes::{SPACE, SPACE_MARK},
+        pairs::{COLUMN_MASK, LookUps, ONE_SCORE, PIECE, SYMBOL_SHIFT},
+    },
 };
 
 /// The loops for AVX-512 (F, BW, VL and VBMI2) beside what [`Avx2`] needs. Whoever calls them has checked
@@ -153,7 +158,7 @@ impl Kernel for Avx512 {
     }
 
     #[inline(always)]
-    fn places(mask: u64, first: u32, out: &mut [u32; MAX_PLACES]) {
+    fn positions(mask: u64, first: u32, out: &mut [u32; MAX_POSITIONS]) {
         // SAFETY: a load of 64 bytes from an array of 64; stores of 16 places at 0 and 16 of 32.
         unsafe {
             let places = _mm512_maskz_compress_epi8(mask, _mm512_loadu_epi8(NUMBERS.as_ptr().cast()));
@@ -170,5 +175,5 @@ impl Kernel for Avx512 {
         Avx2::key(codes, len)
     }
 
-    type Ranks<const V: usize> = Avx2Ranks<V>;
+    type Keys<const V: usize> = Avx2Keys<V>;
 }

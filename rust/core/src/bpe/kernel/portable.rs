@@ -1,10 +1,12 @@
 //! The loops in plain Rust.
 
-use super::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, MAX_PLACES, RUN, Ranks, Room};
+use super::loops::{CHUNK, CHUNK_TAIL, Kernel, Key, LinkMasks, MAX_POSITIONS, PairKeys, Room, WINDOW};
 use crate::bpe::{
-    codes::from_bmp,
-    merges::{NO_RANK, Symbol},
-    pairs::{LookUps, ONE_SCORE, PIECE, Pairs, symbol_of},
+    symbol::{NO_RANK, Symbol},
+    tables::{
+        codes::from_bmp,
+        pairs::{LookUps, ONE_SCORE, PIECE, Pairs, symbol_of},
+    },
 };
 
 /// The plain loops.
@@ -73,12 +75,12 @@ impl Kernel for Portable {
     }
 
     #[inline(always)]
-    fn places(mut mask: u64, first: u32, out: &mut [u32; MAX_PLACES]) {
-        for place in out {
+    fn positions(mut mask: u64, first: u32, out: &mut [u32; MAX_POSITIONS]) {
+        for position in out {
             if mask == 0 {
                 return;
             }
-            *place = first + mask.trailing_zeros();
+            *position = first + mask.trailing_zeros();
             mask &= mask - 1;
         }
     }
@@ -97,16 +99,16 @@ impl Kernel for Portable {
         Some(Key { codes: [packed as u64, (packed >> 64) as u64], wide })
     }
 
-    type Ranks<const V: usize> = PortableRanks<V>;
+    type Keys<const V: usize> = PortableKeys<V>;
 }
 
-/// [`Ranks`] in an array.
+/// [`PairKeys`] in an array.
 #[derive(Debug)]
-pub struct PortableRanks<const V: usize>([[u32; 8]; V]);
+pub struct PortableKeys<const V: usize>([[u32; 8]; V]);
 
-impl<const V: usize> Ranks for PortableRanks<V> {
+impl<const V: usize> PairKeys for PortableKeys<V> {
     #[inline(always)]
-    fn load(keys: &[u32; RUN]) -> Self {
+    fn load(keys: &[u32; WINDOW]) -> Self {
         let rows = keys.as_chunks::<8>().0;
         Self(std::array::from_fn(|i| rows[i]))
     }
@@ -118,8 +120,8 @@ impl<const V: usize> Ranks for PortableRanks<V> {
 
     #[inline(always)]
     fn set(&mut self, at: usize, key: u32) {
-        if let Some(place) = self.0.as_flattened_mut().get_mut(at) {
-            *place = key;
+        if let Some(old) = self.0.as_flattened_mut().get_mut(at) {
+            *old = key;
         }
     }
 }

@@ -109,7 +109,7 @@ impl<'a> BlockEncoder<'a> {
                     return None;
                 }
                 self.ids.extend(self.bos);
-                self.tokenizer.encode_text_into(Text::Utf8(text), &mut self.scratch, &mut self.ids);
+                self.tokenizer.encode_into(Text::Utf8(text), &mut self.scratch, &mut self.ids);
                 self.ids.extend(self.eos);
             }
             records.push(EncodedRecord {

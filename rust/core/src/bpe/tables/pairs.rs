@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 
 use rustc_hash::FxHashMap;
 
-use super::merges::{SYMBOL_BITS, Symbol};
+use crate::bpe::symbol::{SYMBOL_BITS, Symbol};
 
 /// How a character takes part in pairs, in one word: row (bits 40 to 63), symbol (16 to 39), column (0 to 15).
 pub type CharWord = u64;

@@ -1,7 +1,9 @@
-//! What segments have become before: a direct-mapped table, so that it never grows and never searches.
+//! What segments became before: direct-mapped tables, so that they never grow and a look-up is one load.
 
-use super::{kernel::Key, merges::Symbol};
-use crate::memory::{Zeroed, prefetch};
+use crate::{
+    bpe::{kernel::Key, symbol::Symbol},
+    memory::{Zeroed, prefetch},
+};
 
 /// Bytes of a thread's cache, unless others are asked for: 131,072 entries. More gain little and cost cold misses.
 pub const CACHE_BYTES: usize = 4 << 20;
@@ -19,7 +21,7 @@ struct Entry {
     symbols: u128,
 }
 
-/// The segments one thread has met.
+/// The segments of up to 16 characters that a thread has met.
 #[derive(Debug)]
 pub struct Cache {
     /// A power of two of them.
@@ -28,7 +30,7 @@ pub struct Cache {
 
 /// Where a segment is or would be, and the upper bits of its entry's last byte.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Place {
+pub struct Slot {
     index: u32,
     kind: u8,
 }
@@ -43,38 +45,38 @@ impl Cache {
 
     /// Where the segment of this key and length (1 to 16) is kept.
     #[inline(always)]
-    pub fn place(&self, key: &Key, len: usize) -> Place {
+    pub fn slot(&self, key: &Key, len: usize) -> Slot {
         let kind = (u8::from(key.wide) << 7) | ((len as u8 - 1) << 3);
         let (a, b) = (key.codes[0] ^ 0x9E37_79B9_7F4A_7C15, key.codes[1] ^ 0xD6E8_FEB8_6659_FD93);
         let product = u128::from(a) * u128::from(b ^ u64::from(kind));
         let hash = (product >> 64) as u64 ^ product as u64;
-        Place { index: (hash >> 32) as u32 & (self.entries.len() - 1) as u32, kind }
+        Slot { index: (hash >> 32) as u32 & (self.entries.len() - 1) as u32, kind }
     }
 
-    /// Asks the processor to bring the entry nearer.
+    /// Prefetches the entry.
     #[inline(always)]
-    pub fn prefetch(&self, place: Place) {
-        prefetch(self.entries.as_ptr().wrapping_add(place.index as usize));
+    pub fn prefetch(&self, slot: Slot) {
+        prefetch(self.entries.as_ptr().wrapping_add(slot.index as usize));
     }
 
     /// The symbols of a segment, 24 bits each from the lowest up, and their number.
     #[inline(always)]
-    pub fn get(&self, key: &Key, place: Place) -> Option<(u128, usize)> {
-        let entry = &self.entries[place.index as usize];
+    pub fn get(&self, key: &Key, slot: Slot) -> Option<(u128, usize)> {
+        let entry = &self.entries[slot.index as usize];
         let last = (entry.symbols >> 120) as u8;
-        let found = entry.codes == key.codes && last ^ place.kind < 8 && last & 7 != 0;
+        let found = entry.codes == key.codes && last ^ slot.kind < 8 && last & 7 != 0;
         found.then_some((entry.symbols, usize::from(last & 7)))
     }
 
     /// Remembers a segment of up to [`MAX_SYMBOLS`] symbols.
-    pub fn put(&mut self, key: &Key, place: Place, symbols: impl Iterator<Item = Symbol>) {
+    pub fn put(&mut self, key: &Key, slot: Slot, symbols: impl Iterator<Item = Symbol>) {
         let (mut packed, mut n) = (0, 0);
         for symbol in symbols.take(MAX_SYMBOLS) {
             packed |= u128::from(symbol) << (24 * n);
             n += 1;
         }
-        packed |= (u128::from(place.kind) | n as u128) << 120;
-        self.entries[place.index as usize] = Entry { codes: key.codes, symbols: packed };
+        packed |= (u128::from(slot.kind) | n as u128) << 120;
+        self.entries[slot.index as usize] = Entry { codes: key.codes, symbols: packed };
     }
 }
 
@@ -83,7 +85,7 @@ pub const MAX_LONG: usize = 48;
 const LONG_ENTRIES: usize = 1 << 12;
 const MAX_LONG_SYMBOLS: usize = 19;
 
-/// Segments of 17 to 48 codes below 256: an indentation and the word behind it, mostly. Half a megabyte.
+/// Segments of 17 to 48 codes below 256: an indentation and the word after it, mostly. Half a megabyte.
 #[derive(Debug)]
 pub struct LongCache {
     entries: Zeroed<LongEntry>,
@@ -99,7 +101,7 @@ struct LongEntry {
     symbols: [Symbol; MAX_LONG_SYMBOLS],
 }
 
-/// The codes, zero behind the last.
+/// The codes, zero after the last.
 pub type LongKey = [u64; MAX_LONG / 8];
 
 impl Default for LongCache {

@@ -1,38 +1,19 @@
 //! Which two symbols merge into which piece, in one hash table.
 
-use crate::memory::prefetch;
-
-/// A symbol of the engine: the id of a piece, or (from the vocabulary's size on) a character that is no
-/// piece, as size + code, or, behind these, an UNUSED piece. Below [`NONE`].
-pub type Symbol = u32;
-
-/// Bits of a symbol.
-pub const SYMBOL_BITS: u32 = 24;
-/// No symbol.
-pub const NONE: Symbol = (1 << (SYMBOL_BITS - 1)) - 1;
-
-/// What a pair of neighbouring symbols becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Merge {
-    /// Place in the order of scores, 0 merging first; equal scores share a rank.
-    pub rank: u32,
-    /// The symbol that replaces the pair.
-    pub result: Symbol,
-}
-
-/// The rank of a pair that does not merge.
-pub const NO_RANK: u32 = u32::MAX;
-/// What a pair that does not merge becomes.
-pub const NO_MERGE: Merge = Merge { rank: NO_RANK, result: NONE };
+use crate::{
+    bpe::symbol::{Merge, NO_MERGE, NONE, SYMBOL_BITS, Symbol},
+    memory::prefetch,
+};
 
 /// The merges whose result has three or more characters (those of two are in the pair table).
 ///
-/// What counts is that the table stays in the second-level cache, so a slot has eight bytes only: the upper 40
-/// bits check the key, the lower 23 are the result, and one bit says whether a merge that belongs there had to go to a
-/// slot behind. So a pair that does not merge, which half of them do not, is known by its first slot, nearly always.
-/// The check is exact. A key has 48 bits; times an odd number,
-/// modulo 2^48, it has 48 bits that are as good a name of it. The upper ones say where the search begins, the
-/// slot holds the lower 40, and as a search goes less than 256 slots far, the place tells the missing eight.
+/// An open-addressing table with linear probing. It has to stay in the second-level cache, so a slot has eight bytes only:
+/// the upper 40 bits check the key, the lower 23 are the result, and one bit says whether a merge whose home this slot is
+/// had to go to a later one. So one slot nearly always says that a pair does not merge, as half of the pairs do not.
+///
+/// The check is exact. A key has 48 bits, and its hash is the key times an odd number modulo 2^48: a permutation, so the
+/// hash identifies the key. Its upper bits are the home slot and the slot holds the lower 40; as a probe goes less than
+/// 256 slots far, the slot's index tells the missing eight.
 #[derive(Debug)]
 pub struct Merges {
     slots: Box<[u64]>,
@@ -41,13 +22,13 @@ pub struct Merges {
     ranks: Box<[u32]>,
 }
 
-/// Set in a slot if the search may have to go on behind it.
+/// Set in a slot if the probe may have to go past it.
 const DISPLACED: u64 = 1 << (SYMBOL_BITS - 1);
 /// If the check of a key is all ones, this leaves [`NONE`].
 const EMPTY: u64 = !DISPLACED;
 const MIN_BITS: u32 = 16;
-/// Slots that a search looks at, at most. With 256 the check would not be exact.
-const MAX_SEARCH: usize = 255;
+/// Slots that a probe looks at, at most. With 256 the check would not be exact.
+const MAX_PROBE: usize = 255;
 /// Odd, times 2^16: so the 48 bits stand at the top of the word.
 const FACTOR: u64 = 0x9E37_79B9_7F4B << 16;
 
@@ -58,20 +39,20 @@ impl Merges {
         Self { slots: vec![EMPTY; 1 << bits].into(), shift: 64 - bits, ranks: ranks.into() }
     }
 
-    /// The name of a pair, from which [`Self::result_at`] goes on.
+    /// The hash of a pair, for [`Self::result_at`].
     #[inline(always)]
-    pub fn name(left: Symbol, right: Symbol) -> u64 {
+    pub fn hash(left: Symbol, right: Symbol) -> u64 {
         ((u64::from(left) << SYMBOL_BITS) | u64::from(right)).wrapping_mul(FACTOR)
     }
 
-    /// Adds a merge; false if its place is too crowded.
+    /// Adds a merge; false if the slots around its home are too crowded.
     pub fn insert(&mut self, left: Symbol, right: Symbol, result: Symbol) -> bool {
-        let name = Self::name(left, right);
-        let home = (name >> self.shift) as usize;
+        let hash = Self::hash(left, right);
+        let home = (hash >> self.shift) as usize;
         let mask = self.slots.len() - 1;
-        for at in (home..home + MAX_SEARCH).map(|at| at & mask) {
+        for at in (home..home + MAX_PROBE).map(|at| at & mask) {
             if self.slots[at] == EMPTY {
-                self.slots[at] = (name << 8) | u64::from(result);
+                self.slots[at] = (hash << 8) | u64::from(result);
                 return true;
             }
             self.slots[home & mask] |= DISPLACED;
@@ -82,35 +63,35 @@ impl Merges {
     /// What two neighbours become, [`NONE`] if they stay apart. One of them has two or more characters.
     #[inline(always)]
     pub fn result(&self, left: Symbol, right: Symbol) -> Symbol {
-        self.result_at(Self::name(left, right))
+        self.result_at(Self::hash(left, right))
     }
 
-    /// Asks the processor to bring the slot of a pair nearer.
+    /// Prefetches the home slot of a pair.
     #[inline(always)]
-    pub fn prefetch(&self, name: u64) {
-        prefetch(&raw const self.slots[(name >> self.shift) as usize & (self.slots.len() - 1)]);
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(&raw const self.slots[(hash >> self.shift) as usize & (self.slots.len() - 1)]);
     }
 
-    /// [`Self::result`] of a pair with this name.
+    /// [`Self::result`] of the pair with this hash.
     #[inline(always)]
-    pub fn result_at(&self, name: u64) -> Symbol {
-        let slot = self.slots[(name >> self.shift) as usize & (self.slots.len() - 1)];
-        let rest = slot ^ (name << 8);
+    pub fn result_at(&self, hash: u64) -> Symbol {
+        let slot = self.slots[(hash >> self.shift) as usize & (self.slots.len() - 1)];
+        let rest = slot ^ (hash << 8);
         let is_here = rest >> SYMBOL_BITS == 0;
         if !is_here && slot & DISPLACED != 0 {
-            return self.result_behind(name);
+            return self.probe(hash);
         }
         if is_here { rest as Symbol & NONE } else { NONE }
     }
 
-    /// [`Self::result_at`] where it is not at its place.
+    /// [`Self::result_at`] of a pair that is not in its home slot.
     #[inline(never)]
-    fn result_behind(&self, name: u64) -> Symbol {
-        let home = (name >> self.shift) as usize;
+    fn probe(&self, hash: u64) -> Symbol {
+        let home = (hash >> self.shift) as usize;
         let mask = self.slots.len() - 1;
-        for at in home + 1..home + MAX_SEARCH {
+        for at in home + 1..home + MAX_PROBE {
             let slot = self.slots[at & mask];
-            let rest = slot ^ (name << 8);
+            let rest = slot ^ (hash << 8);
             if rest >> SYMBOL_BITS == 0 {
                 return rest as Symbol & NONE;
             }

@@ -1,20 +1,31 @@
-//! What the engine knows of a model, derived once: symbols, merges, ranks, links.
+//! What the engine knows of a model, derived once: characters as codes, which of them any piece holds side by side, and
+//! all merges.
+
+pub mod codes;
+pub mod merges;
+pub mod pairs;
 
 use rustc_hash::FxHashMap;
 
-use super::{
-    codes::{ASTRAL, Codes},
-    kernel::{Portable, RUN},
-    long::LongRun,
-    merges::{Merge, Merges, NO_MERGE, NO_RANK, NONE, Symbol},
+use self::{
+    codes::{ASTRAL, Codes, SPACE},
+    merges::Merges,
     pairs::{Link, PIECE, Pairs, symbol_of},
-    run::Run,
 };
-use crate::spm::{Piece, PieceKind, SpmModel, byte_of_piece};
+use super::{
+    heap::HeapMerger,
+    ranks::ScoreRanks,
+    sink::Fallback,
+    symbol::{Merge, NO_MERGE, NO_RANK, NONE, Symbol},
+};
+use crate::spm::{Piece, PieceKind, SpmModel};
 
-/// The rules of one model, in the form the engine reads.
+/// The tables of one model.
+///
+/// A symbol is the id of a piece; or the vocabulary's size plus a code, for a character that is no piece; or, after
+/// these, an UNUSED piece.
 #[derive(Debug)]
-pub struct Rules {
+pub struct Tables {
     /// Symbols below this are ids of pieces.
     pub vocab: u32,
     /// Characters as codes.
@@ -24,23 +35,21 @@ pub struct Rules {
     /// All merges.
     pub merges: Merges,
     /// Characters of a symbol (a character that is no piece has one).
-    pub lengths: Box<[u16]>,
-    /// What stands in the end for each UNUSED piece that merges make, in symbols of other kinds. Their own symbols
+    lengths: Box<[u16]>,
+    /// What is written in the end for each UNUSED piece that merges make, in symbols of other kinds. Their own symbols
     /// follow those of the characters.
     pub splits: Box<[Box<[Symbol]>]>,
-    /// Ids of the 256 byte pieces, where the model has byte fallback.
-    pub bytes: Option<Box<[u32; 256]>>,
-    /// The unknown token.
-    pub unk: u32,
+    /// What is written for characters that are no piece.
+    pub fallback: Fallback,
 }
 
-impl Rules {
-    /// Derives the rules; `None` for a model that needs the plain way: spaces that are not escaped, or sizes beyond
+impl Tables {
+    /// Derives the tables; `None` for a model that needs the plain encoder: spaces that are not escaped, or sizes beyond
     /// the packed words.
     pub fn new(model: &SpmModel) -> Option<Self> {
         let pieces = model.pieces();
         let vocab = u32::try_from(pieces.len()).ok()?;
-        // A USER_DEFINED piece is cut out of the text wherever it stands, so that no merge ever makes one. An UNUSED one
+        // A USER_DEFINED piece is cut out of the text wherever it occurs, so that no merge ever makes one. An UNUSED one
         // of one character is as good as none.
         let normal = (0u32..).zip(pieces).filter(|(_, p)| p.kind == PieceKind::Normal);
         let unused = pieces.iter().filter(|p| p.kind == PieceKind::Unused && p.text.chars().nth(1).is_some());
@@ -52,14 +61,13 @@ impl Rules {
         let makeable = || normal.clone().chain(unused.iter().copied());
         let codes = Codes::new(makeable().map(|(_, p)| p.text.as_str()))?;
 
+        let fallback = Fallback::new(model);
         let mut symbols: Box<[Symbol]> = (0..1 << 16).map(|code| vocab + code).collect();
-        let bytes = model.byte_fallback().then(|| byte_ids(pieces));
-        if let Some(bytes) = &bytes {
-            // A character of one byte that is no piece is that byte's piece, at once and for good: byte pieces
-            // take part in no merge.
-            for (code, byte) in (0..0x80).filter(|&code| code != usize::from(super::codes::SPACE)).zip(0..) {
-                let _: u8 = byte;
-                symbols[code] = bytes[code];
+        for byte in (0..0x80).filter(|&byte| u16::from(byte) != SPACE) {
+            // A character of one byte that is no piece is that byte's piece, at once and for good: byte pieces take part
+            // in no merge.
+            if let Some(id) = fallback.byte(byte) {
+                symbols[usize::from(byte)] = id;
             }
         }
         let mut words = Vec::with_capacity(pieces.len());
@@ -92,7 +100,7 @@ impl Rules {
         debug_assert!(!links.keys().any(|&(a, b)| a == ASTRAL || b == ASTRAL));
         let pairs = Pairs::new(symbols, &links)?;
         let splits = split_unused(&words, first_unused, unused.len());
-        Some(Self { vocab, codes, pairs, merges, lengths, splits, bytes, unk: model.special_ids().unk })
+        Some(Self { vocab, codes, pairs, merges, lengths, splits, fallback })
     }
 
     /// The merge of two neighbouring characters.
@@ -105,8 +113,9 @@ impl Rules {
     }
 
     /// True if text may be cut between these: no merge crosses, and the left part does not end in the unknown
-    /// token, which the right one might have to go on with.
-    pub fn may_cut(&self, left: u16, right: u16) -> bool {
+    /// token, into which the right part's first character might fuse.
+    pub fn may_cut(&self, left: char, right: char) -> bool {
+        let [left, right] = [left, right].map(|c| self.codes.code(c));
         self.pairs.link(left, right).is_none() && self.pairs.symbol(left) < self.vocab
     }
 
@@ -117,35 +126,15 @@ impl Rules {
     }
 }
 
-/// Ids of the byte pieces.
-pub fn byte_ids(pieces: &[Piece]) -> Box<[u32; 256]> {
-    let mut ids = Box::new([0; 256]);
-    for (id, piece) in (0u32..).zip(pieces).filter(|(_, p)| p.kind == PieceKind::Byte) {
-        if let Some(byte) = byte_of_piece(&piece.text) {
-            ids[usize::from(byte)] = id;
-        }
-    }
-    ids
-}
-
-/// Place of each symbol's score among the distinct ones, the highest first.
+/// The rank of each symbol that is a piece.
 fn rank_symbols(pieces: &[Piece], unused: &[(Symbol, &Piece)]) -> Vec<u32> {
-    let mut scores: Vec<i32> = pieces.iter().map(|p| score_order(p.score)).collect();
-    scores.sort_unstable_by(|a, b| b.cmp(a));
-    scores.dedup();
-    let rank = |p: &Piece| scores.partition_point(|&s| s > score_order(p.score)) as u32;
-    let mut ranks: Vec<u32> = pieces.iter().map(rank).collect();
+    let scores = ScoreRanks::new(pieces.iter().map(|piece| piece.score));
+    let mut ranks: Vec<u32> = pieces.iter().map(|piece| scores.of(piece.score)).collect();
     if let [(first, _), ..] = unused {
         ranks.resize(*first as usize, NO_RANK);
-        ranks.extend(unused.iter().map(|(_, piece)| rank(piece)));
+        ranks.extend(unused.iter().map(|(_, piece)| scores.of(piece.score)));
     }
     ranks
-}
-
-/// A score as SentencePiece 0.2.3 orders it: -0.0 below 0.0 (IEEE total order).
-pub fn score_order(score: f32) -> i32 {
-    let bits = score.to_bits() as i32;
-    bits ^ (((bits >> 31) as u32) >> 1) as i32
 }
 
 /// A piece of two or more characters.
@@ -156,7 +145,7 @@ struct Word {
     made_of: Option<[Symbol; 2]>,
 }
 
-/// The merges that can happen, one a piece, and the lengths of symbols; `None` if the table does not take them. The
+/// The merges that can happen, one per piece, and the lengths of symbols; `None` if the table does not take them. The
 /// words are sorted by length, and those that nothing makes are dropped.
 ///
 /// A piece can be made, in whatever text, only as its own text alone makes it: until it is there, no merge has
@@ -173,27 +162,20 @@ fn find_merges(
     let two: FxHashMap<&[u16], Symbol> = short.iter().map(|word| (&word.text[..], word.symbol)).collect();
     let mut merges = Merges::new(longer.len(), ranks.to_vec());
     let mut lengths = vec![1u16; ranks.len()];
-    let (mut run, mut long, mut parts) = (Run::default(), LongRun::default(), Vec::new());
+    let (mut merger, mut parts) = (HeapMerger::default(), Vec::new());
     for Word { symbol, text, made_of } in longer {
         lengths[*symbol as usize] = text.len() as u16;
         parts.clear();
         parts.extend(text.iter().map(|&code| symbols[usize::from(code)]));
-        if parts.len() <= RUN {
-            let pairs = text.windows(2).map(|pair| two.get(pair).map_or(NO_MERGE, |&id| merges.making(id)));
-            let n = run.merge::<Portable>(&merges, parts.iter().copied(), pairs);
-            parts.clear();
-            parts.extend(run.symbols(n));
-        } else {
-            let mut at = 0;
-            long.merge(&mut parts, |left, right| {
-                // The first pairs to be asked for are those of characters, from left to right.
-                at += 1;
-                match text.get(at - 1..=at) {
-                    Some(pair) => two.get(pair).map_or(NO_MERGE, |&id| merges.making(id)),
-                    None => merges.find(left, right),
-                }
-            });
-        }
+        let mut at = 0;
+        merger.merge(&mut parts, |left, right| {
+            // The first pairs to be asked for are those of characters, from left to right.
+            at += 1;
+            match text.get(at - 1..=at) {
+                Some(pair) => two.get(pair).map_or(NO_MERGE, |&id| merges.making(id)),
+                None => merges.find(left, right),
+            }
+        });
         if let [left, right] = parts[..] {
             if !merges.insert(left, right, *symbol) {
                 return None;
@@ -230,15 +212,4 @@ fn most_common(ranks: impl Iterator<Item = u32>) -> Option<u32> {
     let mut counts: FxHashMap<u32, u32> = FxHashMap::default();
     ranks.for_each(|rank| *counts.entry(rank).or_default() += 1);
     counts.into_iter().max_by_key(|&(rank, count)| (count, rank)).map(|(rank, _)| rank)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scores_are_ordered_totally() {
-        let scores = [f32::NEG_INFINITY, -2.5, -1.0, -0.0, 0.0, 1e-20, 3.0, f32::INFINITY];
-        assert!(scores.map(score_order).is_sorted_by(|a, b| a < b));
-    }
 }

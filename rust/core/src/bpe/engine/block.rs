@@ -1,24 +1,24 @@
-//! A block of text: decoded, linked, cut into segments, and written out.
+//! A block of text: decoded to codes, its neighbours looked up, cut into segments.
 //!
-//! All of it works on bit masks, one bit a character. Segments of one and of two characters, nine of ten in
-//! Chinese, are answered by the masks alone; the places of the longer ones go to a list.
+//! All of it works on bit masks, one bit per character. Segments of one and of two characters, nine of ten in
+//! Chinese, are encoded by the masks alone; the longer ones go to lists.
 
-use super::{
-    codes::{ASTRAL, Codes, from_bmp},
-    kernel::{CHUNK, CHUNK_TAIL, Kernel, LinkMasks, MAX_PLACES},
-    merges::Symbol,
-    pairs::{LookUps, Pairs},
+use super::lists::{BLOCK, Lists, Segment};
+use crate::{
+    bpe::{
+        kernel::{CHUNK, CHUNK_TAIL, Kernel, LinkMasks},
+        symbol::Symbol,
+        tables::{
+            codes::{ASTRAL, Codes, from_bmp},
+            pairs::{LookUps, Pairs},
+        },
+    },
+    memory::Ahead,
+    text::Text,
 };
-use crate::{memory::Ahead, text::Text};
 
-/// Characters of a block.
-pub const BLOCK: usize = 2048;
-/// Units of all short texts that share a block, with [`SHORT_COST`] more for each.
-pub const SHORT: usize = BLOCK - CHUNK;
-/// What a text takes of the block beside its own units: the prefix, and what stands between texts.
-pub const SHORT_COST: usize = 2;
 const WORDS: usize = BLOCK / 64;
-/// Codes and tokens behind the block that vector loads may touch.
+/// Codes and tokens after the block that vector loads may touch.
 const SLACK: usize = 80;
 
 /// Working memory of one block.
@@ -33,97 +33,11 @@ pub struct Block {
     look_ups: Box<LookUps>,
     links: [LinkMasks; WORDS + 2],
     keep: [u64; WORDS + 2],
-    /// The characters behind the [`ASTRAL`] codes, in order, and how many of them are already written.
+    /// The characters that the [`ASTRAL`] codes stand for, in order, and how many of them are already written.
     astral: Vec<char>,
     astral_done: usize,
     /// Where short texts that share the block end; once they are written, the number of ids up to there.
     pub ends: Vec<usize>,
-}
-
-/// A segment of three or more characters.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Segment {
-    /// Its first character.
-    pub start: u32,
-    /// Its characters.
-    pub len: u32,
-}
-
-/// The longer segments of a block, by the way they are answered.
-#[derive(Debug, Default)]
-pub struct Lists {
-    /// Starts of those of three characters with the common score.
-    pub three: List<u32>,
-    /// The same of four.
-    pub four: List<u32>,
-    /// Those of more characters with the common score.
-    pub one_score: List<Segment>,
-    /// Those that hold a pair with another score.
-    pub mixed: List<Segment>,
-}
-
-impl Lists {
-    fn clear(&mut self) {
-        self.three.clear();
-        self.four.clear();
-        self.one_score.clear();
-        self.mixed.clear();
-    }
-}
-
-/// Room for one entry a segment of three characters, and one more.
-const MAX_LISTED: usize = (BLOCK / 3 + 1).next_power_of_two();
-
-/// A list with an entry for some segments of a block. It has room for all, so that adding to it takes no branch.
-#[derive(Debug)]
-pub struct List<T> {
-    items: Box<[T; MAX_LISTED + MAX_PLACES]>,
-    len: usize,
-}
-
-impl<T: Copy + Default> Default for List<T> {
-    fn default() -> Self {
-        Self { items: Box::new([T::default(); MAX_LISTED + MAX_PLACES]), len: 0 }
-    }
-}
-
-impl<T: Copy> List<T> {
-    /// Forgets all entries.
-    #[inline(always)]
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    /// Adds an entry.
-    #[inline(always)]
-    pub fn push(&mut self, item: T) {
-        self.push_if(true, item);
-    }
-
-    /// Adds an entry if `wanted`, of which the processor need not guess anything.
-    #[inline(always)]
-    pub fn push_if(&mut self, wanted: bool, item: T) {
-        debug_assert!(self.len < MAX_LISTED);
-        self.items[self.len & (MAX_LISTED - 1)] = item;
-        self.len += usize::from(wanted);
-    }
-
-    /// The entries.
-    #[inline(always)]
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.items.iter().take(self.len)
-    }
-}
-
-impl List<u32> {
-    /// Adds the places of the bits of `mask`, 22 at most, counted from `first`.
-    #[inline(always)]
-    pub fn push_places<K: Kernel>(&mut self, mask: u64, first: u32) {
-        if let Some(room) = self.items[self.len & (MAX_LISTED - 1)..].first_chunk_mut() {
-            K::places(mask, first, room);
-            self.len += mask.count_ones() as usize;
-        }
-    }
 }
 
 impl Default for Block {
@@ -158,7 +72,7 @@ impl Block {
         self.held += 1;
     }
 
-    /// Ends a text behind which another may stand in the block.
+    /// Ends a text, so that another can follow in the block.
     #[inline(always)]
     pub fn end_text(&mut self) {
         self.ends.push(self.held);
@@ -186,8 +100,7 @@ impl Block {
         end
     }
 
-    /// Adds characters for which there is room. One astral character makes a whole string this wide, so most stretches
-    /// have none.
+    /// Adds characters; there must be room. One astral character makes a whole string this wide, so most chunks have none.
     #[inline(always)]
     fn fill_ucs4(&mut self, codes: &Codes, text: &[u32]) {
         for chunk in text.chunks(CHUNK) {
@@ -249,7 +162,7 @@ impl Block {
         chars.for_each(|c| self.push_char(codes, c));
     }
 
-    /// Looks all neighbours up; the last character counts as linked to nothing. Meanwhile asks for what is ahead.
+    /// Looks all neighbours up; the last character counts as linked to nothing. Meanwhile prefetches what is `ahead`.
     #[inline(always)]
     pub fn link<K: Kernel>(&mut self, pairs: &Pairs, ahead: &mut Ahead) {
         // Nothing is linked to this code.
@@ -266,7 +179,7 @@ impl Block {
         }
         let over = (64 * words - self.held) as u32;
         if over != 0 {
-            // What stands behind the last character is left over from an earlier block.
+            // What follows the last character is left over from an earlier block.
             let last = &mut self.links[words - 1];
             let mask = u64::MAX >> over;
             *last = LinkMasks {
@@ -278,7 +191,7 @@ impl Block {
         self.links[words] = LinkMasks::default();
     }
 
-    /// Characters up to the last place before the end where the text may be cut; 0 if there is none.
+    /// Characters up to the last point before the end where the text may be cut; 0 if there is none.
     pub fn last_cut(&self) -> usize {
         let words = self.held.div_ceil(64);
         for word in (0..words).rev() {
@@ -293,15 +206,15 @@ impl Block {
         0
     }
 
-    /// Answers the segments of one and two characters among the first `cut`, and lists the longer ones.
+    /// Encodes the segments of one and two characters among the first `cut`, and lists the longer ones.
     #[inline(always)]
     pub fn cut_segments<K: Kernel>(&mut self, cut: usize, lists: &mut Lists) {
         lists.clear();
         let (mut before_linked, mut before_pair) = (0, 0);
         for word in 0..cut.div_ceil(64) {
             let LinkMasks { linked, pieces, mixed } = self.links[word];
-            let behind = self.links[word + 1];
-            let next_linked = (linked >> 1) | (behind.linked << 63);
+            let next = self.links[word + 1];
+            let next_linked = (linked >> 1) | (next.linked << 63);
             let mut starts = !((linked << 1) | before_linked);
             let mut all = u64::MAX;
             if cut - 64 * word < 64 {
@@ -315,14 +228,14 @@ impl Block {
             before_pair = pair >> 63;
 
             let long = starts & linked & next_linked;
-            let third_linked = (linked >> 2) | (behind.linked << 62);
-            let fourth_linked = (linked >> 3) | (behind.linked << 61);
-            let next_mixed = mixed | (mixed >> 1) | (behind.mixed << 63);
+            let third_linked = (linked >> 2) | (next.linked << 62);
+            let fourth_linked = (linked >> 3) | (next.linked << 61);
+            let next_mixed = mixed | (mixed >> 1) | (next.mixed << 63);
             let three = long & !(third_linked | next_mixed);
-            lists.three.push_places::<K>(three, 64 * word as u32);
-            let third_mixed = (mixed >> 2) | (behind.mixed << 62);
+            lists.three.push_positions::<K>(three, 64 * word as u32);
+            let third_mixed = (mixed >> 2) | (next.mixed << 62);
             let four = long & third_linked & !(fourth_linked | next_mixed | third_mixed);
-            lists.four.push_places::<K>(four, 64 * word as u32);
+            lists.four.push_positions::<K>(four, 64 * word as u32);
             let mut long = long & !(three | four);
             while long != 0 {
                 let start = 64 * word + long.trailing_zeros() as usize;
@@ -336,7 +249,7 @@ impl Block {
         for &end in &self.ends {
             self.keep[end / 64] &= !(1 << (end % 64));
         }
-        // The words behind may be touched by `shorten`.
+        // `shorten` may touch the next word.
         self.keep[cut.div_ceil(64)] = 0;
     }
 
