@@ -1,19 +1,17 @@
-"""Random models, made by hand and built to hurt, give the ids of `sentencepiece`."""
+"""Random models, made to be hard, give the ids of `sentencepiece`."""
 
 from __future__ import annotations
 
 import io
 import random
-import struct
-from collections.abc import Iterator
 
 import pytest
 import sentencepiece
 
 import zhuzi
+from protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, field, fields, number, piece
 from texts import require_same_offsets
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 Piece = tuple[str, float, int]
 
 ALPHABETS = (
@@ -35,21 +33,6 @@ KINDS = (
 SCORES = ((0.0,), (0.0, -0.0), (0.0, 0.0, -1.0, -2.0), (0.0, -0.0, -1.0, -1e9, 5.0), ())
 
 
-def varint(value: int) -> bytes:
-    out = b""
-    while value >= 128:
-        out, value = out + bytes([value & 127 | 128]), value >> 7
-    return out + bytes([value])
-
-
-def field(tag: int, content: bytes) -> bytes:
-    return varint(tag << 3 | 2) + varint(len(content)) + content
-
-
-def number(tag: int, value: int) -> bytes:
-    return varint(tag << 3) + varint(value)
-
-
 def model(
     pieces: list[Piece], *, byte_fallback: bool, dummy_prefix: bool, trims: bool, charsmap: bytes
 ) -> bytes:
@@ -59,38 +42,10 @@ def model(
         fixed += [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
     out = b""
     for text, score, kind in fixed + pieces:
-        score_field = bytes([2 << 3 | 5]) + struct.pack("<f", score)
-        out += field(1, field(1, text.encode()) + score_field + number(3, kind))
+        out += piece(text, score, kind)
     out += field(2, number(3, 2) + number(35, byte_fallback))
     rules = field(2, charsmap) if charsmap else b""
     return out + field(3, rules + number(3, dummy_prefix) + number(4, trims) + number(5, 1))
-
-
-def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """The fields of a message that hold bytes."""
-    at = 0
-
-    def read() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(message):
-        key = read()
-        if key & 7 == 2:
-            size = read()
-            yield key >> 3, message[at : at + size]
-            at += size
-        elif key & 7 == 5:
-            at += 4
-        else:
-            read()
 
 
 @pytest.fixture(scope="module")

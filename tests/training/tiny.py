@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from protobuf import NORMAL, piece
+
 ENGLISH = """The river rises in the hills and runs slowly through the valley to the sea.
 Every morning the baker opened his door, and the smell of bread filled the narrow street.
 She wrote a letter to her brother, who had gone to work in a town far to the north.
@@ -21,12 +23,8 @@ PROSE = "你好世界。机器学习是人工智能的一部分。中国很大�
 
 
 def append_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
-    """A SentencePiece model with more pieces: protobuf messages laid end to end are read as one."""
-    for piece in pieces:
-        text = piece.encode()
-        body = b"\x0a" + bytes([len(text)]) + text + b"\x15" + struct.pack("<f", 0.0)
-        model += b"\x0a" + bytes([len(body)]) + body
-    return model
+    """A SentencePiece model with more pieces, at score 0."""
+    return model + b"".join(piece(text, 0.0, NORMAL) for text in pieces)
 
 
 def write_corpus(

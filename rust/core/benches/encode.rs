@@ -63,7 +63,7 @@ fn hostile(bencher: Bencher<'_, '_>, kind: &str) {
     bench(bencher, &sample::tokenizer(), Text::Utf8(&text), &text);
 }
 
-/// Short documents: what a document costs beside its characters.
+/// Short documents: what a document costs in addition to its characters.
 #[divan::bench(args = [10, 100, 1000])]
 fn documents_of(bencher: Bencher<'_, '_>, characters: usize) {
     let text = sample::repeated(&sample::chinese(), BYTES);

@@ -22,7 +22,7 @@ pub fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// Memory that will be read soon, prefetched a little at a time beside other work: prefetched all at once, it would delay
+/// Memory that will be read soon, prefetched a little at a time during other work: prefetched all at once, it would delay
 /// that work's own loads.
 #[derive(Debug, Default)]
 pub struct Ahead {
@@ -60,7 +60,7 @@ impl Ahead {
 /// Values of all bits zero, whose pages stay untouched until they are used. Much of it gets large pages: a thousand
 /// small ones cost a new thread 2 ms, two large ones 0.4.
 ///
-/// (An allocator that is asked for more than the usual alignment writes the zeros itself, and so touches every page.)
+/// (An allocator from which more than the usual alignment is requested writes the zeros itself, and so touches every page.)
 #[derive(Debug)]
 pub struct Zeroed<T> {
     values: NonNull<T>,
@@ -131,16 +131,16 @@ unsafe impl<T: Sync> Sync for Zeroed<T> {}
 /// The fresh memory of a result, which the system has not backed with pages yet.
 ///
 /// Large pages cost a fourth of what as many small ones do, and small ones a third of the time of a large batch of Han
-/// text. But on a virtual machine whose host has taken free memory back, a large page waits until the host has brought
+/// text. But on a virtual machine whose host has taken free memory back, a large page waits until the host has provided
 /// all of it, and then costs six times as much as small ones, which mostly come from memory that is still there. So
 /// once a large page was slow, the rest gets small ones.
 #[derive(Debug)]
 pub struct FreshMemory {
     /// Addresses of all of it.
     range: Range<usize>,
-    /// Up to where pages have been asked for.
+    /// Up to where pages have been requested.
     asked: AtomicUsize,
-    /// True while the system is asked for large pages.
+    /// True while large pages are requested.
     is_large: AtomicBool,
 }
 
@@ -148,10 +148,10 @@ pub struct FreshMemory {
 const LARGE_MEMORY: usize = 4 << 20;
 /// Bytes of a large page.
 const LARGE_PAGE: usize = 2 << 20;
-/// How far ahead of its use a large page is asked for where several threads fill the memory: as much as they fill
-/// while it comes. If two ask for the same page, the system clears two and throws one away.
+/// How far ahead of its use a large page is requested where several threads fill the memory: as much as they fill
+/// while it is made. If two touch the same new page, the system clears two and throws one away.
 const LEAD: usize = 1 << 19;
-/// A large page takes some 0.25 ms to clear, and 4 to 5 where the host has to bring it.
+/// A large page takes some 0.25 ms to clear, and 4 to 5 where the host has to provide it.
 const SLOW: Duration = Duration::from_micros(1500);
 
 impl FreshMemory {

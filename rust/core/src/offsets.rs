@@ -1,6 +1,6 @@
 //! Where each token is in the text, as SentencePiece's `proto` output says it.
 //!
-//! Nothing here is fast: the text is normalised once more, by the plainest code, with a position beside each byte.
+//! Nothing here is fast: the text is normalised once more, by the plainest code, with a position for each byte.
 //! (Source: `Normalizer::Normalize` and `PopulateSentencePieceText` of SentencePiece.)
 
 use crate::{

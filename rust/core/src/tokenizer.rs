@@ -1,4 +1,4 @@
-//! Text to ids and back: normaliser, encoder and decoder of one model, with the tokens added beside it.
+//! Text to ids and back: normaliser, encoder and decoder of one model, with the tokens added to it.
 
 use std::sync::Mutex;
 
@@ -48,7 +48,7 @@ impl Scratch {
 }
 
 impl Tokenizer {
-    /// Builds the tokenizer. `added` are tokens beside the model (`[PAD]`), which text never makes; their ids follow the
+    /// Builds the tokenizer. `added` are tokens that are not in the model (`[PAD]`), which text never makes; their ids follow the
     /// model's.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ impl Tokenizer {
         };
         normalized.clear();
         self.normalizer.normalize_part(bytes, part, route != Route::KeepSpaces, normalized);
-        // The normaliser only writes valid UTF-8; the check costs little beside what follows.
+        // The normaliser only writes valid UTF-8; the check costs little compared with what follows.
         if let Ok(text) = simdutf8::basic::from_utf8(normalized) {
             self.encoder.encode(text, true, bpe, out);
         }

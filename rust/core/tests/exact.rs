@@ -145,6 +145,21 @@ fn chains_of_merges_longer_than_what_is_encoded_again() {
 }
 
 #[test]
+fn a_model_has_the_shortest_route_that_is_valid() {
+    let route = |kind, text: &str, trims| {
+        let pieces = [("a".to_string(), -1.0, Normal), (text.to_string(), 0.0, kind)];
+        let model = model(&pieces, Settings { trims, ..Settings::default() });
+        Encoder::new(&model).unwrap().route()
+    };
+    assert_eq!(route(Normal, "a▁a", false), Route::Direct);
+    assert_eq!(route(Normal, "a▁a", true), Route::KeepSpaces);
+    assert_eq!(route(UserDefined, "ab", false), Route::KeepSpaces);
+    assert_eq!(route(UserDefined, "a▁b", false), Route::Normalize);
+    assert_eq!(route(UserDefined, "a b", true), Route::Normalize);
+    assert_eq!(checks::plain_encoder(&model(&[], Settings::default())).unwrap().route(), Route::Normalize);
+}
+
+#[test]
 fn bytes_are_text_whatever_they_are() {
     let pieces = [("▁", -1.0), ("a", -2.0), ("▁a", 0.0), ("\u{FFFD}", -3.0), ("a\u{FFFD}", -0.5)]
         .map(|(text, score)| (text.to_string(), score, Normal));

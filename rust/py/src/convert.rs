@@ -111,7 +111,7 @@ fn name(kind: &Bound<'_, PyType>) -> String {
 impl Text {
     /// The text that an object is; `None` if it is none.
     fn new(object: Borrowed<'_, '_, PyAny>) -> PyResult<Option<Self>> {
-        // SAFETY: strings and bytes never change, and the tuple beside the text keeps the object alive.
+        // SAFETY: strings and bytes never change, and `Texts::kept` keeps the object alive.
         let lend = |raw: RawText<'_>| unsafe { std::mem::transmute::<_, RawText<'static>>(raw) };
         let raw = if let Ok(string) = object.cast::<PyString>() {
             lend(RawText::Text(match in_place(&string) {

@@ -32,11 +32,15 @@ impl Route {
     /// The shortest route that is valid for a model.
     fn new(model: &SpmModel, way: &Way) -> Self {
         let options = model.normalizer();
+        let only_escapes = options.charsmap.is_empty()
+            && options.escape_whitespaces
+            && !options.remove_extra_whitespaces
+            && !options.whitespace_as_suffix;
         let user_defined = || model.pieces().iter().filter(|piece| piece.kind == PieceKind::UserDefined);
         if matches!(way, Way::Plain(_)) || user_defined().any(|piece| piece.text.contains([' ', '\u{2581}']))
         {
             Self::Normalize
-        } else if options.only_escapes_spaces() && user_defined().next().is_none() {
+        } else if only_escapes && user_defined().next().is_none() {
             Self::Direct
         } else {
             Self::KeepSpaces
@@ -140,7 +144,7 @@ impl Encoder {
         self.engine().is_some_and(|engine| engine.may_cut(left, right))
     }
 
-    /// Appends the ids of `text`, which no one has normalised, and with a `▁` before it if `prefix` is set. For
+    /// Appends the ids of `text` as it is before normalising, with a `▁` before it if `prefix` is set. For
     /// [`Route::Direct`] alone; elsewhere nothing is appended.
     pub fn encode_direct(&self, prefix: bool, text: Text<'_>, scratch: &mut Scratch, out: &mut Vec<u32>) {
         debug_assert_eq!(self.route, Route::Direct);

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::spm::{Piece, PieceKind, SpmModel};
 
-/// Above the code points. From the vocabulary's size on, so many symbols are the characters that are no piece; those
-/// behind them are the USER_DEFINED pieces that were cut out of the text, which merge with nothing.
+/// Number of code points. From the vocabulary's size on, so many symbols are the characters that are no piece; those after
+/// them are the USER_DEFINED pieces that were cut out of the text, which merge with nothing.
 const CODE_POINTS: Symbol = 0x11_0000;
 
 /// The merges of one model.

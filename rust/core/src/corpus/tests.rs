@@ -11,36 +11,26 @@ use super::{
     store::{disk::faults, folder},
     *,
 };
-use crate::{Error, SpmModel, Tokenizer};
+use crate::{
+    Error, SpmModel, Tokenizer,
+    spm::{NormalizerOptions, Piece, PieceKind},
+};
 
-/// A model of bytes and a few pieces, as protobuf.
+/// A model of bytes and a few pieces.
 fn tokenizer() -> Tokenizer {
-    fn field(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
-        out.extend([number << 3 | 2, bytes.len() as u8]);
-        out.extend(bytes);
-    }
-    let mut model = Vec::new();
-    let mut piece = |text: &str, score: f32, kind: u8| {
-        let mut inner = Vec::new();
-        field(1, text.as_bytes(), &mut inner);
-        inner.push(2 << 3 | 5);
-        inner.extend(score.to_le_bytes());
-        inner.extend([3 << 3, kind]);
-        field(1, &inner, &mut model);
+    let piece = |text: &str, score, kind| Piece { text: text.into(), score, kind };
+    let mut pieces = vec![piece("<unk>", 0.0, PieceKind::Unknown)];
+    pieces.extend(["<s>", "</s>"].map(|text| piece(text, 0.0, PieceKind::Control)));
+    pieces.extend((0..=255).map(|byte| piece(&format!("<0x{byte:02X}>"), 0.0, PieceKind::Byte)));
+    let texts = ["铸字", "字", "铸", "▁", "a", "b", "ab"];
+    pieces.extend((0..).zip(texts).map(|(rank, text)| piece(text, -(rank as f32), PieceKind::Normal)));
+    let options = NormalizerOptions {
+        add_dummy_prefix: true,
+        remove_extra_whitespaces: true,
+        escape_whitespaces: true,
+        ..Default::default()
     };
-    piece("<unk>", 0.0, 2);
-    piece("<s>", 0.0, 3);
-    piece("</s>", 0.0, 3);
-    for byte in 0..=255 {
-        piece(&format!("<0x{byte:02X}>"), 0.0, 6);
-    }
-    for (rank, text) in ["铸字", "字", "铸", "▁", "a", "b", "ab"].into_iter().enumerate() {
-        piece(text, -(rank as f32), 1);
-    }
-    // Trainer: BPE (field 3 = 2) with byte fallback (field 35 = true). Normaliser: no name.
-    field(2, &[3 << 3, 2, 0x98, 0x02, 1], &mut model);
-    field(3, &[1 << 3 | 2, 0], &mut model);
-    Tokenizer::new(&SpmModel::from_bytes(&model, "test").unwrap(), &[]).unwrap()
+    Tokenizer::new(&SpmModel::from_pieces(&pieces, true, &options, "test").unwrap(), &[]).unwrap()
 }
 
 /// A folder that is removed when the test passes.

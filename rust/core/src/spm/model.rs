@@ -2,7 +2,7 @@ use buffa::Message;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::proto::{
-    ModelProto, NormalizerSpec, model_proto::SentencePiece, model_proto::sentence_piece::Type,
+    ModelProto, NormalizerSpec, TrainerSpec, model_proto::SentencePiece, model_proto::sentence_piece::Type,
     trainer_spec::ModelType,
 };
 use crate::{Error, Result};
@@ -75,16 +75,6 @@ pub struct NormalizerOptions {
     pub whitespace_as_suffix: bool,
 }
 
-impl NormalizerOptions {
-    /// True if all they do to valid UTF-8 is write spaces as `▁` and put one before the text.
-    pub fn only_escapes_spaces(&self) -> bool {
-        self.charsmap.is_empty()
-            && self.escape_whitespaces
-            && !self.remove_extra_whitespaces
-            && !self.whitespace_as_suffix
-    }
-}
-
 /// A SentencePiece model: the parsed file and its pieces, checked as SentencePiece checks them.
 #[derive(Clone, Debug)]
 pub struct SpmModel {
@@ -123,6 +113,41 @@ impl SpmModel {
         };
         let pieces = proto.pieces.iter().map(piece_from_proto).collect();
         let model = Self { proto, pieces, kind, origin: origin.into() };
+        model.check()?;
+        Ok(model)
+    }
+
+    /// A BPE model of these pieces, their ids in order.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if SentencePiece's loader would refuse them.
+    pub fn from_pieces(
+        pieces: &[Piece],
+        byte_fallback: bool,
+        normalizer: &NormalizerOptions,
+        origin: &str,
+    ) -> Result<Self> {
+        let trainer = TrainerSpec {
+            model_type: Some(ModelType::BPE),
+            byte_fallback: Some(byte_fallback),
+            treat_whitespace_as_suffix: Some(normalizer.whitespace_as_suffix),
+            ..Default::default()
+        };
+        let charsmap = &normalizer.charsmap;
+        let normalizer = NormalizerSpec {
+            precompiled_charsmap: (!charsmap.is_empty()).then(|| charsmap.clone()),
+            add_dummy_prefix: Some(normalizer.add_dummy_prefix),
+            remove_extra_whitespaces: Some(normalizer.remove_extra_whitespaces),
+            escape_whitespaces: Some(normalizer.escape_whitespaces),
+            ..Default::default()
+        };
+        let proto = ModelProto {
+            pieces: pieces.iter().map(piece_to_proto).collect(),
+            trainer_spec: trainer.into(),
+            normalizer_spec: normalizer.into(),
+            ..Default::default()
+        };
+        let model = Self { proto, pieces: pieces.to_vec(), kind: ModelKind::Bpe, origin: origin.into() };
         model.check()?;
         Ok(model)
     }
@@ -167,18 +192,11 @@ impl SpmModel {
         self.proto.encode_to_vec()
     }
 
-    /// Appends a piece of a kind that text may become. A NORMAL one is written as the published merge script
-    /// writes it: text and score, no type.
+    /// Appends a piece of a kind that text may become.
     pub(crate) fn append(&mut self, text: &str, score: f32, kind: PieceKind) {
-        let r#type = match kind {
-            PieceKind::UserDefined => Some(Type::USER_DEFINED),
-            PieceKind::Unused => Some(Type::UNUSED),
-            _ => None,
-        };
-        let proto =
-            SentencePiece { piece: Some(text.into()), score: Some(score), r#type, ..Default::default() };
-        self.pieces.push(piece_from_proto(&proto));
-        self.proto.pieces.push(proto);
+        let piece = Piece { text: text.into(), score, kind };
+        self.proto.pieces.push(piece_to_proto(&piece));
+        self.pieces.push(piece);
     }
 
     /// The pieces in the order of their ids.
@@ -278,7 +296,7 @@ impl PieceKind {
     }
 }
 
-/// The byte that a piece like `<0x0A>` stands for.
+/// The byte of a piece like `<0x0A>`.
 pub fn byte_of_piece(text: &str) -> Option<u8> {
     let hex = text.strip_prefix("<0x")?.strip_suffix('>')?;
     let upper = hex.len() == 2 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'));
@@ -298,6 +316,20 @@ fn piece_from_proto(proto: &SentencePiece) -> Piece {
             Type::BYTE => PieceKind::Byte,
         },
     }
+}
+
+/// A NORMAL piece is written as the published merge script writes it: text and score, no type.
+fn piece_to_proto(piece: &Piece) -> SentencePiece {
+    let r#type = match piece.kind {
+        PieceKind::Normal => None,
+        PieceKind::Unknown => Some(Type::UNKNOWN),
+        PieceKind::Control => Some(Type::CONTROL),
+        PieceKind::UserDefined => Some(Type::USER_DEFINED),
+        PieceKind::Unused => Some(Type::UNUSED),
+        PieceKind::Byte => Some(Type::BYTE),
+    };
+    let (text, score) = (Some(piece.text.clone()), Some(piece.score));
+    SentencePiece { piece: text, score, r#type, ..Default::default() }
 }
 
 fn normalizer_options(spec: &NormalizerSpec) -> NormalizerOptions {

@@ -1,8 +1,11 @@
-//! Models made by hand, and random ones built to hurt.
+//! Models made by hand, and random ones made to be hard.
 
 #![allow(dead_code, clippy::unwrap_used, reason = "tests, each of which uses a part")]
 
-use zhuzi_core::{SpmModel, spm::PieceKind};
+use zhuzi_core::{
+    SpmModel,
+    spm::{NormalizerOptions, Piece, PieceKind},
+};
 
 /// Settings of a model.
 #[derive(Clone, Copy, Debug, Default)]
@@ -12,58 +15,27 @@ pub struct Settings {
     pub trims: bool,
 }
 
-/// A BPE model of these pieces. `<unk>` stands before them, and the 256 byte pieces if the settings ask for them.
+/// A BPE model of these pieces. `<unk>` is before them, and the 256 byte pieces if the settings ask for them.
 pub fn model(pieces: &[(String, f32, PieceKind)], settings: Settings) -> SpmModel {
     let mut all = vec![("<unk>".to_string(), 0.0, PieceKind::Unknown)];
     if settings.byte_fallback {
         all.extend((0..=255).map(|b| (format!("<0x{b:02X}>"), 0.0, PieceKind::Byte)));
     }
     all.extend_from_slice(pieces);
-    let mut bytes = Vec::new();
-    for (text, score, kind) in &all {
-        let kind = match kind {
-            PieceKind::Normal => 1,
-            PieceKind::Unknown => 2,
-            PieceKind::Control => 3,
-            PieceKind::UserDefined => 4,
-            PieceKind::Unused => 5,
-            PieceKind::Byte => 6,
-        };
-        let mut piece = Vec::new();
-        field(&mut piece, 1, text.as_bytes());
-        piece.push(2 << 3 | 5);
-        piece.extend(score.to_le_bytes());
-        piece.extend([3 << 3, kind]);
-        field(&mut bytes, 1, &piece);
-    }
-    let mut trainer = vec![3 << 3, 2]; // model_type = BPE
-    number(&mut trainer, 35, settings.byte_fallback.into());
-    field(&mut bytes, 2, &trainer);
-    let mut normalizer = Vec::new();
-    number(&mut normalizer, 3, settings.dummy_prefix.into());
-    number(&mut normalizer, 4, settings.trims.into());
-    number(&mut normalizer, 5, 1);
-    field(&mut bytes, 3, &normalizer);
-    SpmModel::from_bytes(&bytes, "test").unwrap()
-}
-
-fn varint(out: &mut Vec<u8>, mut value: usize) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn number(out: &mut Vec<u8>, tag: usize, value: usize) {
-    varint(out, tag << 3);
-    varint(out, value);
-}
-
-fn field(out: &mut Vec<u8>, tag: usize, content: &[u8]) {
-    varint(out, tag << 3 | 2);
-    varint(out, content.len());
-    out.extend_from_slice(content);
+    let piece = |(text, score, kind): &(String, f32, PieceKind)| Piece {
+        text: text.clone(),
+        score: *score,
+        kind: *kind,
+    };
+    let pieces: Vec<Piece> = all.iter().map(piece).collect();
+    let normalizer = NormalizerOptions {
+        add_dummy_prefix: settings.dummy_prefix,
+        remove_extra_whitespaces: settings.trims,
+        escape_whitespaces: true,
+        ..Default::default()
+    };
+    let made = SpmModel::from_pieces(&pieces, settings.byte_fallback, &normalizer, "test").unwrap();
+    SpmModel::from_bytes(&made.to_bytes(), "test").unwrap()
 }
 
 /// A small generator, so that a failure is named by its seed.

@@ -5,9 +5,9 @@ use crate::{
     memory::{Zeroed, prefetch},
 };
 
-/// Bytes of a thread's cache, unless others are asked for: 131,072 entries. More gain little and cost cold misses.
+/// Bytes of a thread's cache by default: 131,072 entries. More gain little and cost cold misses.
 pub const CACHE_BYTES: usize = 4 << 20;
-/// Bytes it has at most, whatever is asked for.
+/// The most bytes that it can have.
 pub const MAX_CACHE_BYTES: usize = 1 << 30;
 /// Symbols that an entry holds.
 pub const MAX_SYMBOLS: usize = 5;

@@ -1,11 +1,11 @@
-//! Short texts that share a block, so that each costs little beside its own characters.
+//! Short texts that share a block, so that a text costs little more than its characters.
 
 use super::lists::BLOCK;
 use crate::{bpe::kernel::CHUNK, text::Text};
 
 /// Units of the texts of a block. (UTF-8 is decoded in chunks, for a whole one of which there must be room.)
 const MAX_UNITS: usize = BLOCK - CHUNK;
-/// What a text takes of the block beside its own units: the prefix, and what ends it.
+/// What a text takes of the block in addition to its own units: the prefix, and the code that ends it.
 const COST: usize = 2;
 
 /// Texts that fit in one block.
@@ -21,7 +21,7 @@ impl<'a> ShortTexts<'a> {
         units + COST <= MAX_UNITS
     }
 
-    /// Adds a text; false if there is no room for it beside the others.
+    /// Adds a text; false if there is no room left for it.
     pub fn push(&mut self, text: Text<'a>) -> bool {
         let units = self.units + text.len() + COST;
         let fits = units <= MAX_UNITS;

@@ -128,7 +128,7 @@ impl Windows {
             self.window.extend(symbols);
             let mut at = 0;
             self.heap.merge(&mut self.window, |left, right| {
-                // The first pairs to be asked for are those of characters, from left to right.
+                // The first pairs are those of characters, from left to right.
                 at += 1;
                 match codes.get(at - 1..=at) {
                     Some(pair) => tables.char_merge(pair[0], pair[1]),

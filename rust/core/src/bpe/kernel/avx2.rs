@@ -14,7 +14,7 @@ use crate::bpe::{
     },
 };
 
-/// The loops for AVX2, BMI and POPCNT. Whoever calls them has checked [`Avx2::is_available`] and sits in a
+/// The loops for AVX2, BMI and POPCNT. Whoever calls them has checked [`Avx2::is_available`] and is in a
 /// function with these features switched on.
 #[derive(Debug)]
 pub struct Avx2;
@@ -110,7 +110,7 @@ impl Kernel for Avx2 {
         // SAFETY: loads of 16 bytes at 0, 8, ..., 56 of 80; the store for the k-th eight bytes is 8 codes
         // wide and starts at most at 8 k (a byte starts at most one character), so it ends within 64.
         unsafe {
-            // All bytes start characters: ASCII, unless the last one goes on behind the chunk.
+            // All bytes start characters: ASCII, unless the last one reaches beyond the chunk.
             if starts == u64::MAX && chunk[CHUNK - 1] < 0x80 {
                 for i in [0, 16, 32, 48] {
                     let bytes = _mm_loadu_si128(source.add(i).cast());

@@ -15,8 +15,8 @@ use crate::bpe::{
     },
 };
 
-/// The loops for AVX-512 (F, BW, VL and VBMI2) beside what [`Avx2`] needs. Whoever calls them has checked
-/// [`Avx512::is_available`] and sits in a function with these features switched on.
+/// The loops for AVX-512 (F, BW, VL and VBMI2) in addition to what [`Avx2`] needs. Whoever calls them has checked
+/// [`Avx512::is_available`] and is in a function with these features switched on.
 #[derive(Debug)]
 pub struct Avx512;
 
@@ -87,7 +87,7 @@ impl Kernel for Avx512 {
     fn decode(chunk: &[u8; CHUNK + CHUNK_TAIL], starts: u64, out: &mut [u16; CHUNK]) {
         // SAFETY: loads of 64 bytes at 0, 1 and 2 of 80; stores of 32 codes at 0 and 32 of 64.
         unsafe {
-            // Of each character the byte that starts it and the two behind it, packed.
+            // Of each character the byte that starts it and the two after it, packed.
             let first = _mm512_maskz_compress_epi8(starts, _mm512_loadu_epi8(chunk.as_ptr().cast()));
             let second = _mm512_maskz_compress_epi8(starts, _mm512_loadu_epi8(chunk.as_ptr().add(1).cast()));
             let third = _mm512_maskz_compress_epi8(starts, _mm512_loadu_epi8(chunk.as_ptr().add(2).cast()));

@@ -29,7 +29,7 @@ const EMPTY: u64 = !DISPLACED;
 const MIN_BITS: u32 = 16;
 /// Slots that a probe looks at, at most. With 256 the check would not be exact.
 const MAX_PROBE: usize = 255;
-/// Odd, times 2^16: so the 48 bits stand at the top of the word.
+/// Odd, times 2^16: so that the 48 bits are the upper ones of the word.
 const FACTOR: u64 = 0x9E37_79B9_7F4B << 16;
 
 impl Merges {

@@ -169,7 +169,7 @@ fn find_merges(
         parts.extend(text.iter().map(|&code| symbols[usize::from(code)]));
         let mut at = 0;
         merger.merge(&mut parts, |left, right| {
-            // The first pairs to be asked for are those of characters, from left to right.
+            // The first pairs are those of characters, from left to right.
             at += 1;
             match text.get(at - 1..=at) {
                 Some(pair) => two.get(pair).map_or(NO_MERGE, |&id| merges.making(id)),

@@ -1,4 +1,4 @@
-//! What one character, and one pair of neighbouring characters, says: one load each.
+//! What is known of each character, and of each pair of neighbouring characters: one load each.
 //!
 //! The pairs live in a row-displaced table: a character has a row (where its pairs as the left one start) and a
 //! column (its number as a right one), and the pair is at row + column. Rows are laid over each other where
@@ -18,9 +18,9 @@ pub type PairWord = u64;
 
 /// Bits of the column within a word.
 pub const COLUMN_MASK: u64 = 0xFFFF;
-/// Where the symbol stands.
+/// Lowest bit of the symbol.
 pub const SYMBOL_SHIFT: u32 = 16;
-/// Where the row stands.
+/// Lowest bit of the row.
 const ROW_SHIFT: u32 = SYMBOL_SHIFT + SYMBOL_BITS;
 /// Set in the word of a pair that is a piece.
 pub const PIECE: u64 = 1 << 40;
@@ -39,11 +39,11 @@ pub struct Pairs {
     pairs: Box<[PairWord]>,
 }
 
-/// Room for what is looked up of 65 codes.
+/// What is looked up of 65 codes.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct LookUps {
-    /// The entries of neighbours. (In front, so that a vector of them lies in one line.)
+    /// The entries of neighbours. (First, so that a vector of them is in one cache line.)
     pub entries: [PairWord; 64],
     /// The words of the codes.
     pub chars: [CharWord; 65],
@@ -159,7 +159,7 @@ pub fn symbol_of(word: u64) -> Symbol {
 type Row = (u16, Vec<(u16, PairWord)>);
 type RowStarts = FxHashMap<u16, u32>;
 
-/// First fit, the fullest rows first; rows of one size go on where the last of that size was put. Sixty-four places are
+/// First fit, the fullest rows first; a row is tried from where the last one of its size was put. Sixty-four starts are
 /// tried at once.
 fn lay_out(mut rows: Vec<Row>, columns: usize) -> Option<(RowStarts, Box<[PairWord]>)> {
     rows.sort_unstable_by_key(|(code, row)| (Reverse(row.len()), *code));
