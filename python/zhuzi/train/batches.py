@@ -14,7 +14,7 @@ from zhuzi.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Inputs of one forward: [sequences, tokens] each."""
+    """Inputs of one forward: [sequences, tokens] each, and `tokens`, their number, where no mask tells it."""
 
     inputs: dict[str, torch.Tensor]
 
@@ -26,12 +26,15 @@ class MicroBatch:
     @property
     def tokens(self) -> int:
         """Tokens that are not padding."""
+        if "tokens" in self.inputs:
+            return int(self.inputs["tokens"])
         mask = self.inputs.get("attention_mask")
         return self.inputs["input_ids"].numel() if mask is None else int(mask.sum())
 
     def to(self, device: torch.device) -> dict[str, torch.Tensor]:
-        """The inputs on a device."""
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        """The model's inputs on a device."""
+        inputs = {name: tensor for name, tensor in self.inputs.items() if name != "tokens"}
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
 
 
 class Batches:

@@ -163,6 +163,8 @@ class SftRecipe(Recipe):
 
     task: Literal["sft"]
     instructions: tuple[_Kept, ...] = Field(min_length=1)  # files, folders, patterns
+    # Several records in one sequence, which do not see each other; `batch_size` then counts such sequences.
+    packing: StrictBool = False
 
     @property
     def data(self) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
 from zhuzi.train.data import PadRecords, Records, digest_files, open_records
+from zhuzi.train.packing import PackedRecords, PadBlocks
 from zhuzi.train.recipe import SftRecipe, resolve_recipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.state import TrainCallback, require_callbacks
@@ -48,12 +49,18 @@ def sft(
             return done
         from zhuzi.train.stage import train_stage
 
+        pad = PadRecords(folder.tokenizer)
+        packed = (
+            PackedRecords(records, recipe.sequence_length, recipe.seed, recipe.batch_size)
+            if recipe.packing
+            else None
+        )
         return train_stage(
             recipe,
             folder,
             run,
-            records,
-            PadRecords(folder.tokenizer),
+            packed or records,
+            PadBlocks(pad.pad) if packed else pad,
             callbacks=callbacks,
             progress=progress,
             counts={
