@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import zhuzi
 from corpus_tools import read_back, shards_and_manifest, write_lines
-from zhuzi import CorpusOptions, Tokenizer
+from zhuzi import CorpusOptions, OutputExistsError, Tokenizer
 from zhuzi.cli import cli
 from zhuzi.corpus import EncodedCorpus, encode_corpus_on_ray, plan_corpus, read_texts
 from zhuzi.corpus.options import CorpusKeywords, ReadKeywords
@@ -253,6 +253,41 @@ def test_a_plan_writes_nothing(merged: Path, chinese_texts: list[str], tmp_path:
     shown = CliRunner().invoke(cli, [*line, "--dry-run"])
     assert shown.exit_code == 0 and "nothing was written" in shown.output and str(path) in shown.output
     assert not (tmp_path / "no").exists()
+
+
+def test_a_dry_run_says_that_the_output_would_be_refused(
+    merged: Path, chinese_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    line = ["corpus", "encode", str(chinese_file), "--tokenizer", str(merged), "--out", str(out), "--dry-run"]
+
+    def shown(*more: str) -> str:
+        done = CliRunner().invoke(cli, [*line, *more])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "refused" not in shown() and not out.exists()
+    zhuzi.encode_corpus(chinese_file, merged, out)
+    before = shards_and_manifest(out)
+    assert "refused" not in shown() and "refused" not in shown("--append")
+    text = shown("--no-eos")
+    assert "would be refused" in text and "the option eos (false, it was true)" in text
+    assert "start anew with --overwrite" in text
+    assert "refused" not in shown("--no-eos", "--overwrite")
+    plan = plan_corpus(chinese_file, merged, out=out, eos=False)
+    assert isinstance(plan.refused, OutputExistsError) and plan.text().endswith(f"refused: {plan.refused}")
+    assert shards_and_manifest(out) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").touch()
+    for overwrite in (False, True):
+        mine = plan_corpus(chinese_file, merged, out=tmp_path / "mine", overwrite=overwrite)
+        assert mine.refused is not None and mine.documents > 0
+    assert plan_corpus(chinese_file, merged, out=chinese_file).refused is not None
+
+
+def test_a_plan_does_not_count_standard_input(merged: Path, chinese_file: Path) -> None:
+    assert "standard input is not counted" in plan_corpus([chinese_file, "-"], merged).text()
+    assert "standard input" not in plan_corpus([chinese_file], merged).text()
 
 
 def test_what_is_shown(merged: Path, chinese_texts: list[str], tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ class _Estimate(TypedDict):
     figures: _Figures
     unreadable: int
     left_out: _LeftOut
+    refused: OutputExistsError | None
 
 class _FolderProgress(TypedDict):
     tasks: int
@@ -182,6 +183,8 @@ def estimate_corpus(
     out: str | PathLike[str],
     options: CorpusOptions,
     *,
+    overwrite: bool,
+    append: bool,
     skip_bad: bool,
 ) -> _Estimate: ...
 def locate_document(

@@ -131,9 +131,8 @@ def encode(
     names = [option.name for option in fields(CorpusOptions)]
     settings["options"] = CorpusOptions(**{name: settings.pop(name) for name in names})
     if dry_run:
-        for key in ("part", "append", "overwrite"):
-            settings.pop(key)
-        say("{plan}", plan=plan_corpus(inputs, tokenizer, out=out, **settings).text())
+        settings.pop("part")
+        say("{plan}", plan=plan_corpus(inputs, tokenizer, out=out, **settings).text(reason))
         return
     run: Callable[..., EncodedCorpus] = encode_corpus
     if engine == "ray":

@@ -52,9 +52,10 @@ pub fn encode_corpus(
     callback.finish(result).map(EncodeReport::from)
 }
 
-/// Plans without writing anything, and estimates what the plan would take.
+/// Plans without writing anything, and estimates what the plan would take; `out` may be empty.
 #[pyfunction]
-#[pyo3(signature = (inputs, tokenizer, fingerprint, out, options, *, skip_bad))]
+#[pyo3(signature = (inputs, tokenizer, fingerprint, out, options, *, overwrite, append, skip_bad))]
+#[expect(clippy::too_many_arguments, reason = "keyword arguments on the Python side")]
 pub fn estimate_corpus(
     py: Python<'_>,
     inputs: Vec<PathBuf>,
@@ -62,10 +63,12 @@ pub fn estimate_corpus(
     fingerprint: String,
     out: PathBuf,
     options: CorpusOptions,
+    overwrite: bool,
+    append: bool,
     skip_bad: bool,
 ) -> PyResult<Estimate> {
     let request = Request { inputs, out, fingerprint, options: options.into_core()? };
-    let run = RunOptions { skip_bad, ..RunOptions::default() };
+    let run = RunOptions { overwrite, append, skip_bad, ..RunOptions::default() };
     let estimate = py.detach(|| corpus::estimate(&tokenizer.core, &request, &run)).map_err(to_py)?;
     Ok(estimate.into())
 }

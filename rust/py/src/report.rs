@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use pyo3::prelude::*;
 use zhuzi_core::corpus::{self, Outcome};
 
+use crate::errors::to_py;
+
 /// What a run did.
 #[derive(IntoPyObject)]
 pub struct EncodeReport {
@@ -104,6 +106,7 @@ pub struct Estimate {
     figures: Figures,
     unreadable: u64,
     left_out: LeftOut,
+    refused: Option<PyErr>,
 }
 
 /// The figures of an estimate.
@@ -135,6 +138,7 @@ impl From<corpus::Estimate> for Estimate {
             },
             unreadable: estimate.unreadable,
             left_out: estimate.left_out.into(),
+            refused: estimate.refused.map(to_py),
         }
     }
 }

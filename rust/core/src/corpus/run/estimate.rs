@@ -2,20 +2,20 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use serde::Serialize;
-
 use super::{
+    decide::{Decision, check_rejects, decide},
     encode::BlockEncoder,
+    inputs::{check_request, list_inputs},
     progress::Clock,
     request::{Request, RunOptions},
     tasks::new_plan,
 };
 use crate::{
-    Result, Tokenizer,
+    Error, Result, Tokenizer,
     corpus::{
         listing::LeftOut,
-        read::{block::Stop, blocks::Blocks, documents::Fate, input::list_sources},
-        store::config::Config,
+        read::{block::Stop, blocks::Blocks, documents::Fate},
+        store::{commit, config::Config},
     },
 };
 
@@ -23,7 +23,7 @@ use crate::{
 const SAMPLES: usize = 16;
 
 /// A plan and an estimate of what it would take.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug)]
 pub struct Estimate {
     /// The files, in document order.
     pub sources: Vec<EstimatedSource>,
@@ -47,10 +47,12 @@ pub struct Estimate {
     pub left_out: LeftOut,
     /// Number of files and folders that cannot be accessed.
     pub unreadable: u64,
+    /// Why the run would refuse to write its folder as it is now.
+    pub refused: Option<Error>,
 }
 
 /// One file of a plan.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct EstimatedSource {
     /// Its path.
     pub path: String,
@@ -58,17 +60,29 @@ pub struct EstimatedSource {
     pub bytes: u64,
 }
 
-/// Plans `request` and estimates what it would take; nothing is written.
+/// Plans `request` as if nothing were done yet, and estimates what it would take; nothing is written.
 ///
 /// Deduplication and limits are ignored: with them the estimate is an upper bound. Standard input counts as
-/// empty.
+/// empty. With an empty `out`, no folder is checked.
 ///
 /// # Errors
 /// The errors that a run would have for these inputs.
 pub fn estimate(tokenizer: &Tokenizer, request: &Request, run: &RunOptions) -> Result<Estimate> {
     let config = Config::new(tokenizer, request.fingerprint.clone(), request.options.clone())?;
-    let listing = list_sources(&request.inputs, request.rules(run.skip_bad))?;
-    let plan = new_plan(config, listing)?;
+    let inputs = list_inputs(request, run)?;
+    let mut refused = None;
+    if !request.out.as_os_str().is_empty() {
+        check_request(request, run, &inputs.listing)?;
+        let decision = decide(request, run, &config, &inputs).and_then(|decision| {
+            let (Decision::Resume(plan) | Decision::Append(plan)) = decision else { return Ok(()) };
+            check_rejects(&request.out, run, &commit::load_all(&request.out, &plan)?)
+        });
+        match decision {
+            Err(error @ Error::Occupied(_)) => refused = Some(error),
+            other => other?,
+        }
+    }
+    let plan = new_plan(config, inputs.listing)?;
     let options = &plan.config.options;
     let mut encoder = BlockEncoder::new(tokenizer, options);
     let stop = Arc::new(AtomicBool::new(false));
@@ -107,6 +121,7 @@ pub fn estimate(tokenizer: &Tokenizer, request: &Request, run: &RunOptions) -> R
         sampled_bytes: unpacked,
         left_out: plan.left_out.clone(),
         unreadable: plan.unreadable.len() as u64,
+        refused,
         sources: plan
             .sources
             .iter()

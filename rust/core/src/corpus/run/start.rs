@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
 use super::{
+    decide::{Decision, check_rejects, decide},
     inputs::{Inputs, check_request, list_inputs},
     pipeline::{Work, run_tasks},
     progress::{Clock, Progress},
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     Error, Result, Tokenizer,
     corpus::{
-        source::{STDIN, Source},
+        source::STDIN,
         store::{
             commit,
             config::Config,
@@ -27,7 +28,6 @@ use crate::{
             records::Commit,
         },
     },
-    message::{Message, ON_ERROR_SKIP, OUT, OVERWRITE},
 };
 
 /// Encodes a corpus, or resumes it.
@@ -91,7 +91,7 @@ impl Session<'_> {
         // After the plan: a folder that contains anything but no plan is not recognised as Zhuzi's.
         disk::create_folder(&out.join(COMMITS_FOLDER))?;
         let mut commits = commit::load_all(out, &plan)?;
-        self.check_rejects(&commits)?;
+        check_rejects(out, self.run, &commits)?;
         if let Some(manifest) = Manifest::load(out)?.filter(|manifest| manifest.seals(&plan))
             && manifest.counts.documents == total(&commits).documents
         {
@@ -150,86 +150,30 @@ impl Session<'_> {
         Ok(report)
     }
 
-    /// The plan in the folder if it is for this request (the run is then resumed), otherwise a new one.
+    /// The plan to follow, written if it is new.
     fn make_plan(&self, config: Config, inputs: Inputs) -> Result<Plan> {
         let out = self.request.out.as_path();
-        let (overwrite, append) = (self.run.overwrite, self.run.append);
-        let Inputs { listing, then } = inputs;
-        if let Some(mut plan) = Plan::load(out).or_else(|e| if overwrite { Ok(None) } else { Err(e) })? {
-            let now = then.as_ref().filter(|_| plan.is_of_first_version()).unwrap_or(&listing);
-            let sealed = out.join(MANIFEST_FILE).exists();
-            let differences =
-                if append { plan.append_differences(&config, now) } else { plan.differences(&config, now) };
-            let of_stdin = plan.sources.iter().any(Source::is_stdin);
-            let shown = out.display();
-            if append && differences.is_empty() {
-                if of_stdin && listing.sources.iter().any(Source::is_stdin) {
-                    let reason = format!(
-                        "{shown}: holds text of standard input already, and more of it cannot be told from that; \
-                         write it to a file and append the file"
-                    );
-                    return Err(Error::Occupied(reason.into()));
-                }
-                if let Some(first) = plan.append(listing) {
+        match decide(self.request, self.run, &config, &inputs)? {
+            Decision::Resume(plan) => Ok(plan),
+            Decision::Append(mut plan) => {
+                if let Some(first) = plan.append(inputs.listing) {
                     let tasks = cut_tasks(&plan.sources, first, &plan.config.options)?;
                     plan.tasks.extend(tasks);
                     plan.save(out, self.tag)?;
                 }
-                return Ok(plan);
+                Ok(plan)
             }
-            if differences.is_empty() && !of_stdin && !(overwrite && sealed) {
-                return Ok(plan);
+            Decision::Begin => {
+                let plan = new_plan(config, inputs.listing)?;
+                if self.run.overwrite {
+                    folder::wipe(out)?;
+                }
+                let place = out.canonicalize().map_err(Error::io(out))?;
+                disk::sync_folder(place.parent().unwrap_or(Path::new("/")))?;
+                plan.save(out, self.tag)?;
+                Ok(plan)
             }
-            if !overwrite && of_stdin {
-                let reason = format!("{shown}: holds a run on standard input, which cannot be resumed; ");
-                return Err(Error::Occupied(
-                    Message::from(reason).text("start anew with ").option(OVERWRITE),
-                ));
-            }
-            if !overwrite {
-                let state = if sealed { "corpus" } else { "unfinished run" };
-                let differences = differences.join("; ");
-                let reason = format!(
-                    "{shown}: holds the {state} of another command; what differs: {differences}. Give the same as \
-                     then, start anew with "
-                );
-                return Err(Error::Occupied(
-                    Message::from(reason).option(OVERWRITE).text(", or choose another ").option(OUT),
-                ));
-            }
-        } else if !overwrite && let Some(name) = folder::names(out)?.iter().find(|n| !folder::is_passing(n)) {
-            let out = out.display();
-            let reason = format!(
-                "{out}: already holds something ({name}); choose another folder, or replace it with "
-            );
-            return Err(Error::Occupied(Message::from(reason).option(OVERWRITE)));
         }
-        let plan = new_plan(config, listing)?;
-        if overwrite {
-            folder::wipe(out)?;
-        }
-        disk::sync_folder(out.canonicalize().map_err(Error::io(out))?.parent().unwrap_or(Path::new("/")))?;
-        plan.save(out, self.tag)?;
-        Ok(plan)
-    }
-
-    /// A run that stops at bad records does not resume one that put some aside.
-    fn check_rejects(&self, commits: &BTreeMap<usize, Commit>) -> Result<()> {
-        let Some(commit) =
-            commits.values().find(|commit| commit.counts.bad_records > 0 && !self.run.skip_bad)
-        else {
-            return Ok(());
-        };
-        let (out, bad) = (self.request.out.display(), commit.counts.bad_records);
-        let reason =
-            format!("{out}: holds a run that put {bad} bad records aside so far; what differs: the option ");
-        Err(Error::Occupied(
-            Message::from(reason)
-                .text("on-error. Go on with ")
-                .option(ON_ERROR_SKIP)
-                .text(", or start anew with ")
-                .option(OVERWRITE),
-        ))
     }
 
     /// After a failure, removes temporary files, and everything if nothing is committed. What cannot be
