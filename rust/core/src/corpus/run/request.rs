@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use serde::Serialize;
-
 use crate::corpus::{
     listing::LeftOut,
     options::EncodeOptions,
@@ -52,8 +50,7 @@ pub struct RunOptions {
 }
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything is encoded and the manifest is written.
     Finished,
@@ -64,12 +61,11 @@ pub enum Outcome {
 }
 
 /// What a run did.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// How it ended.
     pub outcome: Outcome,
     /// Totals of the corpus, or of the committed tasks if there is no manifest yet.
-    #[serde(flatten)]
     pub counts: Counts,
     /// Its shards.
     pub shards: usize,
