@@ -44,7 +44,7 @@ pub const ON_ERROR_SKIP: Setting = Setting { name: "on_error", value: Some(Value
 
 /// A part of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum MessagePart {
     /// Text.
     Text(String),
     /// An option that it names.
@@ -54,21 +54,21 @@ pub enum Part {
 /// What is wrong and what to do about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
-    parts: Vec<Part>,
+    parts: Vec<MessagePart>,
 }
 
 impl Message {
     /// The same with more text.
     #[must_use]
     pub fn text(mut self, text: impl Into<String>) -> Self {
-        self.parts.push(Part::Text(text.into()));
+        self.parts.push(MessagePart::Text(text.into()));
         self
     }
 
     /// The same with the name of an option.
     #[must_use]
     pub fn option(mut self, setting: Setting) -> Self {
-        self.parts.push(Part::Option(setting));
+        self.parts.push(MessagePart::Option(setting));
         self
     }
 
@@ -80,20 +80,20 @@ impl Message {
     }
 
     /// Its parts, in order.
-    pub fn parts(&self) -> &[Part] {
+    pub fn parts(&self) -> &[MessagePart] {
         &self.parts
     }
 }
 
 impl<T: Into<String>> From<T> for Message {
     fn from(text: T) -> Self {
-        Self { parts: vec![Part::Text(text.into())] }
+        Self { parts: vec![MessagePart::Text(text.into())] }
     }
 }
 
 impl From<Setting> for Message {
     fn from(setting: Setting) -> Self {
-        Self { parts: vec![Part::Option(setting)] }
+        Self { parts: vec![MessagePart::Option(setting)] }
     }
 }
 
@@ -101,8 +101,8 @@ impl From<Setting> for Message {
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parts.iter().try_for_each(|part| match part {
-            Part::Text(text) => f.write_str(text),
-            Part::Option(Setting { name, value }) => match value {
+            MessagePart::Text(text) => f.write_str(text),
+            MessagePart::Option(Setting { name, value }) => match value {
                 None | Some(Value::Switch(true)) => write!(f, "`{name}`"),
                 Some(Value::Switch(false)) => write!(f, "`{name}=false`"),
                 Some(Value::Word(word)) => write!(f, "`{name}={word}`"),

@@ -8,7 +8,7 @@ use pyo3::{
 };
 use zhuzi_core::{
     Error,
-    message::{Part, Setting, Value},
+    message::{MessagePart, Setting, Value},
 };
 
 create_exception!(zhuzi._core, ZhuziError, PyException, "What Zhuzi's own errors have in common.");
@@ -28,7 +28,7 @@ create_exception!(
 pub fn to_py(error: Error) -> PyErr {
     let message = error.message();
     let text: String = message.parts().iter().map(in_python).collect();
-    let names_options = message.parts().iter().any(|part| matches!(part, Part::Option(_)));
+    let names_options = message.parts().iter().any(|part| matches!(part, MessagePart::Option(_)));
     let error = match error {
         Error::Io { path, source } => match source.raw_os_error() {
             // With its parts, so that Python picks FileNotFoundError and its like.
@@ -57,10 +57,10 @@ pub fn to_py(error: Error) -> PyErr {
     error
 }
 
-fn in_python(part: &Part) -> String {
+fn in_python(part: &MessagePart) -> String {
     match part {
-        Part::Text(text) => text.clone(),
-        Part::Option(Setting { name, value }) => match value {
+        MessagePart::Text(text) => text.clone(),
+        MessagePart::Option(Setting { name, value }) => match value {
             None => format!("`{name}`"),
             Some(Value::Switch(on)) => format!("{name}={}", if *on { "True" } else { "False" }),
             Some(Value::Word(word)) => format!("{name}=\"{word}\""),
@@ -69,10 +69,10 @@ fn in_python(part: &Part) -> String {
 }
 
 /// A part as `zhuzi.errors.Part`.
-fn to_object<'py>(py: Python<'py>, part: &Part) -> PyResult<Bound<'py, PyAny>> {
+fn to_object<'py>(py: Python<'py>, part: &MessagePart) -> PyResult<Bound<'py, PyAny>> {
     match part {
-        Part::Text(text) => text.into_bound_py_any(py),
-        Part::Option(Setting { name, value }) => match value {
+        MessagePart::Text(text) => text.into_bound_py_any(py),
+        MessagePart::Option(Setting { name, value }) => match value {
             None => (*name, py.None()).into_bound_py_any(py),
             Some(Value::Switch(on)) => (*name, *on).into_bound_py_any(py),
             Some(Value::Word(word)) => (*name, *word).into_bound_py_any(py),

@@ -39,7 +39,7 @@ pub enum Fate {
 
 /// One record.
 #[derive(Clone, Copy, Debug)]
-pub struct Document {
+pub struct ParsedRecord {
     /// What becomes of it.
     pub fate: Fate,
     /// Where it starts: bytes of the unpacked file, or the row.
@@ -56,7 +56,7 @@ pub struct Documents {
     /// The kept texts, concatenated.
     pub text: String,
     /// All records.
-    pub records: Vec<Document>,
+    pub records: Vec<ParsedRecord>,
     /// The bad ones.
     pub rejects: Vec<Reject>,
     /// With deduplication, a hash of each kept text.
@@ -282,7 +282,7 @@ impl Documents {
     }
 
     fn push(&mut self, fate: Fate, offset: u64, characters: u32) {
-        self.records.push(Document { fate, offset, end: self.text.len(), characters });
+        self.records.push(ParsedRecord { fate, offset, end: self.text.len(), characters });
     }
 
     fn push_bad(&mut self, reject: Reject) {

@@ -23,7 +23,7 @@ use crate::{
 
 /// How inputs are listed.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules<'a> {
+pub struct ListingRules<'a> {
     /// The format of standard input.
     pub stdin: Format,
     /// Skip and list what a folder or pattern contains and cannot be accessed (a broken link, a folder
@@ -40,7 +40,7 @@ pub struct Rules<'a> {
 /// # Errors
 /// [`Error::Argument`] for a kind of file that is not read, or an input that expands to no file;
 /// [`Error::Io`] for one that cannot be accessed.
-pub fn list_sources(inputs: &[PathBuf], rules: Rules<'_>) -> Result<Listing> {
+pub fn list_sources(inputs: &[PathBuf], rules: ListingRules<'_>) -> Result<Listing> {
     let out = rules.out.and_then(|out| fs::canonicalize(out).ok());
     let mut lister =
         Lister { rules, out, listing: Listing::default(), seen: HashMap::new(), names: HashSet::new() };
@@ -85,10 +85,10 @@ pub fn list_sources(inputs: &[PathBuf], rules: Rules<'_>) -> Result<Listing> {
     Ok(listing)
 }
 
-type Found = std::result::Result<PathBuf, (PathBuf, std::io::Error)>;
+type Entry = std::result::Result<PathBuf, (PathBuf, std::io::Error)>;
 
 struct Lister<'a> {
-    rules: Rules<'a>,
+    rules: ListingRules<'a>,
     out: Option<PathBuf>,
     listing: Listing,
     /// By device and inode, the first path under which a file was listed.
@@ -117,7 +117,7 @@ impl Lister<'_> {
 
     /// Adds what a folder or pattern contains, sorted by path bytes, and counts what is left out. `before` is
     /// the state before it was searched.
-    fn push_found(&mut self, input: &Path, found: Vec<Found>, before: &(usize, LeftOut)) -> Result<()> {
+    fn push_found(&mut self, input: &Path, found: Vec<Entry>, before: &(usize, LeftOut)) -> Result<()> {
         let mut paths = Vec::new();
         for entry in found {
             match entry {
@@ -217,7 +217,7 @@ impl Lister<'_> {
         }
     }
 
-    fn walk(&mut self, folder: &Path) -> Vec<Found> {
+    fn walk(&mut self, folder: &Path) -> Vec<Entry> {
         let mut found = Vec::new();
         let mut entries = WalkDir::new(folder).follow_links(true).into_iter();
         while let Some(entry) = entries.next() {
@@ -262,7 +262,7 @@ impl Lister<'_> {
     }
 
     /// What the pattern matches outside the output folder, and whether it matches anything inside.
-    fn matches(&mut self, pattern: &Path) -> Result<(Vec<Found>, bool)> {
+    fn matches(&mut self, pattern: &Path) -> Result<(Vec<Entry>, bool)> {
         let text = pattern.to_string_lossy();
         let paths =
             glob::glob(&text).map_err(|e| Error::Argument(format!("pattern `{text}`: {e}").into()))?;

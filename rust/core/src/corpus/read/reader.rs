@@ -9,7 +9,7 @@ use super::{
     documents::{
         DocumentReader, Documents, Fate, element_in, for_each_record, not_utf8, number_lines, too_long,
     },
-    input::{Rules, list_sources},
+    input::{ListingRules, list_sources},
     json::fields::check,
     parquet::row_groups,
 };
@@ -54,7 +54,7 @@ pub struct InputReader {
 pub type Record = (String, u64);
 
 /// The bytes of a record, or what is wrong with it.
-type Found<'b> = std::result::Result<&'b [u8], Message>;
+type RecordBytes<'b> = std::result::Result<&'b [u8], Message>;
 
 /// Some records of one file.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl InputReader {
         if whole {
             options.fields.clear();
         }
-        let rules = Rules { stdin: options.stdin, skip: skip_bad, out: None, first_version: false };
+        let rules = ListingRules { stdin: options.stdin, skip: skip_bad, out: None, first_version: false };
         let listing = list_sources(inputs, rules)?;
         let counts = ReadCounts { bad_records: listing.unreadable.len() as u64, ..ReadCounts::default() };
         Ok(Self {
@@ -157,7 +157,7 @@ impl InputReader {
         let mut records = Vec::new();
         let mut bad = Vec::new();
         let max = self.options.max_record_bytes;
-        let mut take = |offset: u64, element: Option<u64>, number: u64, record: Found<'_>| {
+        let mut take = |offset: u64, element: Option<u64>, number: u64, record: RecordBytes<'_>| {
             let bytes = record.as_ref().copied().unwrap_or_default();
             let length = bytes.len() as u64;
             let text = record.and_then(|bytes| {

@@ -169,7 +169,7 @@ impl Frames {
             }
             let mut input = zstd_safe::InBuffer::around(packed);
             let before = out.len();
-            let mut room = Room { end: start + most, bytes: out };
+            let mut room = BoundedVec { end: start + most, bytes: out };
             let mut output = zstd_safe::OutBuffer::around_pos(&mut room, before);
             let left = self
                 .context
@@ -299,13 +299,13 @@ pub fn contradiction(packing: Packing, start: &[u8]) -> Option<String> {
 }
 
 /// A vector that may be filled up to `end`, which is within its capacity.
-struct Room<'v> {
+struct BoundedVec<'v> {
     bytes: &'v mut Vec<u8>,
     end: usize,
 }
 
 // SAFETY: pointer and length are the vector's own, and `end` is within its capacity.
-unsafe impl zstd_safe::WriteBuf for Room<'_> {
+unsafe impl zstd_safe::WriteBuf for BoundedVec<'_> {
     fn as_slice(&self) -> &[u8] {
         self.bytes
     }

@@ -8,7 +8,7 @@ use crate::{
     corpus::{
         listing::Listing,
         options::EncodeOptions,
-        read::input::{Rules, in_output, list_sources},
+        read::input::{ListingRules, in_output, list_sources},
         source::Source,
         store::plan::Plan,
     },
@@ -33,7 +33,7 @@ pub fn list_inputs(request: &Request, run: &RunOptions) -> Result<Inputs> {
     let Some(plan) = plan.filter(|plan| plan.is_of_first_version() && !run.append) else {
         return Ok(Inputs { listing: now?, then: None });
     };
-    let Ok(mut then) = list_sources(&request.inputs, Rules { first_version: true, ..rules }) else {
+    let Ok(mut then) = list_sources(&request.inputs, ListingRules { first_version: true, ..rules }) else {
         return Ok(Inputs { listing: now?, then: None });
     };
     let now = match now {

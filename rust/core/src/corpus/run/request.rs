@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use crate::corpus::{
     listing::LeftOut,
     options::EncodeOptions,
-    read::input::Rules,
+    read::input::ListingRules,
     store::{
         plan::Plan,
         records::{Commit, Counts},
@@ -27,8 +27,8 @@ pub struct Request {
 
 impl Request {
     /// How its inputs are listed.
-    pub fn rules(&self, skip: bool) -> Rules<'_> {
-        Rules { stdin: self.options.stdin, skip, out: Some(&self.out), first_version: false }
+    pub fn rules(&self, skip: bool) -> ListingRules<'_> {
+        ListingRules { stdin: self.options.stdin, skip, out: Some(&self.out), first_version: false }
     }
 }
 

@@ -61,7 +61,7 @@ pub fn count_occurrences(
     };
     let wanted = ids.iter().map(wanted).collect::<Result<Vec<_>>>()?;
     let automaton = AhoCorasick::new(&wanted).map_err(|e| Error::Argument(e.to_string().into()))?;
-    let search = Search {
+    let search = ShardSearch {
         corpus,
         width: TokenWidth::for_vocab(manifest.tokenizer.vocab_size as usize),
         spelled: &spelled,
@@ -113,7 +113,7 @@ fn spell(tokenizer: &Tokenizer, id: u32) -> Option<Vec<u8>> {
     })
 }
 
-struct Search<'a> {
+struct ShardSearch<'a> {
     corpus: &'a Path,
     width: TokenWidth,
     spelled: &'a [Vec<u8>],
@@ -122,7 +122,7 @@ struct Search<'a> {
     stopped: AtomicBool,
 }
 
-impl Search<'_> {
+impl ShardSearch<'_> {
     fn count(&self, shard: &ShardEntry) -> Result<Vec<u64>> {
         let mut lengths = Vec::new();
         let mut index = HashedReader::open(&self.corpus.join(format!("{}.idx", shard.name)))?;
