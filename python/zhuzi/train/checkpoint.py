@@ -64,10 +64,11 @@ def save(
     process: int,
     wait: Callable[[], None],
     keep: int,
+    also: int | None = None,
 ) -> Path:
-    """Write the checkpoint of a step and remove those beyond `keep`; called by every process.
+    """Write the checkpoint of a step; of older ones, keep the last `keep` and that of step `also`.
 
-    `wait` returns when all processes have called it.
+    Called by every process; `wait` returns when all have called it.
 
     Raises:
         FullDiskError: no room; the checkpoint before stays.
@@ -89,7 +90,8 @@ def save(
         if process == 0:
             replace_folder(writing, final)
             for old in checkpoints(folder)[:-keep]:
-                shutil.rmtree(old)
+                if step_of(old) != also:
+                    shutil.rmtree(old)
     except FullDiskError:
         if process == 0:
             remove_partial(folder)  # its bytes may be all that is left

@@ -32,7 +32,9 @@ class LogProgress(TrainCallback):
         if not is_main():
             return
         # A killed run may have logged steps after its last checkpoint: those are trained again.
-        self.path.write_text("".join(map(_line, state.history)), encoding="utf-8")
+        entries = [*state.history, *({"step": e["step"], "evaluation": e} for e in state.evaluations)]
+        entries.sort(key=lambda entry: entry["step"])
+        self.path.write_text("".join(map(_line, entries)), encoding="utf-8")
         self.bar = bar(state.steps, state.step, self.progress)
         self._started, self._first = time.monotonic(), state.step
         if state.step:
@@ -58,6 +60,17 @@ class LogProgress(TrainCallback):
             left = (now - self._started) / (state.step - self._first) * (state.steps - state.step)
             shown = f"step {entry['step']:,} of {state.steps:,}: {_shown(entry)}"
             tell(f"{shown}, {_clock(left)} left" if state.step < state.steps else shown)
+
+    def on_evaluate(self, state: TrainState) -> None:
+        if not is_main():
+            return
+        entry = state.evaluations[-1]
+        with naming_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(_line({"step": entry["step"], "evaluation": entry}))
+        if self.progress is not False:
+            parts = [f"loss {entry['loss']:.4f}"] if "loss" in entry else []
+            parts += [f"{name} {bits:.4f} bits per byte" for name, bits in entry["bits_per_byte"].items()]
+            tell(f"step {entry['step']:,}, evaluation: {', '.join(parts)}")
 
     def on_train_end(self, state: TrainState) -> None:
         if self.bar is not None:

@@ -15,6 +15,7 @@ from zhuzi.train import checkpoint
 from zhuzi.train.base import compute_dtype, trainable
 from zhuzi.train.batches import Batches
 from zhuzi.train.checks import micro_batch
+from zhuzi.train.evaluation import Evaluation, best, is_over
 from zhuzi.train.interrupt import Interrupts
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run
@@ -35,10 +36,11 @@ class Loop:
         dataset: Any,
         collate: Callable[[Any], dict[str, torch.Tensor]],
         callbacks: Sequence[TrainCallback],
+        evaluation: Evaluation | None = None,
     ) -> None:
         compute = compute_dtype()
         self.accelerator = Accelerator(mixed_precision=_PRECISION[compute], cpu=compute == torch.float32)
-        self.recipe, self.run, self.callbacks = recipe, run, callbacks
+        self.recipe, self.run, self.callbacks, self.evaluation = recipe, run, callbacks, evaluation
         self.named = trainable(model)
         self.state = TrainState(steps=recipe.steps, model=model)
         self.model, self.optimizer = self.accelerator.prepare(model, make_optimizer(self.named, recipe))
@@ -59,7 +61,7 @@ class Loop:
         self._tell("on_train_begin")
         logged = time.monotonic(), self.state.tokens
         with Interrupts() as interrupts:
-            while self.state.step < self.recipe.steps:
+            while not self._is_finished():
                 self._tell("on_step_begin")
                 factor = learning_rate_factor(self.recipe, self.state.step)
                 set_learning_rate(self.optimizer, factor)
@@ -70,10 +72,11 @@ class Loop:
                 self._tell("on_step_end")
                 if self._is_due(self.recipe.log_every):
                     logged = self._log(norm, self.recipe.learning_rate * factor, logged)
+                improved = self._evaluate()
                 stop = self._agreed(interrupts.received is not None)
-                if stop or self._is_due(self.recipe.save_every):
+                if stop or improved or self._is_due(self.recipe.save_every) or self._is_finished():
                     saved = self._save()
-                    if stop and self.state.step < self.recipe.steps:
+                    if stop and not self._is_finished():
                         raise TrainingInterrupted(
                             f"{interrupts.received or 'a signal'}: stopped after step {self.state.step:,} of "
                             f"{self.recipe.steps:,}, saved in {saved}; the same command resumes from there"
@@ -136,7 +139,30 @@ class Loop:
         self._tell("on_log")
         return now, state.tokens
 
+    def _evaluate(self) -> bool:
+        """Evaluate if it is time to; true if the model is the best so far."""
+        settings = self.recipe.evaluate
+        if settings is None or self.evaluation is None or not self._is_due(settings.every):
+            return False
+        entry = self.evaluation.measure(
+            self.state.model,
+            self.accelerator.device,
+            self._over_processes,
+            processes=self.accelerator.num_processes,
+            process=self.accelerator.process_index,
+        )
+        self.state.evaluations.append({"step": self.state.step, **entry})
+        self._tell("on_evaluate")
+        return best(self.state.evaluations) is self.state.evaluations[-1]
+
+    def _is_finished(self) -> bool:
+        """True after the last step, or when evaluations have stopped to improve."""
+        settings = self.recipe.evaluate
+        patience = None if settings is None else settings.patience
+        return self.state.step >= self.recipe.steps or is_over(self.state.evaluations, patience)
+
     def _save(self) -> Any:
+        lowest = best(self.state.evaluations)
         saved = checkpoint.save(
             self.run.checkpoints,
             self.state,
@@ -146,6 +172,7 @@ class Loop:
             process=self.accelerator.process_index,
             wait=self.accelerator.wait_for_everyone,
             keep=self.recipe.keep_checkpoints,
+            also=None if lowest is None else lowest["step"],
         )
         for callback in self.callbacks:
             callback.on_save(self.state, saved)

@@ -85,6 +85,18 @@ class LoraRecipe(_Frozen):
     )
 
 
+class EvaluateRecipe(_Frozen):
+    """Evaluation during training."""
+
+    every: _Whole = Field(500, gt=0)  # steps
+    share: _Number = Field(0.01, ge=0, lt=1)  # of the blocks or records, held out; drawn by the seed
+    max_examples: _Whole = Field(256, gt=0)  # held out at most
+    texts: tuple[
+        _Kept, ...
+    ] = ()  # files whose bits per byte are measured too, such as English beside Chinese
+    patience: _Whole | None = Field(None, gt=0)  # stop after so many evaluations without a lower loss
+
+
 class Recipe(_Frozen):
     """What pre-training and tuning share.
 
@@ -125,6 +137,7 @@ class Recipe(_Frozen):
     log_every: _Whole = Field(10, gt=0)  # steps
     save_every: _Whole = Field(500, gt=0)  # steps
     keep_checkpoints: _Whole = Field(2, gt=0)
+    evaluate: EvaluateRecipe | None = None
     verify_frozen: StrictBool = False  # digest every tensor before and after: frozen ones must not change
 
     @model_validator(mode="after")

@@ -58,6 +58,7 @@ class TrainReport(Report):
     empty_outputs: int = 0  # records left out because their output is empty
     cut: int = 0  # records whose output was cut at `sequence_length`
     unread_keys: dict[str, int] = field(default_factory=dict)  # keys of records that tuning does not read
+    evaluations: list[dict[str, Any]] = field(default_factory=list)  # see `TrainState.evaluations`
     device: str = ""  # of the process that finished it: "cpu", "cuda:0 NVIDIA ..."
     compute_dtype: str = ""  # "float32", "bfloat16" or "float16"
 

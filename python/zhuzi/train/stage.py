@@ -26,6 +26,7 @@ from zhuzi.train.base import (
     trainable,
 )
 from zhuzi.train.checks import STORED_AS, micro_batch, module_of, old_rows, result_bytes
+from zhuzi.train.evaluation import Evaluation, split
 from zhuzi.train.log import LogProgress
 from zhuzi.train.loop import Loop
 from zhuzi.train.recipe import Recipe
@@ -88,7 +89,14 @@ def _train(
     before = digest_tensors(model) if recipe.verify_frozen else None
 
     logs = LogProgress(run.path / "log.jsonl", progress)
-    loop = Loop(model, recipe, run, dataset, collate, [logs, _Settle(run), *callbacks])
+    examples, held_out = split(dataset, recipe.evaluate, recipe.seed)
+    evaluation = None
+    if recipe.evaluate is not None:
+        micro, _ = micro_batch(recipe)
+        evaluation = Evaluation(
+            recipe.evaluate, held_out, collate, folder.tokenizer, micro=micro, context=recipe.sequence_length
+        )
+    loop = Loop(model, recipe, run, examples, collate, [logs, _Settle(run), *callbacks], evaluation)
     started = time.monotonic()
     state = loop.train()
     seconds = time.monotonic() - started
@@ -106,6 +114,7 @@ def _train(
         trainable=trained,
         parameters=parameters,
         trainable_names=names,
+        evaluations=state.evaluations,
         resumed_from=loop.resumed_from,
         frozen_checked=checked,
         device=device_name(),

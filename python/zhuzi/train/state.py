@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_SAVED = ("step", "tokens", "history", "loss_sum", "loss_steps")
+_SAVED = ("step", "tokens", "history", "evaluations", "loss_sum", "loss_steps")
 
 
 @dataclass
@@ -25,6 +25,9 @@ class TrainState:
     history: list[dict[str, Any]] = field(default_factory=list)
     """What was logged, an entry per `log_every` steps: `step`, `loss` (the mean since the entry before, nats
     per token), `learning_rate` (of the step), `gradient_norm` (before clipping), `tokens_per_second`."""
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """An entry per evaluation: `step`, `loss` (nats per token of the held-out examples) and `bits_per_byte`
+    by name: of `held out`, and of the files of `evaluate.texts`."""
     loss_sum: float = 0.0
     loss_steps: int = 0
 
@@ -52,6 +55,9 @@ class TrainCallback:
 
     def on_log(self, state: TrainState) -> None:
         """After an entry was added to `state.history`."""
+
+    def on_evaluate(self, state: TrainState) -> None:
+        """After an entry was added to `state.evaluations`."""
 
     def on_save(self, state: TrainState, checkpoint: Path) -> None:
         """After a checkpoint is complete."""

@@ -1,0 +1,133 @@
+"""Evaluation during training: held-out examples, and texts that should not be forgotten."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zhuzi.corpus.read import read_texts
+from zhuzi.errors import TrainingError
+from zhuzi.eval.bits import bits_per_byte
+from zhuzi.tokenizer import Tokenizer
+from zhuzi.train.batches import MicroBatch
+from zhuzi.train.data import IGNORED
+from zhuzi.train.recipe import EvaluateRecipe
+
+#: Documents of a text that are measured.
+_DOCUMENTS = 64
+
+
+class Subset:
+    """Some examples of a dataset."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.dataset[self.indices[i]]
+
+
+def split(dataset: Any, settings: EvaluateRecipe | None, seed: int) -> tuple[Any, Subset | None]:
+    """What trains, and what is held out: a share drawn by the seed.
+
+    Raises:
+        TrainingError: too few examples for both.
+    """
+    if settings is None or settings.share == 0:
+        return dataset, None
+    if len(dataset) < 2:
+        raise TrainingError("evaluate.share: one example cannot be split; give more data, or share: 0")
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+    held = min(max(1, round(settings.share * len(dataset))), settings.max_examples, len(dataset) - 1)
+    return Subset(dataset, sorted(order[held:])), Subset(dataset, sorted(order[:held]))
+
+
+class Evaluation:
+    """Measures a model in evaluation mode; draws no random numbers, so that training is not changed by it."""
+
+    def __init__(
+        self,
+        settings: EvaluateRecipe,
+        held_out: Subset | None,
+        collate: Callable[[Any], dict[str, torch.Tensor]],
+        tokenizer: Tokenizer,
+        *,
+        micro: int,
+        context: int,
+    ) -> None:
+        self.held_out, self.collate, self.tokenizer = held_out, collate, tokenizer
+        self.micro, self.context = micro, context
+        self.texts = {path.name: _first(path) for path in settings.texts}
+
+    def measure(
+        self,
+        model: Any,
+        device: torch.device,
+        over_processes: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        processes: int,
+        process: int,
+    ) -> dict[str, Any]:
+        """`loss` (nats per token) and `bits_per_byte` of the held-out examples, and of each text by its name.
+
+        The examples and texts are divided among the processes; `over_processes` sums.
+        """  # fmt: skip
+        model.eval()
+        sums = torch.zeros(3 + 2 * len(self.texts), dtype=torch.float64)
+        with torch.no_grad():
+            sums[:3] = self._held_out_sums(model, device, range(process, len(self.held_out or ()), processes))
+        for i, texts in enumerate(self.texts.values()):
+            mine = texts[process::processes]
+            if mine:
+                found = bits_per_byte(model, self.tokenizer, mine, context=self.context)
+                sums[3 + 2 * i], sums[4 + 2 * i] = found.bits, found.bytes
+        model.train()
+        nats, tokens, size, *of_texts = over_processes(sums.float()).tolist()
+        entry: dict[str, Any] = {"bits_per_byte": {}}
+        if tokens:
+            entry = {"loss": nats / tokens, "bits_per_byte": {"held out": nats / math.log(2) / max(size, 1)}}
+        for i, name in enumerate(self.texts):
+            entry["bits_per_byte"][name] = of_texts[2 * i] / of_texts[2 * i + 1]
+        return entry
+
+    def _held_out_sums(self, model: Any, device: torch.device, mine: Sequence[int]) -> torch.Tensor:
+        """Nats, predicted tokens and the UTF-8 bytes of their text, over some of the examples."""
+        nats = tokens = size = 0.0
+        for begin in range(0, len(mine), self.micro):
+            assert self.held_out is not None
+            batch = MicroBatch(self.collate([self.held_out[i] for i in mine[begin : begin + self.micro]]))
+            nats += float(model(**batch.to(device), num_items_in_batch=1).loss)
+            tokens += batch.labels_that_count
+            for labels in batch.inputs["labels"][:, 1:]:
+                size += len(self.tokenizer.decode(labels[labels != IGNORED].tolist()).encode())
+        return torch.tensor([nats, tokens, size], dtype=torch.float64)
+
+
+def _first(path: Path) -> list[str]:
+    texts = []
+    for text in read_texts([path]):
+        texts.append(text)
+        if len(texts) == _DOCUMENTS:
+            break
+    return texts
+
+
+def best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The evaluation with the lowest loss on held-out examples, the first of equal ones."""
+    found = [entry for entry in evaluations if "loss" in entry]
+    return min(found, key=lambda entry: entry["loss"]) if found else None
+
+
+def is_over(evaluations: Sequence[dict[str, Any]], patience: int | None) -> bool:
+    """True if the last `patience` evaluations were no better than one before them."""
+    lowest = best(evaluations)
+    if patience is None or lowest is None:
+        return False
+    return len(evaluations) - 1 - evaluations.index(lowest) >= patience

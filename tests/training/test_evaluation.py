@@ -1,0 +1,111 @@
+"""What is held out is measured, and does not train."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zhuzi import bits_per_byte, merge_adapter, pretrain
+from zhuzi.corpus.dataset import Corpus
+from zhuzi.errors import TrainingError
+from zhuzi.model.folder import ModelFolder
+from zhuzi.train import TrainCallback, TrainState
+from zhuzi.train.data import Blocks
+from zhuzi.train.evaluation import is_over, split
+from zhuzi.train.recipe import EvaluateRecipe
+
+Recipes = Callable[..., Any]
+
+
+def test_held_out_examples_do_not_train(corpus: Path) -> None:
+    blocks = Blocks(Corpus(corpus), 16, 410)
+    settings = EvaluateRecipe(share=0.2)
+    trained, held = split(blocks, settings, seed=1)
+    assert held is not None and len(held) == round(0.2 * len(blocks))
+    assert sorted([*trained.indices, *held.indices]) == list(range(len(blocks)))
+    assert split(blocks, settings, seed=1)[1].indices == held.indices  # type: ignore[union-attr]
+    assert split(blocks, EvaluateRecipe(share=0), seed=1) == (blocks, None)
+    with pytest.raises(TrainingError, match="cannot be split"):
+        split([1], settings, seed=1)
+
+
+def test_losses_and_bits_per_byte_are_those_of_the_result(
+    stage1: Recipes, tmp_path: Path, model: Path
+) -> None:
+    text = tmp_path / "en.txt"
+    text.write_text("The river rises in the hills.\nA good tool does one thing well.\n")
+    evaluate = {"every": 2, "share": 0.1, "texts": [text]}
+    report = pretrain(stage1(evaluate=evaluate))
+    assert [entry["step"] for entry in report.evaluations] == [2, 4, 6]
+    losses = [entry["loss"] for entry in report.evaluations]
+    assert losses[-1] < losses[0] and losses[0] == pytest.approx(report.losses[0][1], rel=0.1)
+    made = ModelFolder.open(report.result)
+    import torch
+
+    measured = bits_per_byte(
+        made.load(torch.float32), made.tokenizer, text.read_text().splitlines(), context=16
+    )
+    found = report.evaluations[-1]["bits_per_byte"]
+    assert found.keys() == {"held out", "en.txt"}
+    assert found["en.txt"] == pytest.approx(measured.per_byte, rel=1e-3)  # saved in 16 bits
+    lines = [json.loads(line) for line in (report.output / "log.jsonl").read_text().splitlines()]
+    assert [line["evaluation"] for line in lines if "evaluation" in line] == report.evaluations
+    assert pretrain(stage1(evaluate=evaluate)) == report
+
+
+class Stop(Exception):  # noqa: N818  # nothing went wrong
+    """What a test raises in the middle."""
+
+
+class StopAt(TrainCallback):
+    """Raises before the step after 4."""
+
+    def on_step_begin(self, state: TrainState) -> None:
+        if state.step == 4:
+            raise Stop
+
+
+def test_evaluating_changes_nothing_and_resumes(stage2: Recipes, tmp_path: Path) -> None:
+    evaluate = {"every": 1, "share": 0.1}
+    rarely = pretrain(stage2(output=tmp_path / "rarely", evaluate={**evaluate, "every": 6}))
+    whole = pretrain(stage2(output=tmp_path / "whole", evaluate=evaluate))
+    assert whole.losses == rarely.losses and whole.evaluations[-1] == rarely.evaluations[-1]
+    recipe = stage2(output=tmp_path / "stopped", evaluate=evaluate)
+    with pytest.raises(Stop):
+        pretrain(recipe, callbacks=[StopAt()])
+    resumed = pretrain(recipe)
+    assert resumed.losses == whole.losses and resumed.evaluations == whole.evaluations
+
+
+def test_the_best_checkpoint_is_kept_and_patience_ends_a_run(
+    stage2: Recipes, model: Path, tmp_path: Path
+) -> None:
+    class Harm(TrainCallback):
+        """Makes the model worse after step 2."""
+
+        def on_step_end(self, state: TrainState) -> None:
+            if state.step > 2:
+                head = state.model.get_output_embeddings().modules_to_save["default"]
+                head.weight.data *= -3
+
+    recipe = stage2(evaluate={"every": 1, "share": 0.1, "patience": 2}, save_every=1, keep_checkpoints=1)
+    report = pretrain(recipe, callbacks=[Harm()])
+    assert report.steps == 4 < recipe.steps
+    assert sorted(p.name for p in (report.output / "checkpoints").iterdir()) == [
+        "checkpoint-2",
+        "checkpoint-4",
+    ]
+    merge_adapter(model, report.result, tmp_path / "merged")
+
+
+def test_patience_counts_evaluations_without_a_lower_loss() -> None:
+    def over(*losses: float) -> bool:
+        return is_over([{"step": i, "loss": loss} for i, loss in enumerate(losses)], 2)
+
+    assert not over() and not over(3) and not over(3, 4) and not over(3, 4, 2)
+    assert over(3, 4, 4) and over(3, 3, 3) and over(2, 1, 2, 2)
+    assert not is_over([{"step": 1}], 1) and not is_over([{"step": 1, "loss": 1.0}], None)
