@@ -31,8 +31,8 @@ from zhuzi.errors import TrainingInterrupted, ZhuziError
 def cli() -> None:
     """Teach an existing LLaMA Chinese (铸字, "casting type").
 
-    The road: vocab train, vocab merge, corpus encode, model extend, pretrain (twice), model merge, sft,
-    model merge, chat. `zhuzi demo` walks all of it on a small built-in sample.
+    The steps: vocab train, vocab merge, corpus encode, model extend, pretrain (twice), model merge, sft,
+    model merge, chat. `zhuzi demo` runs all of them on a small built-in sample.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("zhuzi").setLevel(logging.INFO)

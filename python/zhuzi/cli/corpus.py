@@ -88,7 +88,7 @@ COUNT = click.IntRange(min=0)
     show_default=True,
     help="ray: the workers of a Ray cluster run the tasks; inputs and OUT must be on a shared file system.",
 )
-@click.option("--append", is_flag=True, help="Add the inputs that a finished corpus does not know yet.")
+@click.option("--append", is_flag=True, help="Add the inputs that a finished corpus does not have yet.")
 @options.overwrite
 @click.option("--dry-run", is_flag=True, help="Show the plan and an estimate of its results; write nothing.")
 @click.option(
@@ -145,7 +145,7 @@ def encode(
 
 
 CORPUS = click.argument("folder", metavar="CORPUS", type=PATH)
-TOKENIZER = click.option("--tokenizer", type=PATH, required=True, help="The one the corpus was made with.")
+TOKENIZER = click.option("--tokenizer", type=PATH, required=True, help="The tokenizer that made the corpus.")
 
 
 @corpus.command("verify")
@@ -153,7 +153,7 @@ TOKENIZER = click.option("--tokenizer", type=PATH, required=True, help="The one 
 def verify(folder: Path) -> None:
     """Compare every byte of CORPUS with its manifest.
 
-    Finds flipped bits, truncated and missing files, foreign shards, ids outside the vocabulary.
+    Finds flipped bits, truncated and missing files, shards of another corpus, ids outside the vocabulary.
     """
     from zhuzi.cli.progress import reporter, shard_bytes
     from zhuzi.corpus import verify_corpus
@@ -206,7 +206,7 @@ def merge(folder: Path, out: Path, overwrite: bool) -> None:
 @click.option(
     "--block",
     type=click.IntRange(min=1),
-    help="Tokens per row, all documents being laid end to end. [default: one document per row]",
+    help="Tokens per row, with all documents concatenated. [default: one document per row]",
 )
 @options.overwrite
 def export(folder: Path, out: Path, kind: str, block: int | None, overwrite: bool) -> None:
