@@ -23,7 +23,7 @@ INSTALL := tools/install.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.built ## Make the environment and build the extension (the first time some minutes)
+setup: $(VENV)/.built ## Create the environment and build the extension (some minutes the first time)
 
 # An environment of its own, with pip. Run again, this keeps what is there: an interrupted setup resumes, since
 # the stamps are written last.
@@ -49,7 +49,7 @@ $(VENV)/.built: $(VENV)/.installed $(RUST)
 	@touch $@
 
 # Resumes an interrupted demo, or says that it is finished; starts anew if the sources have changed since.
-demo: setup ## Run the main job on the built-in sample; writes demo-run/report.html
+demo: setup ## Run all steps on the built-in sample; writes demo-run/report.html
 	@anew=; if [ -z "$(DEMO_ARGS)" ] && [ -e demo-run ] && [ -n "$$(find python rust/core rust/py Cargo.lock \
 		\( -name '*.py' -o -name '*.rs' -o -name '*.j2' -o -name '*.json*' -o -name Cargo.lock \) \
 		-newer demo-run/.lock 2>&1)" ]; then echo "demo-run: the sources have changed since; starting anew"; anew=--overwrite; fi; \
@@ -63,16 +63,16 @@ test-rust: ## Run the tests of the Rust core
 test-python: setup ## Run the tests of the package
 	$(BIN)/pytest -q
 
-test-slow: setup ## Run the tests that take minutes, too
+test-slow: setup ## Run the slow tests as well
 	$(BIN)/python $(INSTALL) ray
 	$(BIN)/pytest -q -m 'not gpu and not bench'
 
 # The package as it was built for $(VENV); torch and all else in environments of their own, 6 GB each.
-test-oldest: setup .venv-oldest/.installed ## Run the training tests with the lowest versions of the dependencies that are allowed
+test-oldest: setup .venv-oldest/.installed ## Run the training tests with the lowest versions of the dependencies allowed
 	$(call borrow,.venv-oldest)
 	.venv-oldest/bin/python -m pytest -q tests/training
 
-test-newest: setup .venv-newest/.installed ## Run the training tests with the newest versions of the dependencies that are allowed
+test-newest: setup .venv-newest/.installed ## Run the training tests with the newest versions of the dependencies allowed
 	.venv-newest/bin/python $(INSTALL) --upgrade train demo dev
 	$(call borrow,.venv-newest)
 	.venv-newest/bin/python -m pytest -q tests/training
@@ -101,7 +101,7 @@ format: setup ## Format all code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: setup ## Measure encoding beside the peers that are installed: make bench BENCH="--model M FILE..."
+bench: setup ## Measure encoding beside installed peers: make bench BENCH="--model M FILE..."
 	$(BIN)/python benches/bench_encode.py $(BENCH)
 
 results: ## Make benches/RESULTS.md and docs/speed.svg from benches/results.json
@@ -117,5 +117,5 @@ fuzz: ## Fuzz model files and ids for a minute each (cargo-fuzz and a nightly co
 wheel: setup ## Build the wheel into dist/
 	$(BIN)/maturin build --release --out dist
 
-clean: ## Remove what was built, the environment included
+clean: ## Remove build results, the environments and demo-run
 	rm -rf $(VENV) .venv-oldest .venv-newest target dist demo-run
