@@ -16,6 +16,7 @@ from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import weights
 from zhuzi.record.json_file import read_object, write_json
 from zhuzi.record.provenance import RECORD, read_record
+from zhuzi.record.remembered import remembered
 from zhuzi.tokenizer import Tokenizer
 
 # torch takes seconds to load: it is imported by what reads weights, not by what checks a folder.
@@ -136,8 +137,9 @@ class ModelFolder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the weights (`zhuzi.model.weights.fingerprint`); reads every byte once."""
-        return weights.fingerprint(self.tensors)
+        """sha256 of the weights (`zhuzi.model.weights.fingerprint`); reads every byte, once."""
+        files = {info.file for info in self.tensors.values()}
+        return remembered(files, lambda: weights.fingerprint(self.tensors))
 
     def require_rows(self) -> None:
         """Raise `MismatchError` if an id of the tokenizer has no row. Rows without an id are padding."""

@@ -1,0 +1,60 @@
+"""Digests of large files, kept in the user's cache: 13 GB are hashed once, not at every start.
+
+A digest is known by path, device, inode, size and time of change (nanoseconds) of its files. Files that were
+changed seconds ago are hashed again: a second change might not show in the clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+#: Bytes of files whose digest is kept; smaller ones are hashed in a moment.
+LARGE = 256 << 20
+
+#: Seconds for which a changed file is not trusted to stay.
+SETTLED = 5.0
+
+
+def remembered(files: Iterable[Path], compute: Callable[[], str]) -> str:
+    """The sha256 (hex) that `compute` finds in the files, or found before if none has changed since."""
+    before = _identities(files := sorted(files))
+    if sum(entry[3] for entry in before) < LARGE:
+        return compute()
+    place = _folder() / hashlib.sha256(json.dumps(before).encode()).hexdigest()
+    with suppress(OSError, UnicodeDecodeError):
+        known = place.read_text("ascii")
+        if re.fullmatch(r"[0-9a-f]{64}", known) and _is_settled(before):
+            return known
+    digest = compute()
+    if _is_settled(before) and _identities(files) == before:
+        with suppress(OSError):  # without a cache it is only slower
+            place.parent.mkdir(parents=True, exist_ok=True)
+            temporary = place.with_name(f".{place.name}.{os.getpid()}")
+            temporary.write_text(digest, "ascii")
+            temporary.replace(place)
+    return digest
+
+
+def _identities(files: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:
+    found = []
+    for file in files:
+        path = file.resolve()
+        stat = path.stat()
+        found.append((str(path), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return found
+
+
+def _is_settled(identities: Iterable[tuple[str, int, int, int, int]]) -> bool:
+    return all(time.time() - entry[4] / 1e9 > SETTLED for entry in identities)
+
+
+def _folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "zhuzi" / "fingerprints"
