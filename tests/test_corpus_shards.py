@@ -91,7 +91,7 @@ def test_what_else_can_be_wrong(corpus: Path, tmp_path: Path) -> None:
     found = str(caught.value).splitlines()
     assert len(found) == 4
     wanted = [
-        "shard-00000.bin: goes on behind its end",
+        "shard-00000.bin: continues after its end",
         "shard-00002.idx: is missing",
         "shard-00003.bin: ends too early",
         "shard-99999.bin: a foreign shard",

@@ -102,10 +102,10 @@ fn after_separator(path: &Path, separator: &[u8], from: u64, end: u64) -> Result
         let mut search = 0;
         while let Some(found) = memchr::memmem::find(&window[search..], separator) {
             let at = start + (search + found) as u64;
-            let behind = at + separator.len() as u64;
+            let after = at + separator.len() as u64;
             let clean = last.is_none_or(|last| at >= last + separator.len() as u64);
             if at >= from && clean {
-                return Ok(behind.min(end));
+                return Ok(after.min(end));
             }
             last = Some(at);
             search += found + 1;

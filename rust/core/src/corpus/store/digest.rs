@@ -107,7 +107,7 @@ impl HashedReader {
     pub fn finish(mut self) -> Result<String> {
         let more = self.file.read(&mut [0]).map_err(Error::io(&self.path))?;
         if more > 0 {
-            return Err(damaged(&self.path, "goes on behind its end"));
+            return Err(damaged(&self.path, "continues after its end"));
         }
         Ok(hex(&self.hash.finalize()))
     }

@@ -348,11 +348,11 @@ mod tests {
     proptest! {
         /// What serde_json writes is accepted, and its strings are read back.
         #[test]
-        fn agrees_with_serde_json(text_in: String, before in any_json(), behind in any_json(), pretty: bool) {
+        fn agrees_with_serde_json(text_in: String, before in any_json(), after in any_json(), pretty: bool) {
             let mut object = serde_json::Map::new();
             object.insert("before".into(), before);
             object.insert("text".into(), text_in.clone().into());
-            object.insert("behind".into(), behind);
+            object.insert("after".into(), after);
             let json = if pretty { serde_json::to_string_pretty(&object) } else { serde_json::to_string(&object) };
             let json = json.unwrap();
             prop_assert_eq!(check(&json), Ok(()));
