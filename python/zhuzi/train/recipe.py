@@ -223,11 +223,14 @@ def load_recipe(path: str | Path) -> PretrainRecipe | SftRecipe:
         raise RecipeError(f"{path}: {_reasons(error, _TASKS[task])}") from error
 
 
-def defaults(task: str) -> dict[str, Any]:
-    """The keys that a recipe of a task may leave out, with their values as JSON has them."""
-    fields = _TASKS[task].model_fields if task in _TASKS else {}
-    values = {name: field.default for name, field in fields.items() if not field.is_required()}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+def completed(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded recipe with all keys of this version: an earlier one knew fewer."""
+    kind = _TASKS.get(str(recorded.get("task")))
+    try:
+        read = kind.model_validate({**recorded, "output": "."}) if kind is not None else None
+    except ValidationError:  # of a later version
+        return recorded
+    return recorded if read is None else read.model_dump(mode="json", exclude={"output"})
 
 
 def resolve_recipe(recipe: AnyRecipe | str | Path, kind: type[AnyRecipe]) -> AnyRecipe:

@@ -34,7 +34,7 @@ from zhuzi.record.lock import locked
 from zhuzi.record.place import require_free
 from zhuzi.train.checks import in_words, require_room
 from zhuzi.train.progress import tell, warn
-from zhuzi.train.recipe import PretrainRecipe, SftRecipe, defaults
+from zhuzi.train.recipe import PretrainRecipe, SftRecipe, completed
 
 
 @dataclass(frozen=True, repr=False)
@@ -265,9 +265,9 @@ def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | N
     for key in [key for key in ("recipe", "model", "tokenizer", "data") if key in new]:
         before, now = old.get(key), new[key]
         if key == "recipe" and isinstance(before, dict):
-            # An earlier version recorded fewer keys.
-            before = {**defaults(str(now.get("task"))), **before}
-            before, now = ({k: v for k, v in r.items() if k not in _MAY_CHANGE} for r in (before, now))
+            before, now = (
+                {k: v for k, v in completed(r).items() if k not in _MAY_CHANGE} for r in (before, now)
+            )
         if before == now:
             continue
         if not isinstance(now, dict) or not isinstance(before, dict):
