@@ -206,7 +206,9 @@ def _signalled(recipe: Any, name: str, times: int) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGUSR1")), "SIGTERM"]
+)
 def test_a_signal_saves_a_checkpoint_after_the_step(stage2: Recipes, tmp_path: Path, name: str) -> None:
     recipe = stage2(output=tmp_path / "stopped")
     ended = _signalled(recipe, name, 1)
@@ -248,7 +250,7 @@ pretrain(PretrainRecipe.model_validate(json.loads(sys.argv[1])), progress=False)
 """
 
 
-@pytest.mark.parametrize("vocabulary", ["full", "new-rows"])
+@pytest.mark.parametrize("vocabulary", [pytest.param("full", marks=pytest.mark.slow), "new-rows"])
 def test_two_processes_train_as_one_does(stage2: Recipes, tmp_path: Path, vocabulary: str) -> None:
     lora = {"rank": 4, "alpha": 16, "dropout": 0.0, "targets": ["q_proj", "v_proj"]}
     settings = {"vocabulary": vocabulary, "lora": lora, "log_every": 1, "micro_batch_size": 1}
