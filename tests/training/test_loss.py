@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from bitsandbytes.nn import Linear8bitLt
 from torch.nn import functional
 
+from zhuzi.model.folder import ModelFolder
 from zhuzi.train import int8, loss
+from zhuzi.train.base import load_for_training, trainable
 from zhuzi.train.data import IGNORED
 from zhuzi.train.loss import Head, next_token_loss
 
@@ -129,3 +137,29 @@ def test_the_8_bit_product_is_that_of_the_dequantised_weight(bias: bool) -> None
     # Nearer to the float model than rounding the activations as well.
     exact = linear(x)
     assert (out - exact).abs().mean() <= (theirs(x) - exact).abs().mean()
+
+
+@pytest.mark.parametrize("kind", ["llama", "granite"])
+def test_where_logits_are_more_than_the_product_with_the_head(
+    kind: str, stage2: Callable[..., Any], model: Path, tmp_path: Path
+) -> None:
+    """LoRA on the head, or logits that are scaled: the loss is that of the logits."""
+    targets = ["q_proj", "lm_head"] if kind == "llama" else ["q_proj"]
+    if kind == "granite":
+        config = json.loads((shutil.copytree(model, tmp_path / "model") / "config.json").read_text())
+        other = {"model_type": kind, "architectures": ["GraniteForCausalLM"], "logits_scaling": 0.1}
+        (tmp_path / "model" / "config.json").write_text(json.dumps({**config, **other}))
+        model = tmp_path / "model"
+    lora = {"rank": 4, "targets": targets, "dropout": 0.0}
+    recipe = stage2(model=str(model), modules_to_save=["embed_tokens"], lora=lora, base_bits=16)
+    trained = load_for_training(ModelFolder.open(model), recipe).train()
+    for name, parameter in trainable(trained):
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    ids = torch.arange(16, 80).reshape(2, -1)
+    ours = trained(input_ids=ids, labels=ids, num_items_in_batch=100).loss
+    logits = trained(input_ids=ids).logits[:, :-1]
+    plain = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum") / 100
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-5)
+    ours.backward()
+    assert all(parameter.grad is not None for _, parameter in trainable(trained))

@@ -143,16 +143,17 @@ def use_for_training(model: Any, head: Any) -> None:
     """Let a causal model of transformers' compute its loss by `next_token_loss`, in place.
 
     Called with labels, its forward returns the loss alone; without, it is the model's own. `head` is called
-    at each step for the `Head`.
+    at each step for the `Head`; where it gives none, the loss is the model's own too.
     """
     own = type(model).forward
 
     def forward(self: Any, input_ids: torch.Tensor | None = None, **inputs: Any) -> Any:
-        labels = inputs.pop("labels", None)
-        if labels is None:
+        matrix = None if inputs.get("labels") is None else head()
+        if matrix is None:
             return own(self, input_ids=input_ids, **inputs)
+        labels = inputs.pop("labels")
         count = inputs.pop("num_items_in_batch", None)
         hidden = self.model(input_ids=input_ids, **{**inputs, "use_cache": False}).last_hidden_state
-        return CausalLMOutput(loss=next_token_loss(hidden, labels, head(), count))
+        return CausalLMOutput(loss=next_token_loss(hidden, labels, matrix, count))
 
     model.forward = MethodType(forward, model)

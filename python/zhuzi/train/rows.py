@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
@@ -18,6 +19,8 @@ from torch.nn import functional
 from zhuzi.train.loss import Head
 
 _ADAPTER = "default"  # PEFT's name for the one adapter
+# Settings of models that cap their logits (Gemma), or scale them (Granite, Cohere).
+_AFTER_THE_HEAD = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
 class NewRows(TrainableTokensLayer):  # type: ignore[misc]  # PEFT has no types
@@ -86,9 +89,11 @@ def wrap(model: Any, modules: list[str], old_rows: int, *, tied: bool) -> None:
         model.set_output_embeddings(wrapped(model.get_output_embeddings()))
 
 
-def head_of(model: Any) -> Head:
-    """The head of a causal model, whichever way it trains."""
+def head_of(model: Any) -> Head | None:
+    """The head of a causal model, whichever way it trains; none if logits are more than a product with it."""
     head = model.get_output_embeddings()
+    if isinstance(head, LoraLayer) or any(getattr(model.config, key, None) for key in _AFTER_THE_HEAD):
+        return None
     inner = getattr(head, "token_adapter", head)
     if isinstance(inner, NewRows):
         return Head(inner.old, inner.new)
