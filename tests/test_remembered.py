@@ -70,3 +70,12 @@ def test_small_files_leave_no_trace(file: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(module, "LARGE", 1000)
     assert [_calls(file), _calls(file)] == [1, 1]
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_user_without_a_home_has_no_cache(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", none)
+    assert _calls(file) == _calls(file) == 1

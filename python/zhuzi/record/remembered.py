@@ -25,9 +25,10 @@ SETTLED = 5.0
 def remembered(files: Iterable[Path], compute: Callable[[], str]) -> str:
     """The sha256 (hex) that `compute` finds in the files, or found before if none has changed since."""
     before = _identities(files := sorted(files))
-    if sum(entry[3] for entry in before) < LARGE:
+    folder = _folder()
+    if folder is None or sum(entry[3] for entry in before) < LARGE:
         return compute()
-    place = _folder() / hashlib.sha256(json.dumps(before).encode()).hexdigest()
+    place = folder / hashlib.sha256(json.dumps(before).encode()).hexdigest()
     with suppress(OSError, UnicodeDecodeError):
         known = place.read_text("ascii")
         if re.fullmatch(r"[0-9a-f]{64}", known) and _is_settled(before):
@@ -55,6 +56,10 @@ def _is_settled(identities: Iterable[tuple[str, int, int, int, int]]) -> bool:
     return all(time.time() - entry[4] / 1e9 > SETTLED for entry in identities)
 
 
-def _folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "zhuzi" / "fingerprints"
+def _folder() -> Path | None:
+    """Where digests are kept; nowhere for a user without a home, as in containers."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "zhuzi" / "fingerprints"
+    except RuntimeError:
+        return None
