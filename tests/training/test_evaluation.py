@@ -11,7 +11,7 @@ import pytest
 
 from zhuzi import bits_per_byte, merge_adapter, pretrain
 from zhuzi.corpus.dataset import Corpus
-from zhuzi.errors import TrainingError
+from zhuzi.errors import RecipeError, TrainingError
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train import TrainCallback, TrainState
 from zhuzi.train.data import Blocks
@@ -28,7 +28,7 @@ def test_held_out_examples_do_not_train(corpus: Path) -> None:
     assert held is not None and len(held) == round(0.2 * len(blocks))
     assert sorted([*trained.indices, *held.indices]) == list(range(len(blocks)))
     assert split(blocks, settings, seed=1)[1].indices == held.indices  # type: ignore[union-attr]
-    assert split(blocks, EvaluateRecipe(share=0), seed=1) == (blocks, None)
+    assert split(blocks, EvaluateRecipe(share=0, texts=(Path("a.txt"),)), seed=1) == (blocks, None)
     with pytest.raises(TrainingError, match="cannot be split"):
         split([1], settings, seed=1)
 
@@ -109,3 +109,27 @@ def test_patience_counts_evaluations_without_a_lower_loss() -> None:
     assert not over() and not over(3) and not over(3, 4) and not over(3, 4, 2)
     assert over(3, 4, 4) and over(3, 3, 3) and over(2, 1, 2, 2)
     assert not is_over([{"step": 1}], 1) and not is_over([{"step": 1, "loss": 1.0}], None)
+
+
+def test_a_run_that_patience_ends_before_its_first_log_has_a_loss(stage2: Recipes) -> None:
+    evaluate = {"every": 1, "share": 0.1, "patience": 1}
+    report = pretrain(stage2(evaluate=evaluate, log_every=100, steps=50, learning_rate=5.0))
+    assert report.steps < 10 and [step for step, _ in report.losses] == [report.steps]
+
+
+def test_texts_of_one_name_are_measured_apart(stage1: Recipes, tmp_path: Path) -> None:
+    texts = [tmp_path / folder / "valid.txt" for folder in ("en", "zh")]
+    for path, text in zip(texts, ("The river rises.", "你好世界"), strict=True):
+        path.parent.mkdir()
+        path.write_text(text)
+    report = pretrain(stage1(steps=1, evaluate={"every": 1, "share": 0, "texts": texts}))
+    assert report.evaluations[0]["bits_per_byte"].keys() == {str(path) for path in texts}
+
+
+def test_texts_that_cannot_be_measured_are_refused_before_the_run(stage1: Recipes, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    for name, message in (("empty.txt", "contains no text"), ("absent.txt", "cannot be read")):
+        recipe = stage1(evaluate={"every": 2, "texts": [tmp_path / name]})
+        with pytest.raises(RecipeError, match=rf"evaluate\.texts: .*{name}: {message}"):
+            pretrain(recipe)
+    assert not stage1().output.exists()

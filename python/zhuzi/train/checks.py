@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import islice
 
 from zhuzi._show import count
-from zhuzi.errors import RecipeError
+from zhuzi.corpus.read import read_texts
+from zhuzi.errors import InputError, RecipeError
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
 from zhuzi.model.positions import positions
 from zhuzi.record.disk import require_space
@@ -24,10 +26,15 @@ _WRAPPING = re.compile(
 STORED_AS = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
 
 
+#: Documents of each of `evaluate.texts` that are measured.
+_DOCUMENTS = 64
+
+
 def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
     """Raise `RecipeError` if the recipe asks for what this model or machine does not have."""
     micro_batch(recipe)
     old_rows(recipe, folder)
+    texts_to_measure(recipe)
     most = positions(folder.config)
     if most is not None and recipe.sequence_length > most:
         raise RecipeError(
@@ -44,6 +51,27 @@ def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
                 f"lora.targets: the model has no matrix {target!r} to adapt; it has "
                 f"{', '.join(sorted(present))}"
             )
+
+
+def texts_to_measure(recipe: Recipe) -> dict[str, list[str]]:
+    """The first documents of each of `evaluate.texts`, by the file's name, or its path if two have one name.
+
+    Raises:
+        RecipeError: a file cannot be read, or has no text.
+    """
+    paths = () if recipe.evaluate is None else recipe.evaluate.texts
+    names = [path.name for path in paths]
+    texts = {}
+    for path in paths:
+        name = path.name if names.count(path.name) == 1 else str(path)
+        try:
+            texts[name] = list(islice(read_texts(path), _DOCUMENTS))
+        except (OSError, ValueError, InputError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise RecipeError(f"evaluate.texts: {path}: cannot be read ({reason})") from error
+        if not texts[name]:
+            raise RecipeError(f"evaluate.texts: {path}: contains no text to measure; leave it out")
+    return texts
 
 
 def old_rows(recipe: Recipe, folder: ModelFolder) -> int:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from zhuzi.corpus.read import read_texts
 from zhuzi.errors import TrainingError
 from zhuzi.eval.bits import bits_per_byte
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.batches import MicroBatch
 from zhuzi.train.data import IGNORED
 from zhuzi.train.recipe import EvaluateRecipe
-
-#: Documents of a text that are measured.
-_DOCUMENTS = 64
 
 
 class Subset:
@@ -54,17 +49,17 @@ class Evaluation:
 
     def __init__(
         self,
-        settings: EvaluateRecipe,
         held_out: Subset | None,
+        texts: Mapping[str, list[str]],
         collate: Callable[[Any], dict[str, torch.Tensor]],
         tokenizer: Tokenizer,
         *,
         micro: int,
         context: int,
     ) -> None:
-        self.held_out, self.collate, self.tokenizer = held_out, collate, tokenizer
+        self.held_out, self.texts = held_out, texts
+        self.collate, self.tokenizer = collate, tokenizer
         self.micro, self.context = micro, context
-        self.texts = {path.name: _first(path) for path in settings.texts}
 
     def measure(
         self,
@@ -108,15 +103,6 @@ class Evaluation:
             for labels in batch.inputs["labels"][:, 1:]:
                 size += len(self.tokenizer.decode(labels[labels != IGNORED].tolist()).encode())
         return torch.tensor([nats, tokens, size], dtype=torch.float64)
-
-
-def _first(path: Path) -> list[str]:
-    texts = []
-    for text in read_texts([path]):
-        texts.append(text)
-        if len(texts) == _DOCUMENTS:
-            break
-    return texts
 
 
 def best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -73,6 +73,8 @@ class Loop:
                 if self._is_due(self.recipe.log_every):
                     logged = self._log(norm, self.recipe.learning_rate * factor, logged)
                 improved = self._evaluate()
+                if self._is_finished() and self.state.loss_steps:  # patience has ended the run
+                    logged = self._log(norm, self.recipe.learning_rate * factor, logged)
                 stop = self._agreed(interrupts.received is not None)
                 if stop or improved or self._is_due(self.recipe.save_every) or self._is_finished():
                     saved = self._save()

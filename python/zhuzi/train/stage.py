@@ -25,7 +25,14 @@ from zhuzi.train.base import (
     load_for_training,
     trainable,
 )
-from zhuzi.train.checks import STORED_AS, micro_batch, module_of, old_rows, result_bytes
+from zhuzi.train.checks import (
+    STORED_AS,
+    micro_batch,
+    module_of,
+    old_rows,
+    result_bytes,
+    texts_to_measure,
+)
 from zhuzi.train.evaluation import Evaluation, split
 from zhuzi.train.log import LogProgress
 from zhuzi.train.loop import Loop
@@ -83,19 +90,25 @@ def _train(
     progress: bool | None,
     counts: Mapping[str, Any],
 ) -> TrainReport:
+    examples, held_out = split(dataset, recipe.evaluate, recipe.seed)
+    evaluation = None
+    if recipe.evaluate is not None:
+        micro, _ = micro_batch(recipe)
+        evaluation = Evaluation(
+            held_out,
+            texts_to_measure(recipe),
+            collate,
+            folder.tokenizer,
+            micro=micro,
+            context=recipe.sequence_length,
+        )
+
     model = load_for_training(folder, recipe)
     names = [name for name, _ in trainable(model)]
     trained, parameters = count_parameters(model)
     before = digest_tensors(model) if recipe.verify_frozen else None
 
     logs = LogProgress(run.path / "log.jsonl", progress)
-    examples, held_out = split(dataset, recipe.evaluate, recipe.seed)
-    evaluation = None
-    if recipe.evaluate is not None:
-        micro, _ = micro_batch(recipe)
-        evaluation = Evaluation(
-            recipe.evaluate, held_out, collate, folder.tokenizer, micro=micro, context=recipe.sequence_length
-        )
     loop = Loop(model, recipe, run, examples, collate, [logs, _Settle(run), *callbacks], evaluation)
     started = time.monotonic()
     state = loop.train()
