@@ -226,7 +226,7 @@ def test_a_second_signal_ends_at_once(stage2: Recipes, tmp_path: Path) -> None:
 
 
 def test_what_does_not_change_the_result_may_change_between_starts(
-    stage2: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage2: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = stage2(output=tmp_path / "stopped", micro_batch_size=2)
     with pytest.raises(Stop):
@@ -234,7 +234,9 @@ def test_what_does_not_change_the_result_may_change_between_starts(
     monkeypatch.chdir(recipe.corpus.parent)
     changed = {"log_every": 1, "save_every": 2, "keep_checkpoints": 1, "micro_batch_size": 4}
     other = stage2(output=tmp_path / "stopped", corpus=Path(recipe.corpus.name), **changed)
-    resumed = pretrain(other)
+    with caplog.at_level("INFO", "zhuzi.train"):
+        resumed = pretrain(other)
+    assert "micro_batch_size is 4, was 2: dropout and rounding differ" in caplog.text
     assert resumed.resumed_from == 3 and [step for step, _ in resumed.losses] == [2, 4, 5, 6]
     whole = pretrain(stage2(output=tmp_path / "whole"))
     assert dict(resumed.losses)[6] == pytest.approx(dict(whole.losses)[6], rel=0.05)

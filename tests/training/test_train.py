@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 from peft import PeftModel
@@ -232,6 +233,8 @@ def test_output_folder(stage1: Recipes, tmp_path: Path) -> None:
     assert pretrain(recipe) == first
     with pytest.raises(OutputExistsError, match=r"seed differs|seed \(42 there, 7 now\) differs"):
         pretrain(stage1(steps=1, seed=7))
+    with pytest.raises(OutputExistsError, match=r"steps .* to train longer, let it end and train its result"):
+        pretrain(stage1(steps=2))
     assert pretrain(stage1(steps=1, seed=7), overwrite=True).losses != first.losses
     with pytest.raises(OutputExistsError, match="which is read here"):
         pretrain(stage1(steps=1, model=str(first.result)), overwrite=True)
@@ -460,6 +463,10 @@ def test_losses_over_8_bits_are_near_those_over_16(stage2: Recipes, tmp_path: Pa
 @pytest.mark.parametrize("optimizer", ["adamw-8bit", "paged-adamw-8bit"])
 def test_8_bit_optimisers_train_and_resume(stage2: Recipes, optimizer: str) -> None:
     recipe = stage2(optimizer=optimizer)
+    if not torch.cuda.is_available() and bitsandbytes.__version__.startswith("0.49."):
+        with pytest.raises(TrainingError, match=r"optimizer: .* on a CPU, this is 0"):
+            pretrain(recipe)
+        return
     with pytest.raises(KeyboardInterrupt):
         pretrain(recipe, callbacks=[Fail(4)])
     report = pretrain(recipe)

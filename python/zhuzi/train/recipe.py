@@ -65,6 +65,7 @@ def _leaves_the_base_alone(init: Any) -> Any:
 # Expanded once, here: whatever reads the recipe sees the same path.
 _Path = Annotated[Path, AfterValidator(expand)]
 _Kept = Annotated[_Path, AfterValidator(_kept)]
+_Beta = Annotated[_Number, Field(ge=0, lt=1)]
 
 
 class _Frozen(BaseModel):
@@ -84,6 +85,12 @@ class LoraRecipe(_Frozen):
         "default"
     )
 
+    @model_validator(mode="after")
+    def _can_be(self) -> LoraRecipe:
+        if self.init == "orthogonal" and self.rank % 2:
+            raise ValueError(f"init: orthogonal needs an even rank, not {self.rank}")
+        return self
+
 
 class EvaluateRecipe(_Frozen):
     """Evaluation during training."""
@@ -95,6 +102,14 @@ class EvaluateRecipe(_Frozen):
         _Kept, ...
     ] = ()  # files whose bits per byte are measured too, such as English beside Chinese
     patience: _Whole | None = Field(None, gt=0)  # stop after so many evaluations without a lower loss
+
+    @model_validator(mode="after")
+    def _can_be(self) -> EvaluateRecipe:
+        if self.share == 0 and not self.texts:
+            raise ValueError("nothing to measure: give a share of the data, or texts")
+        if self.share == 0 and self.patience is not None:
+            raise ValueError("patience waits for a lower loss of held-out data: give a share of it")
+        return self
 
 
 class Recipe(_Frozen):
@@ -129,7 +144,7 @@ class Recipe(_Frozen):
     # After the warm-up; `wsd` is constant and decays over the last tenth of the steps.
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = "adamw"
-    betas: tuple[_Number, _Number] = (0.9, 0.999)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     max_grad_norm: _Number = Field(1.0, ge=0)  # 0: gradients are not clipped
     embedding_learning_rate: _Number | None = Field(None, gt=0)  # peak for embedding and head; none: the same
     seed: _Whole = Field(42, ge=0, lt=2**32)  # numpy's limit
@@ -148,6 +163,8 @@ class Recipe(_Frozen):
             raise ValueError("vocabulary: new-rows needs modules_to_save, whose new rows train")
         if self.vocabulary == "full" and self.original_rows is not None:
             raise ValueError("original_rows is for vocabulary: new-rows; leave it out")
+        if self.embedding_learning_rate is not None and not self.modules_to_save:
+            raise ValueError("embedding_learning_rate needs modules_to_save, which it is for; leave it out")
         if self.lora is not None and "embed_tokens" in self.lora.targets:
             raise ValueError("the embedding is trained whole: name embed_tokens in modules_to_save")
         if self.lora is not None and set(self.lora.targets) & set(self.modules_to_save):
@@ -273,7 +290,8 @@ def _reasons(error: ValidationError, kind: type[BaseModel]) -> str:
 def _reason(detail: Any, kind: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        fields = LoraRecipe.model_fields if detail["loc"][0] == "lora" else kind.model_fields
+        known: dict[str, type[BaseModel]] = {"lora": LoraRecipe, "evaluate": EvaluateRecipe}
+        fields = known.get(str(detail["loc"][0]), kind).model_fields
         near = difflib.get_close_matches(str(detail["loc"][-1]), fields, n=1)
         return f"unknown key {key!r}; " + (
             f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
@@ -305,12 +323,16 @@ _WORDS = {
     "less_than_equal": "want {le} or less",
     "tuple_type": "want a list, as in [a, b]",
     "too_short": "want one or more",
-    "model_type": "want keys of its own, as in {{rank: 8, alpha: 32}}",
+    "too_long": "want no more than {max_length}",
+    "model_type": "want keys of its own, as in {{{example}}}",
 }
 
 
+_EXAMPLES = {"lora": "rank: 8, alpha: 32", "evaluate": "every: 500, share: 0.01"}
+
+
 def _in_our_words(detail: Any) -> str:
-    context = detail.get("ctx", {})
+    context = {"example": _EXAMPLES.get(".".join(map(str, detail["loc"]))), **detail.get("ctx", {})}
     if detail["type"] in _WORDS:
         shown = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
         return _WORDS[detail["type"]].format(**shown)

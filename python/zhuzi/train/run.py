@@ -112,6 +112,8 @@ class Run:
         if overwrite or not (run.path / "report.json").is_file():
             require_room(recipe, folder)
             tell(in_words(recipe, folder))
+            if run._is_begun and not overwrite:
+                run._tell_of_micro_batch()
         return facts
 
     @classmethod
@@ -172,10 +174,20 @@ class Run:
     def _require_same(self, facts: Mapping[str, Any]) -> None:
         key = _first_difference(read_state(self.path / "run.json"), facts)
         if key is not None:
-            taken = (
-                f"{self.path}: holds a run whose {key} differs; choose another output, or start again with "
-            )
-            raise naming(OutputExistsError, taken, OVERWRITE)
+            taken = f"{self.path}: holds a run whose {key} differs; "
+            if key.startswith("steps "):
+                taken += (
+                    "its learning rates depend on it: to train longer, let it end and train its result; else "
+                )
+            raise naming(OutputExistsError, f"{taken}choose another output, or start again with ", OVERWRITE)
+
+    def _tell_of_micro_batch(self) -> None:
+        before, now = (
+            read_state(self.path / "run.json")["recipe"].get("micro_batch_size"),
+            self.recipe.micro_batch_size,
+        )
+        if before != now:
+            tell(f"micro_batch_size is {now}, was {before}: dropout and rounding differ from here on")
 
     def _begin(self, facts: Mapping[str, Any], held: ExitStack, *, replace: bool) -> None:
         """Put a new run in place, locked from the start; with `replace`, move what is there aside."""
