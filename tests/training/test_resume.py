@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from zhuzi import pretrain
 from zhuzi.errors import OutputExistsError
 from zhuzi.train import TrainCallback, TrainState, checkpoint
 from zhuzi.train.checkpoint import checkpoints
+from zhuzi.train.interrupt import Interrupts
 
 Recipes = Callable[..., Any]
 
@@ -269,3 +274,38 @@ def test_two_processes_train_as_one_does(stage2: Recipes, tmp_path: Path, vocabu
         ours, theirs = ([line[key] for line in log] for log in logs)
         assert theirs == pytest.approx(ours, rel=1e-4), key
     assert logs[0][0]["loss"] == pytest.approx(logs[1][0]["loss"], rel=1e-5)
+
+
+def test_no_process_goes_on_before_a_checkpoint_is_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ended after the last step of a save would have torchrun kill the one that still renames."""
+    replace, both = checkpoint.replace_folder, threading.Barrier(2)
+
+    def slowly(made: Path, out: Path) -> None:
+        time.sleep(0.5)
+        replace(made, out)
+
+    monkeypatch.setattr(checkpoint, "replace_folder", slowly)
+    named = [("weight", torch.nn.Parameter(torch.zeros(3)))]
+    optimizer = torch.optim.AdamW([named[0][1]])
+
+    def save(process: int) -> bool:
+        saved = checkpoint.save(
+            tmp_path, TrainState(steps=1), named, optimizer,
+            scaler=None, process=process, wait=lambda: both.wait() and None, keep=1,
+        )  # fmt: skip
+        return saved.is_dir()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(save, (0, 1))) == [True, True]
+
+
+def test_a_signal_amid_a_line_of_output_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reentrant(line: str) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    monkeypatch.setattr("zhuzi.train.interrupt.tell", reentrant)
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert interrupts.received == "SIGUSR1"

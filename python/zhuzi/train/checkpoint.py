@@ -92,6 +92,7 @@ def save(
             for old in checkpoints(folder)[:-keep]:
                 if step_of(old) != also:
                     shutil.rmtree(old)
+        wait()  # a process that ends here would have torchrun end the one that still renames
     except FullDiskError:
         if process == 0:
             remove_partial(folder)  # its bytes may be all that is left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -35,7 +36,8 @@ class Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
         self._restore()
-        tell(f"{self.received}: saving a checkpoint after this step; a second one ends at once")
+        with suppress(RuntimeError):  # the signal came while a line was being written
+            tell(f"{self.received}: saving a checkpoint after this step; a second one ends at once")
 
     def _restore(self) -> None:
         while self._before:
