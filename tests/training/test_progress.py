@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from zhuzi.train import progress
+from zhuzi.train import TrainState, progress
+from zhuzi.train.log import LogProgress
 from zhuzi.train.progress import bar, tell
 
 
@@ -39,3 +42,23 @@ def test_a_bar_where_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     in_notebook = bar(3, 0, None)
     assert in_notebook.total == 3 and bar(3, 0, False) is None
     in_notebook.close()
+
+
+def test_lines_and_errors_do_not_follow_the_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("zhuzi.train.log.tell", lambda line: sys.stderr.write(f"{line}\n"))
+    logs = LogProgress(tmp_path / "log.jsonl", progress=True)
+    state = TrainState(steps=9, step=1, evaluations=[{"step": 1, "loss": 2.0, "bits_per_byte": {}}])
+    logs.on_train_begin(state)
+    logs.on_evaluate(state)
+    logs.close()
+    shown = capsys.readouterr().err
+    assert "\rstep 1, evaluation: loss 2.0000\n" in shown and shown.endswith("\n")
+
+
+def test_a_step_that_fp16_skips_is_logged_as_json(tmp_path: Path) -> None:
+    entry = {"step": 1, "loss": 1.0, "learning_rate": 0.1, "gradient_norm": math.inf}
+    LogProgress(tmp_path / "log.jsonl", progress=False).on_train_begin(TrainState(steps=2, history=[entry]))
+    logged = (tmp_path / "log.jsonl").read_text()
+    assert logged == '{"step": 1, "loss": 1.0, "learning_rate": 0.1, "gradient_norm": null}\n'

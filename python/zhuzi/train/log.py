@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,9 +71,12 @@ class LogProgress(TrainCallback):
         if self.progress is not False:
             parts = [f"loss {entry['loss']:.4f}"] if "loss" in entry else []
             parts += [f"{name} {bits:.4f} bits per byte" for name, bits in entry["bits_per_byte"].items()]
+            if self.bar is not None:
+                self.bar.clear()  # or the line would follow the bar in its line
             tell(f"step {entry['step']:,}, evaluation: {', '.join(parts)}")
 
-    def on_train_end(self, state: TrainState) -> None:
+    def close(self) -> None:
+        """Leave the line of the bar, however training ended."""
         if self.bar is not None:
             self.bar.close()
 
@@ -96,4 +100,6 @@ def _clock(seconds: float) -> str:
 
 
 def _line(entry: Mapping[str, Any]) -> str:
-    return json.dumps(entry) + "\n"
+    # JSON has no infinity, which is the norm of a step that fp16 skips.
+    known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
+    return json.dumps(known) + "\n"

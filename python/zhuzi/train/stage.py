@@ -111,7 +111,10 @@ def _train(
     logs = LogProgress(run.path / "log.jsonl", progress)
     loop = Loop(model, recipe, run, examples, collate, [logs, _Settle(run), *callbacks], evaluation)
     started = time.monotonic()
-    state = loop.train()
+    try:
+        state = loop.train()
+    finally:
+        logs.close()
     seconds = time.monotonic() - started
 
     checked = None if before is None else _require_frozen(before, digest_tensors(model), names)
