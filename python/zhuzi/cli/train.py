@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 @click.argument("recipe", type=PATH)
 @options.overwrite
 def pretrain(recipe: Path, overwrite: bool) -> None:
-    """Pre-train as RECIPE, a YAML file, says. After an interruption the same command resumes."""
+    """Pre-train as RECIPE, a YAML file, says.
+
+    Ctrl-C or SIGTERM ends a run after its current step, with a checkpoint and exit code 75. The same command
+    resumes from the last checkpoint.
+    """
     from zhuzi.train import pretrain
 
     _say(pretrain(recipe, overwrite=overwrite))
@@ -30,7 +34,11 @@ def pretrain(recipe: Path, overwrite: bool) -> None:
 @click.argument("recipe", type=PATH)
 @options.overwrite
 def sft(recipe: Path, overwrite: bool) -> None:
-    """Tune on instructions as RECIPE, a YAML file, says. After an interruption the same command resumes."""
+    """Tune on instructions as RECIPE, a YAML file, says.
+
+    Ctrl-C or SIGTERM ends a run after its current step, with a checkpoint and exit code 75. The same command
+    resumes from the last checkpoint.
+    """
     from zhuzi.train import sft
 
     _say(sft(recipe, overwrite=overwrite))

@@ -40,6 +40,7 @@ class Loop:
     ) -> None:
         compute = compute_dtype()
         self.accelerator = Accelerator(mixed_precision=_PRECISION[compute], cpu=compute == torch.float32)
+        self.accelerator.gradient_accumulation_steps = 1  # a launcher's setting would divide the loss again
         self.recipe, self.run, self.callbacks, self.evaluation = recipe, run, callbacks, evaluation
         self.named = trainable(model)
         self.state = TrainState(steps=recipe.steps, model=model)

@@ -39,6 +39,7 @@ def pretrain(
         MismatchError: the corpus was not encoded by the model's tokenizer, or ids exceed its rows.
         OutputExistsError: the output folder contains something else.
         TrainingError: there are too few tokens, or a loss is not finite.
+        TrainingInterrupted: a signal came; a checkpoint was written, from which the next call resumes.
         OSError: the disk has no room for a checkpoint or the result.
     """
     # torch and transformers take seconds to load: whatever can be checked without them comes first.

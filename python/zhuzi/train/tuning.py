@@ -31,6 +31,7 @@ def sft(
         MismatchError: the tokenizer's ids exceed the model's rows.
         OutputExistsError: the output folder contains something else.
         TrainingError: no record remains, or a loss is not finite.
+        TrainingInterrupted: a signal came; a checkpoint was written, from which the next call resumes.
         OSError: the disk has no room for a checkpoint or the result.
     """
     source = Path(recipe) if isinstance(recipe, str | Path) else None
