@@ -212,6 +212,8 @@ class TestCorpusOptions:
         wrong = rf"{function.__name__}\(\) has no argument 'min_char'; did you mean min_chars\?"
         with pytest.raises(TypeError, match=wrong):
             function("a.txt", "merged", out, min_char=3)
+        with pytest.raises(TypeError, match="'threads'; did you mean num_threads"):
+            function("a.txt", "merged", out, threads=3)
         assert not out.exists()
 
     def test_wrong_types(self) -> None:

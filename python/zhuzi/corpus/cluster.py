@@ -48,7 +48,7 @@ def encode_corpus_on_ray(
 
     Raises as `encode_corpus` does; `ModuleNotFoundError` without ray (the extra `ray`).
     """
-    options = options_of("encode_corpus_on_ray", keywords, options)
+    options = options_of(encode_corpus_on_ray, keywords, options)
     import ray
 
     inputs, tokenizer = claim(inputs, tokenizer, out, overwrite=overwrite)

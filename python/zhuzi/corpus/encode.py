@@ -124,7 +124,7 @@ def encode_corpus(
         TypeError: an argument that does not exist, or both `options` and keywords.
         OSError: what the system refuses, a full disk for instance. What is committed stays; call again.
     """
-    options = options_of("encode_corpus", keywords, options)
+    options = options_of(encode_corpus, keywords, options)
     inputs, tokenizer = claim(inputs, tokenizer, out, overwrite=overwrite)
     report = _core.encode_corpus(
         inputs,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -111,7 +112,7 @@ class CorpusKeywords(ReadKeywords, total=False):
 
 
 def options_of(
-    function: str,
+    function: Callable[..., object],
     keywords: CorpusKeywords | ReadKeywords,
     options: CorpusOptions | None = None,
     *,
@@ -124,15 +125,16 @@ def options_of(
     """
     for name in keywords:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+            own = inspect.signature(function).parameters.keys() - {"keywords"}
+            close = difflib.get_close_matches(name, known | own, 1)
             meant = f"; did you mean {close[0]}?" if close else ""
-            raise TypeError(f"{function}() has no argument {name!r}{meant}")
+            raise TypeError(f"{function.__name__}() has no argument {name!r}{meant}")
     if options is None:
         return CorpusOptions(**keywords)
     if keywords:
         raise TypeError(
-            f"{function}() takes options=CorpusOptions(...) or keywords ({', '.join(keywords)}), not both; "
-            "dataclasses.replace(options, ...) makes a changed copy"
+            f"{function.__name__}() takes options=CorpusOptions(...) or keywords ({', '.join(keywords)}), "
+            "not both; dataclasses.replace(options, ...) makes a changed copy"
         )
     return options
 

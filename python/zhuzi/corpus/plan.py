@@ -103,7 +103,7 @@ def plan_corpus(
     estimate is of the whole corpus, done or not; it ignores standard input, and it is an upper bound with
     `dedup` and `limit`. Raises as `encode_corpus` does for wrong inputs.
     """
-    options = options_of("plan_corpus", keywords, options)
+    options = options_of(plan_corpus, keywords, options)
     refused = None
     if out is not None:
         try:

@@ -39,7 +39,7 @@ def read_texts(
             file.
         OSError: a file that cannot be read.
     """
-    options = options_of("read_texts", keywords, known=ReadKeywords.__optional_keys__)
+    options = options_of(read_texts, keywords, known=ReadKeywords.__optional_keys__)
     return TextReader(_core.InputReader(one_or_more(inputs), options, skips_bad(on_error), whole=False))
 
 
