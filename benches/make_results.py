@@ -134,8 +134,9 @@ What was tried, kept and dropped, and older figures, are in [LOG.md](LOG.md).
 - **Many cores.** Two were at hand.
 - **Other interfaces.** Every engine runs through its Python interface with its usual result type: lists for
   sentencepiece, one buffer of ids for zhuzi. We wrote the Megatron-style and the `datasets` program.
-- **A neutral choice.** We chose text, models and peers, and tuned the encoder on part of the text. On half-English
-  sources that it was not tuned on it is 38 times as fast as sentencepiece, on the others 43 times.
+- **A neutral choice.** We chose text, models and peers, and tuned the encoder on part of the text. Among the
+  half-English sources, those it was not tuned on run at a median of 38 times sentencepiece's speed, the others at
+  43 times ([LOG.md](LOG.md#by-source); measured in a warm process).
 - **Other languages.** English runs at about a third of the speed of mixed Chinese text.
 
 ## Encoding
