@@ -237,7 +237,13 @@ def test_what_does_not_change_the_result_may_change_between_starts(
     with pytest.raises(Stop):
         pretrain(recipe, callbacks=[StopAt(4)])
     monkeypatch.chdir(recipe.corpus.parent)
-    changed = {"log_every": 1, "save_every": 2, "keep_checkpoints": 1, "micro_batch_size": 4}
+    changed = {
+        "log_every": 1,
+        "save_every": 2,
+        "keep_checkpoints": 1,
+        "micro_batch_size": 4,
+        "gradient_checkpointing": True,
+    }
     other = stage2(output=tmp_path / "stopped", corpus=Path(recipe.corpus.name), **changed)
     with caplog.at_level("INFO", "zhuzi.train"):
         resumed = pretrain(other)

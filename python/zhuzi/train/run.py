@@ -267,6 +267,8 @@ _MAY_CHANGE = {
     "save_every",
     "keep_checkpoints",
     "micro_batch_size",
+    "gradient_checkpointing",
+    "verify_frozen",
     "model",
     "corpus",
     "instructions",
