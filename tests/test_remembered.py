@@ -55,6 +55,14 @@ def test_any_change_is_seen(file: Path, tmp_path: Path) -> None:
     assert _calls(copy) == 1
 
 
+def test_a_change_that_sets_the_time_back_is_seen(file: Path) -> None:
+    assert _calls(file) == 1
+    before = file.stat()
+    file.write_bytes(b"1235")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert _calls(file) == 1
+
+
 def test_a_cache_that_cannot_be_used_is_passed_over(file: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("no folder")
     assert [_calls(file), _calls(file)] == [1, 1]

@@ -1,6 +1,7 @@
 """Digests of large files, kept in the user's cache: 13 GB are hashed once, not at every start.
 
-A digest is known by path, device, inode, size and time of change (nanoseconds) of its files. Files that were
+A digest is known by path, device, inode, size and times of change (nanoseconds) of its files: that of the
+content, which tools such as rsync set back, and that of the inode, which nobody can set. Files that were
 changed seconds ago are hashed again: a second change might not show in the clock.
 """
 
@@ -43,16 +44,16 @@ def remembered(files: Iterable[Path], compute: Callable[[], str]) -> str:
     return digest
 
 
-def _identities(files: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:
+def _identities(files: Iterable[Path]) -> list[tuple[str, int, int, int, int, int]]:
     found = []
     for file in files:
         path = file.resolve()
         stat = path.stat()
-        found.append((str(path), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        found.append((str(path), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return found
 
 
-def _is_settled(identities: Iterable[tuple[str, int, int, int, int]]) -> bool:
+def _is_settled(identities: Iterable[tuple[str, int, int, int, int, int]]) -> bool:
     return all(time.time() - entry[4] / 1e9 > SETTLED for entry in identities)
 
 
