@@ -123,8 +123,9 @@ def _is_taken(out: PathLike) -> bool:
 
 
 def _require_no_input_in(out: PathLike, inputs: Sequence[PathLike]) -> None:
+    place = place_of(out)
     for path in _found(inputs):
-        if path.resolve().is_relative_to(place_of(out)):
+        if path.resolve().is_relative_to(place):
             raise OutputExistsError(f"{out}: holds {path}, which is read here; choose another folder")
 
 
