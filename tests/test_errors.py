@@ -12,7 +12,7 @@ import pytest
 
 import zhuzi
 from zhuzi.cli.options import flag
-from zhuzi.errors import OUT, OVERWRITE, OutputExistsError, ZhuziError, message, naming
+from zhuzi.errors import OUT, OVERWRITE, OutputExistsError, VocabSizeError, ZhuziError, message, naming
 
 
 def test_a_message_made_in_python() -> None:
@@ -30,6 +30,7 @@ def test_flags() -> None:
         "--no-eos",
         "--max-record-bytes",
     ]
+    assert [flag("vocab_size", 29), flag("overwrite", True)] == ["--vocab-size 29", "--overwrite"]
     assert [flag("stdin_format", "txt"), flag("part", None)] == ["--stdin txt", "--task"]
 
 
@@ -63,3 +64,35 @@ def test_errors_of_the_core(merged: Path, tmp_path: Path) -> None:
             [sys.executable, "-m", "zhuzi", *map(str, command)], capture_output=True, text=True
         )
         assert at_command_line in failed.stderr, failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "options", "in_python", "at_command_line"),
+    [
+        (["--max-chars", str(1 << 64)], {"max_chars": 1 << 64}, "`max_chars` must be", "--max-chars must be"),
+    ],
+)
+def test_options_out_of_range(
+    flags: list[str],
+    options: dict[str, object],
+    in_python: str,
+    at_command_line: str,
+    merged: Path,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(in_python)):
+        zhuzi.CorpusOptions(**options)  # type: ignore[arg-type]
+    command = ["corpus", "encode", "x.txt", "--tokenizer", merged, "--out", tmp_path / "out", *flags]
+    failed = subprocess.run(
+        [sys.executable, "-m", "zhuzi", *map(str, command)], capture_output=True, text=True
+    )
+    assert at_command_line in failed.stderr, failed.stderr
+
+
+def test_a_vocabulary_that_cannot_be_trained(tmp_path: Path) -> None:
+    text, out = tmp_path / "a.txt", tmp_path / "x.model"
+    text.write_text("今天天气很好\n" * 20)
+    with pytest.raises(VocabSizeError, match=r"ask for vocab_size=\d+ at most") as raised:
+        zhuzi.train_vocab(text, out, vocab_size=500)
+    for known in (raised.value, pickle.loads(pickle.dumps(raised.value))):
+        assert f"ask for --vocab-size {known.limit} at most" in message(known, flag)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from zhuzi._core import InputError, ModelFileError, OutputExistsError, ZhuziError
 
 #: An option that a message names: its keyword, and the value that is meant (`None` if none in particular).
-Setting = tuple[str, bool | str | None]
+Setting = tuple[str, bool | int | str | None]
 
 #: A part of a message: text, or an option that it names.
 Part = str | Setting
@@ -62,14 +62,14 @@ def naming(kind: Callable[[str], _Error], *parts: Part) -> _Error:
     return error
 
 
-def keyword(name: str, value: bool | str | None) -> str:
-    """An option as a Python caller writes it: `overwrite=True`, `on_error="skip"`, `` `out` ``."""
+def keyword(name: str, value: bool | int | str | None) -> str:
+    """An option as a Python caller writes it: `overwrite=True`, `vocab_size=400`, `` `out` ``."""
     if value is None:
         return f"`{name}`"
     return f'{name}="{value}"' if isinstance(value, str) else f"{name}={value}"
 
 
-def message(error: BaseException, option: Callable[[str, bool | str | None], str] = keyword) -> str:
+def message(error: BaseException, option: Callable[[str, bool | int | str | None], str] = keyword) -> str:
     """The text of `error`, with the options that it names written by `option`."""
     parts: tuple[Part, ...] | None = getattr(error, "parts", None)
     if parts is None:

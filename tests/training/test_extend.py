@@ -218,7 +218,7 @@ def test_padding_rows(make_model: Callable[..., Path], new_tokenizer: Path, tmp_
         assert torch.equal(new[:400], old[:400]) and torch.equal(new[410:], old[410:])
         assert torch.equal(new[400], old[base.tokenizer.encode_piece(CHINESE[0])].double().mean(0).half())
 
-    with pytest.raises(MismatchError, match=r"nothing to extend: .* 410 ids .*--pad-to-multiple"):
+    with pytest.raises(MismatchError, match=r"nothing to extend: .* 410 ids .*`pad_to_multiple`"):
         extend_model(kept.path, new_tokenizer, tmp_path / "out", pad_to_multiple=16)
     more = extend_model(kept.path, kept.path, tmp_path / "more", pad_to_multiple=64)
     assert (more.old_rows, more.new_rows, more.initialised, more.padding) == (416, 448, 0, 38)

@@ -81,7 +81,7 @@ def test_padding_rows_all_the_way(
 def test_without_record(model: Path, adapter: Path, tmp_path: Path) -> None:
     foreign = Path(shutil.copytree(adapter, tmp_path / "foreign"))
     (foreign / "zhuzi.json").unlink()
-    with pytest.raises(MismatchError, match="merge it with --unverified"):
+    with pytest.raises(MismatchError, match="merge it with unverified=True"):
         merge_adapter(model, foreign, tmp_path / "out")
     report = merge_adapter(model, foreign, tmp_path / "out", unverified=True)
     assert not report.verified and (report.merged, report.replaced) == (4, 2)

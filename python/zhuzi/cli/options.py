@@ -128,12 +128,12 @@ def reason(error: Exception) -> str:
 _FLAGS = {"stdin_format": "stdin", "part": "task"}
 
 
-def flag(name: str, value: bool | str | None) -> str:
+def flag(name: str, value: bool | int | str | None) -> str:
     """An option as it is written at the command line: `--overwrite`, `--on-error skip`."""
     written = _FLAGS.get(name, name).replace("_", "-")
-    if isinstance(value, str):
-        return f"--{written} {value}"
-    return f"--no-{written}" if value is False else f"--{written}"
+    if value is None or value is True:
+        return f"--{written}"
+    return f"--no-{written}" if value is False else f"--{written} {value}"
 
 
 def say(text: str, **figures: Any) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from zhuzi import _core
+from zhuzi.errors import naming
 
 #: Input bytes (unpacked) after which a shard ends: 20 GB become some forty shards.
 SHARD_BYTES = 512 << 20
@@ -81,7 +82,9 @@ class CorpusOptions:
             except TypeError:
                 raise TypeError(f"{name} must be a whole number, not {value!r}") from None
             if not fits:
-                raise ValueError(f"{name} must be at least {least} and below 2**64, not {value}")
+                raise naming(
+                    ValueError, (name, None), f" must be at least {least} and below 2**64, not {value}"
+                )
         _core.check_options(self)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhuzi._show import Report
-from zhuzi.errors import InputError, MismatchError, TrainingError, ZhuziError
+from zhuzi.errors import InputError, MismatchError, TrainingError, ZhuziError, naming
 from zhuzi.model.adapter import RESTORE, AdapterFolder, is_whole, target_of
 from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder, first_line
 from zhuzi.model.weights import load_tensor
@@ -72,9 +72,11 @@ def merge_adapter(
     base, made_by = ModelFolder.open(model), AdapterFolder.open(Path(adapter))
     verified = made_by.record is not None
     if not verified and not unverified:
-        raise MismatchError(
+        raise naming(
+            MismatchError,
             f"{adapter}: holds no {RECORD}, so nothing tells whether it was trained on {base.path}; if you "
-            "know that it was, merge it with --unverified"
+            "know that it was, merge it with ",
+            ("unverified", True),
         )
     made_by.require_fitting(base)
     size = base.bytes_in("float32")  # no rounding

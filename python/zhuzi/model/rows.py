@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zhuzi.errors import MismatchError
+from zhuzi.errors import MismatchError, naming
 from zhuzi.model.folder import GENERATION, ModelFolder
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.tokenizer.added_tokens import names_without_id
@@ -96,10 +96,12 @@ def plan_rows(
     if multiple is not None:
         rows = -(-rows // multiple) * multiple
     if not started and rows == base.rows:
-        raise MismatchError(
+        raise naming(
+            MismatchError,
             f"nothing to extend: each of the tokenizer's {new.vocab_size} ids has its row in {base.path} "
-            "already; give the larger tokenizer that `zhuzi vocab merge` wrote, or --pad-to-multiple for "
-            "more rows"
+            "already; give the larger tokenizer that `zhuzi vocab merge` wrote, or ",
+            ("pad_to_multiple", None),
+            " for more rows",
         )
     homeless = {old.id_to_token(i): i for i in range(trained, old.vocab_size)}
     no_row = {

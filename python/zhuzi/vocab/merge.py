@@ -181,8 +181,8 @@ def _beside_file(base: Path) -> list[str]:
     if not tokens:
         return []
     return [
-        f"added tokens of {base.parent} left out ({some(tokens)}); to keep them and their rows, give "
-        f"--base {base.parent}"
+        f"added tokens of {base.parent} left out ({some(tokens)}); to keep them and their rows, give the "
+        "folder as the base"
     ]
 
 

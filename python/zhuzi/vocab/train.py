@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal, cast
 
@@ -20,7 +21,7 @@ from zhuzi._paths import one_or_more
 from zhuzi._process import available_cores
 from zhuzi._show import Report, count
 from zhuzi.corpus.read import TextReader, read_texts
-from zhuzi.errors import InputError, VocabSizeError, ZhuziError
+from zhuzi.errors import InputError, VocabSizeError, ZhuziError, naming
 from zhuzi.record.output import new_file
 from zhuzi.record.place import PathLike, require_free_file
 from zhuzi.vocab import trainer_process
@@ -189,7 +190,7 @@ def _check(
     if vocab_size < 4:
         raise ValueError(f"vocab_size is {vocab_size}; SentencePiece's own pieces alone take 3, give more")
     if not 0.98 <= character_coverage <= 1:
-        raise ValueError(f"character_coverage is {character_coverage}; give 0.98 to 1")
+        raise naming(ValueError, ("character_coverage", None), f" is {character_coverage}; give 0.98 to 1")
     low, high = SAMPLE_RANGE
     if not low <= sample_bytes <= high:
         raise ValueError(f"sample_bytes is {sample_bytes:,}; give {low:,} to {high:,}")
@@ -255,26 +256,35 @@ def _explain(message: str, code: int, wanted: int, sample: Sample) -> ZhuziError
     message = " ".join(message.split())
     text = f"{count(sample.used_documents, 'document')} of {count(sample.used_characters, 'character')}"
     if code == -signal.SIGKILL:
-        return ZhuziError(
-            f"training on {sample.used_bytes:,} bytes was killed by the system, most likely for lack "
-            "of memory; lower --sample-bytes"
+        return naming(
+            ZhuziError,
+            f"training on {sample.used_bytes:,} bytes was killed by the system, most likely for lack of "
+            "memory; lower ",
+            ("sample_bytes", None),
         )
     if too_high := re.search(r"size too high .*<= (\d+)", message):
         limit = int(too_high[1])
-        return VocabSizeError(
-            f"{text} cannot give {wanted:,} pieces; ask for --vocab-size {limit} at most, or give more text",
-            limit,
+        return naming(
+            partial(VocabSizeError, limit=limit),
+            f"{text} cannot give {wanted:,} pieces; ask for ",
+            ("vocab_size", limit),
+            " at most, or give more text",
         )
     if too_low := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
         limit = int(too_low[1])
-        return VocabSizeError(
-            f"the characters of {text} alone need {limit:,} pieces; ask for a --vocab-size of at least that, "
-            "or lower --character-coverage",
-            limit,
+        return naming(
+            partial(VocabSizeError, limit=limit),
+            f"the characters of {text} alone need {limit:,} pieces; ask for a ",
+            ("vocab_size", None),
+            " of at least that, or lower ",
+            ("character_coverage", None),
         )
-    return ZhuziError(
+    return naming(
+        ZhuziError,
         f"SentencePiece could not train {wanted:,} pieces on {text} ({message or f'exit code {code}'}); "
-        "a smaller --vocab-size or more text usually helps"
+        "a smaller ",
+        ("vocab_size", None),
+        " or more text usually helps",
     )
 
 
