@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from tiny import ENGLISH
 
 from zhuzi import Chat, Sampling, Tokenizer, bits_per_byte
 from zhuzi.cli import Terminated
-from zhuzi.cli.chat import _talk
+from zhuzi.cli.chat import _talk, _write
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.infer.chat import complete
 from zhuzi.infer.generate import cache_keyword, generate, stream_text
@@ -235,6 +236,25 @@ def test_bytes_that_are_no_utf8(model: Path) -> None:
         assert ended.returncode == 1 and ended.stdout == b""
         (line,) = ended.stderr.decode().splitlines()
         assert line.startswith("zhuzi: standard input: not UTF-8 at byte") and mend in line
+
+
+def test_warnings_follow_the_answer(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("click.echo", lambda text="", nl=True: shown.append(text + "\n" * nl))
+    handler = logging.StreamHandler(SimpleNamespace(write=shown.append, flush=lambda: None))
+    logger = logging.getLogger("zhuzi.infer.generate")
+    logger.addHandler(handler)
+    try:
+        _write(
+            stream_text(
+                chat.tokenizer, generate(chat.model, [5] * 250, eos_id=None, limit=410, max_new_tokens=7)
+            )
+        )
+    finally:
+        logger.removeHandler(handler)
+    *answer, warning = "".join(shown).splitlines()
+    assert "".join(answer) and warning.startswith("the answer is cut after 6 tokens")
+    assert not logger.filters
 
 
 def test_ctrl_c_ends_the_answer_and_then_the_talk(

@@ -263,7 +263,7 @@ def test_refused(
     base_model: Path, model: Path, old_tokenizer: Path, new_tokenizer: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(MismatchError, match="never taken away"):
+    with pytest.raises(MismatchError, match="never removed"):
         extend_model(model, old_tokenizer, out)
     with pytest.raises(MismatchError, match="nothing to extend"):
         extend_model(model, new_tokenizer, out)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -73,15 +74,33 @@ def chat(model: Path, device: str | None, **settings: Any) -> None:
     talk = Chat.load(folder, device=device)
 
     def answer(question: str) -> None:
-        for piece in talk.reply(question, sampling=sampling):
-            click.echo(piece, nl=False)
-            sys.stdout.flush()
-        click.echo()
+        _write(talk.reply(question, sampling=sampling))
 
     if asked is not None:
         answer(asked)
     else:
         _talk(answer)
+
+
+def _write(pieces: Iterable[str]) -> None:
+    """Write an answer as it comes, and after it its warnings, which would otherwise land in its line."""
+    warnings: list[logging.LogRecord] = []
+
+    def hold(record: logging.LogRecord) -> bool:
+        warnings.append(record)
+        return False
+
+    log = logging.getLogger("zhuzi.infer.generate")
+    log.addFilter(hold)
+    try:
+        for piece in pieces:
+            click.echo(piece, nl=False)
+            sys.stdout.flush()
+        click.echo()
+    finally:
+        log.removeFilter(hold)
+        for record in warnings:
+            log.handle(record)
 
 
 def _piped() -> str:

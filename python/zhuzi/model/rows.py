@@ -77,7 +77,7 @@ def plan_rows(
     if new.vocab_size < trained:
         raise MismatchError(
             f"the new tokenizer has {new.vocab_size} ids, the model {base.path} {trained}: rows are never "
-            f"taken away; {_fix(base)}"
+            f"removed; {_fix(base)}"
         )
     _require_all_named(base)
     moved = {
