@@ -152,7 +152,7 @@ def test_ids_of_a_new_sample(merged: Path, reference: Path, tmp_path: Path) -> N
         ({"shard_bytes": 0}, "`shard_bytes` must be at least 1"),
         ({"on_error": "ignore"}, "'stop' or 'skip'"),
         ({"part": (2, 2)}, "numbered from 0 to 1"),
-        ({"sample": float("nan")}, "sample must be between 0 and 1"),
+        ({"sample": float("nan")}, "`sample` must be between 0 and 1"),
         ({"limit": -1}, "`limit` must be at least 0 and below 2.*64, not -1"),
         ({"max_chars": 1 << 64}, "`max_chars` must be at least 0 and below 2"),
         ({"split": "lines"}, "split must be 'line', 'blank-line', 'separator' or 'file', not \"lines\""),

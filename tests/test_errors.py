@@ -69,6 +69,13 @@ def test_errors_of_the_core(merged: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "options", "in_python", "at_command_line"),
     [
+        (
+            ["--split", "separator"],
+            {"split": "separator"},
+            'split="separator" and `separator` belong together',
+            "--split separator and --separator belong together",
+        ),
+        (["--min-han", "nan"], {"min_han": float("nan")}, "`min_han` must be", "--min-han must be"),
         (["--max-chars", str(1 << 64)], {"max_chars": 1 << 64}, "`max_chars` must be", "--max-chars must be"),
     ],
 )

@@ -42,6 +42,11 @@ pub const PART: Setting = Setting { name: "part", value: None };
 /// Bad records are put aside.
 pub const ON_ERROR_SKIP: Setting = Setting { name: "on_error", value: Some(Value::Word("skip")) };
 
+/// An option by its name alone.
+pub const fn option(name: &'static str) -> Setting {
+    Setting { name, value: None }
+}
+
 /// A part of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessagePart {

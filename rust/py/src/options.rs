@@ -1,7 +1,11 @@
 //! `zhuzi.CorpusOptions` as the core's options.
 
 use pyo3::{exceptions::PyValueError, prelude::*};
-use zhuzi_core::corpus::{EncodeOptions, Format, Split};
+use zhuzi_core::{
+    Error,
+    corpus::{EncodeOptions, Format, Split},
+    message::{Message, Setting, Value, option},
+};
 
 use crate::errors::to_py;
 
@@ -31,9 +35,9 @@ impl CorpusOptions {
     /// The core's options. Raises `ValueError` for values that no run can have.
     pub fn into_core(self) -> PyResult<EncodeOptions> {
         if (self.split == "separator") != self.separator.is_some() {
-            return Err(PyValueError::new_err(
-                "split='separator' and a separator belong together; give both or neither",
-            ));
+            let split = Setting { name: "split", value: Some(Value::Word("separator")) };
+            let reason = Message::from(split).text(" and ").option(option("separator"));
+            return Err(to_py(Error::Argument(reason.text(" belong together; give both or neither"))));
         }
         let split = match (self.split.as_str(), self.separator) {
             (_, Some(separator)) => Split::Separator(separator),

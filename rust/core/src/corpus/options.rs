@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::source::Format;
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    message::{Message, option},
+};
 
 /// What one document of a text file is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,13 +99,14 @@ impl EncodeOptions {
         }
         for (name, share) in [("min_han", self.min_han), ("sample", self.sample)] {
             if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
-                return refuse(&format!("{name} must be between 0 and 1, not {share}"));
+                let reason = format!(" must be between 0 and 1, not {share}");
+                return Err(Error::Argument(Message::from(option(name)).text(reason)));
             }
         }
         for (name, bytes) in [("max_record_bytes", self.max_record_bytes), ("shard_bytes", self.shard_bytes)]
         {
             if bytes == 0 {
-                return refuse(&format!("{name} must be at least 1"));
+                return Err(Error::Argument(Message::from(option(name)).text(" must be at least 1")));
             }
         }
         if let (Some(min), Some(max)) = (self.min_chars, self.max_chars)

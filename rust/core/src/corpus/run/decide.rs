@@ -99,13 +99,8 @@ pub fn check_rejects(out: &Path, run: &RunOptions, commits: &BTreeMap<usize, Com
         return Ok(());
     };
     let (out, bad) = (out.display(), commit.counts.bad_records);
-    let reason =
-        format!("{out}: holds a run that put {bad} bad records aside so far; what differs: the option ");
+    let reason = format!("{out}: holds a run that put {bad} bad records aside so far; resume it with ");
     Err(Error::Occupied(
-        Message::from(reason)
-            .text("on-error. Go on with ")
-            .option(ON_ERROR_SKIP)
-            .text(", or start anew with ")
-            .option(OVERWRITE),
+        Message::from(reason).option(ON_ERROR_SKIP).text(", or start anew with ").option(OVERWRITE),
     ))
 }
