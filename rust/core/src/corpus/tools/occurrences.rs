@@ -146,7 +146,7 @@ impl ShardSearch<'_> {
                     return Err(damaged(&path, &format!("holds the id {id}, outside the vocabulary")));
                 };
                 text.push(spelled);
-                left -= 1;
+                left = left.saturating_sub(1); // 0 in a damaged index
                 if left == 0 {
                     text.push(&[BREAK]);
                     left = lengths.next().unwrap_or_default();
