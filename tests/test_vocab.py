@@ -108,7 +108,7 @@ def test_tokens_beside_the_base_move_behind_the_new_pieces(
     assert tokenizer.added_tokens == ("<|im_end|>", "<|im_start|>", "[PAD]")
     assert tokenizer.vocab_size == made.vocab_size == size + 3
     plain = zhuzi.merge_vocab(base / "tokenizer.model", donor, tmp_path / "plain")
-    assert plain.moved == {} and "--base" in plain.notes[0] and "<|im_end|>" in plain.notes[0]
+    assert plain.moved == {} and "folder as the base" in plain.notes[0] and "<|im_end|>" in plain.notes[0]
     one, other = ((made.folder / "tokenizer.model"), (plain.folder / "tokenizer.model"))
     assert one.read_bytes() == other.read_bytes()
     assert "moved_tokens" not in json.loads((plain.folder / "zhuzi.json").read_text())
