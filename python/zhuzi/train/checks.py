@@ -25,7 +25,6 @@ _WRAPPING = re.compile(
 #: The name under which a folder stores a module's matrix.
 STORED_AS = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
 
-
 #: Documents of each of `evaluate.texts` that are measured.
 _DOCUMENTS = 64
 

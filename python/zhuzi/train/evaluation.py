@@ -73,7 +73,7 @@ class Evaluation:
         """`loss` (nats per token) and `bits_per_byte` of the held-out examples, and of each text by its name.
 
         The examples and texts are divided among the processes; `over_processes` sums.
-        """  # fmt: skip
+        """
         model.eval()
         sums = torch.zeros(3 + 2 * len(self.texts), dtype=torch.float64)
         with torch.no_grad():

@@ -20,11 +20,11 @@ from torch.nn import functional
 def dequantise(weight: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The matrix that int8 rows stand for: weight [out, in] x scales [out] / 127, rounded to `dtype` once."""
     column = (scales.float() / 127).unsqueeze(1)
-    if weight.device.type == "cuda" and not torch.compiler.is_compiling():
-        # One kernel: it reads int8, multiplies in fp32 and writes `dtype`.
-        return torch.mul(weight, column, out=torch.empty_like(weight, dtype=dtype))
     if torch.compiler.is_compiling():
         return (weight * column).to(dtype)
+    if weight.device.type == "cuda":
+        # One kernel: it reads int8, multiplies in fp32 and writes `dtype`.
+        return torch.mul(weight, column, out=torch.empty_like(weight, dtype=dtype))
     return weight.to(dtype).mul_(column)
 
 

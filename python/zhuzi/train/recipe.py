@@ -98,9 +98,8 @@ class EvaluateRecipe(_Frozen):
     every: _Whole = Field(500, gt=0)  # steps
     share: _Number = Field(0.01, ge=0, lt=1)  # of the blocks or records, held out; drawn by the seed
     max_examples: _Whole = Field(256, gt=0)  # held out at most
-    texts: tuple[
-        _Kept, ...
-    ] = ()  # files whose bits per byte are measured too, such as English beside Chinese
+    # Files whose bits per byte are measured too, such as English beside Chinese.
+    texts: tuple[_Kept, ...] = ()
     patience: _Whole | None = Field(None, gt=0)  # stop after so many evaluations without a lower loss
 
     @model_validator(mode="after")

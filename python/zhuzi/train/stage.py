@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,65 @@ def train_stage(
     if not is_main():
         transformers.logging.set_verbosity_error()  # rank 0 has said it
     set_seed(recipe.seed)  # LoRA's first values are drawn from here
+    with _advising(recipe):
+        examples, held_out = split(dataset, recipe.evaluate, recipe.seed)
+        evaluation = None
+        if recipe.evaluate is not None:
+            micro, _ = micro_batch(recipe)
+            evaluation = Evaluation(
+                held_out,
+                texts_to_measure(recipe),
+                collate,
+                folder.tokenizer,
+                micro=micro,
+                context=recipe.sequence_length,
+            )
+
+        model = load_for_training(folder, recipe)
+        names = [name for name, _ in trainable(model)]
+        trained, parameters = count_parameters(model)
+        before = digest_tensors(model) if recipe.verify_frozen else None
+
+        logs = LogProgress(run.path / "log.jsonl", progress)
+        loop = Loop(model, recipe, run, examples, collate, [logs, _Settle(run), *callbacks], evaluation)
+        started = time.monotonic()
+        try:
+            state = loop.train()
+        finally:
+            logs.close()
+        seconds = time.monotonic() - started
+
+        checked = None if before is None else _require_frozen(before, digest_tensors(model), names)
+        report = TrainReport(
+            task=recipe.task,
+            output=run.path,
+            result=run.path / ("model" if recipe.lora is None else "adapter"),
+            steps=state.step,
+            losses=[(entry["step"], entry["loss"]) for entry in state.history],
+            learning_rates=[(entry["step"], entry["learning_rate"]) for entry in state.history],
+            tokens=state.tokens,
+            seconds=seconds,
+            trainable=trained,
+            parameters=parameters,
+            trainable_names=names,
+            evaluations=state.evaluations,
+            resumed_from=loop.resumed_from,
+            frozen_checked=checked,
+            device=device_name(),
+            compute_dtype=str(compute_dtype()).removeprefix("torch."),
+            **(counts or {}),
+        )
+        if is_main():
+            _save(model, recipe, folder, report.result)
+            run.finish(report)
+        return report
+
+
+@contextmanager
+def _advising(recipe: Recipe) -> Iterator[None]:
+    """Turn an error of memory into one that says what would need less."""
     try:
-        return _train(recipe, folder, run, dataset, collate, callbacks, progress, counts or {})
+        yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"{device_name()}: out of memory; {_smaller(recipe)}") from error
 
@@ -78,69 +136,6 @@ def _smaller(recipe: Recipe) -> str:
     if not changes:
         return f"lower sequence_length ({recipe.sequence_length}), or use a larger GPU"
     return f"write {', then '.join(changes)} into the recipe"
-
-
-def _train(
-    recipe: Recipe,
-    folder: ModelFolder,
-    run: Run,
-    dataset: Any,
-    collate: Callable[[Any], dict[str, torch.Tensor]],
-    callbacks: Sequence[TrainCallback],
-    progress: bool | None,
-    counts: Mapping[str, Any],
-) -> TrainReport:
-    examples, held_out = split(dataset, recipe.evaluate, recipe.seed)
-    evaluation = None
-    if recipe.evaluate is not None:
-        micro, _ = micro_batch(recipe)
-        evaluation = Evaluation(
-            held_out,
-            texts_to_measure(recipe),
-            collate,
-            folder.tokenizer,
-            micro=micro,
-            context=recipe.sequence_length,
-        )
-
-    model = load_for_training(folder, recipe)
-    names = [name for name, _ in trainable(model)]
-    trained, parameters = count_parameters(model)
-    before = digest_tensors(model) if recipe.verify_frozen else None
-
-    logs = LogProgress(run.path / "log.jsonl", progress)
-    loop = Loop(model, recipe, run, examples, collate, [logs, _Settle(run), *callbacks], evaluation)
-    started = time.monotonic()
-    try:
-        state = loop.train()
-    finally:
-        logs.close()
-    seconds = time.monotonic() - started
-
-    checked = None if before is None else _require_frozen(before, digest_tensors(model), names)
-    report = TrainReport(
-        task=recipe.task,
-        output=run.path,
-        result=run.path / ("model" if recipe.lora is None else "adapter"),
-        steps=state.step,
-        losses=[(entry["step"], entry["loss"]) for entry in state.history],
-        learning_rates=[(entry["step"], entry["learning_rate"]) for entry in state.history],
-        tokens=state.tokens,
-        seconds=seconds,
-        trainable=trained,
-        parameters=parameters,
-        trainable_names=names,
-        evaluations=state.evaluations,
-        resumed_from=loop.resumed_from,
-        frozen_checked=checked,
-        device=device_name(),
-        compute_dtype=str(compute_dtype()).removeprefix("torch."),
-        **counts,
-    )
-    if is_main():
-        _save(model, recipe, folder, report.result)
-        run.finish(report)
-    return report
 
 
 class _Settle(TrainCallback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
@@ -50,18 +51,17 @@ def sft(
             return done
         from zhuzi.train.stage import train_stage
 
-        pad = PadRecords(folder.tokenizer)
-        packed = (
-            PackedRecords(records, recipe.sequence_length, recipe.seed, recipe.batch_size)
-            if recipe.packing
-            else None
-        )
+        dataset: Any = records
+        collate: Any = PadRecords(folder.tokenizer)
+        if recipe.packing:
+            dataset = PackedRecords(records, recipe.sequence_length, recipe.seed, recipe.batch_size)
+            collate = PadBlocks(collate.pad)
         return train_stage(
             recipe,
             folder,
             run,
-            packed or records,
-            PadBlocks(pad.pad) if packed else pad,
+            dataset,
+            collate,
             callbacks=callbacks,
             progress=progress,
             counts={
