@@ -20,6 +20,7 @@ __all__ = [
     "check_options",
     "corpus_progress",
     "count_occurrences",
+    "dead_pieces",
     "encode_corpus",
     "encode_tasks",
     "estimate_corpus",
@@ -152,6 +153,7 @@ def corpus_progress(out: str | PathLike[str]) -> _FolderProgress: ...
 def merge_vocab(
     base: bytes, base_origin: str, donor: bytes, donor_origin: str, policy: str, beside: Sequence[str]
 ) -> tuple[bytes, int, int, list[str], list[str], list[str]]: ...
+def dead_pieces(model: bytes, origin: str) -> list[tuple[int, list[int]]]: ...
 def encode_corpus(
     inputs: Sequence[str | PathLike[str]],
     tokenizer: Tokenizer,

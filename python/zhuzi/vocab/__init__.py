@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from zhuzi._lazy import lazy
 
 if TYPE_CHECKING:
+    from zhuzi.vocab.dead import DeadPiece, dead_pieces
     from zhuzi.vocab.merge import MergedVocab, merge_vocab
     from zhuzi.vocab.progress import TrainingProgress
     from zhuzi.vocab.sample import SAMPLE_BYTES
@@ -17,9 +18,11 @@ __getattr__, __dir__ = lazy(
     {
         "PAPER_VOCAB_SIZE": "zhuzi.vocab.train",
         "SAMPLE_BYTES": "zhuzi.vocab.sample",
+        "DeadPiece": "zhuzi.vocab.dead",
         "MergedVocab": "zhuzi.vocab.merge",
         "TrainedVocab": "zhuzi.vocab.train",
         "TrainingProgress": "zhuzi.vocab.progress",
+        "dead_pieces": "zhuzi.vocab.dead",
         "merge_vocab": "zhuzi.vocab.merge",
         "train_vocab": "zhuzi.vocab.train",
     },
@@ -28,9 +31,11 @@ __getattr__, __dir__ = lazy(
 __all__ = [
     "PAPER_VOCAB_SIZE",
     "SAMPLE_BYTES",
+    "DeadPiece",
     "MergedVocab",
     "TrainedVocab",
     "TrainingProgress",
+    "dead_pieces",
     "merge_vocab",
     "train_vocab",
 ]

@@ -30,3 +30,11 @@ pub fn merge_vocab<'py>(
     let vocab::Merged { appended, shared, left_out, user_defined, overruled, .. } = merged;
     Ok((PyBytes::new(py, &bytes), appended, shared, left_out, user_defined, overruled))
 }
+
+/// The NORMAL pieces of a model that no text becomes: their ids, and those of what their text becomes instead.
+#[pyfunction]
+pub fn dead_pieces(py: Python<'_>, model: &[u8], origin: &str) -> PyResult<Vec<(u32, Vec<u32>)>> {
+    let work = || vocab::dead_pieces(&SpmModel::from_bytes(model, origin)?);
+    let dead = py.detach(work).map_err(to_py)?;
+    Ok(dead.into_iter().map(|dead| (dead.id, dead.becomes)).collect())
+}
