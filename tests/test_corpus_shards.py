@@ -188,7 +188,8 @@ def test_stats(corpus: Path, texts: list[str], merged: Path, base_model_file: Pa
     shown = CliRunner().invoke(cli, [*line, "--html", str(tmp_path / "stats.html")])
     assert shown.exit_code == 0 and "most frequent: " + stats.frequent_new[0][0] in shown.output
     page = (tmp_path / "stats.html").read_text()
-    assert page.count("<svg") == 3 and "http" not in page and "src=" not in page
+    assert page.count('class="bars"') >= 3 and page.count("<svg") == 1
+    assert "http" not in page and "src=" not in page
     with pytest.raises(MismatchError, match="another tokenizer"):
         corpus_stats(corpus, zhuzi.Tokenizer.from_sentencepiece(base_model_file))
 

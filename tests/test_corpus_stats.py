@@ -12,8 +12,9 @@ from click.testing import CliRunner
 
 import zhuzi
 from corpus_tools import write_lines
+from test_pages import require_self_contained
 from zhuzi.cli import cli
-from zhuzi.corpus import corpus_stats, stats
+from zhuzi.corpus import corpus_stats, stats, use
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +112,55 @@ def test_a_corpus_without_bytes_or_documents(merged: Path, tmp_path: Path) -> No
     assert (found.newline_tokens, found.missing_characters, found.cut_otherwise) == (0, (), ())
     assert repr(found).startswith(f"CorpusStats({corpus}: 1 document, ")
     assert "<table>" in found._repr_html_()
+
+
+def test_what_the_new_pieces_save(
+    texts: list[str], merged: Path, base_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text with both vocabularies, whole or every other document; the page shows it in both languages."""
+    new, old = zhuzi.Tokenizer.from_dir(merged), zhuzi.Tokenizer.from_sentencepiece(base_model_file)
+    corpus = corpus_of(texts, merged, tmp_path)
+    found = corpus_stats(corpus, merged, base=base_model_file).against_base
+    assert found is not None
+    decoded = new.decode_batch(new.encode_batch(texts))
+    assert (found.documents, found.characters) == (len(texts), sum(map(len, decoded)))
+    assert found.tokens == sum(len(new.encode(text)) for text in texts)
+    assert found.base_tokens == sum(len(old.encode(text)) for text in decoded)
+    assert 0 < found.saved < 1 and f"{100 * found.saved:.1f} % fewer tokens" in repr(found)
+    assert [source.base_tokens for source in found.sources] == [found.base_tokens]
+
+    monkeypatch.setattr(use, "COMPARED_BYTES", sum(len(text.encode()) for text in texts) // 2 + 1)
+    monkeypatch.setattr(use, "_BATCH", 50)
+    part = corpus_stats(corpus, merged, base=base_model_file).against_base
+    assert part is not None and part.documents == len(texts[::2])
+    assert 0 < part.tokens < found.tokens
+
+    corpus_stats(corpus, merged, base=base_model_file).write_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text("utf-8")
+    require_self_contained(page)
+    assert "fewer. BOS and EOS" in page and "加上新词片" in page
+    assert f"--base {base_model_file} --html {tmp_path / 'page.html'}" in page
+
+
+def test_documents_with_the_fewest_characters_per_token(
+    texts: list[str], merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = zhuzi.Tokenizer.from_dir(merged)
+    texts = [*texts, "龘𠮷" * 40, "a", "深" * 500]
+    corpus = corpus_of(texts, merged, tmp_path, shard_bytes=20_000)
+    monkeypatch.setattr(stats, "CHUNK", 37)  # documents lie across chunks
+    found = corpus_stats(corpus, tokenizer)
+    documents = list(zhuzi.Corpus(corpus))
+    ratios = {
+        i: len(tokenizer.decode(ids)) / len(ids) for i, ids in enumerate(documents) if len(ids) >= use.SHORT
+    }
+    assert [d.number for d in found.worst] == sorted(ratios, key=lambda i: (ratios[i], i))[: use.WORST]
+    for document in found.worst:
+        assert document.tokens == len(documents[document.number])
+        assert np.isclose(document.characters_a_token, ratios[document.number])
+    assert f"zhuzi corpus show {corpus} {len(texts) - 3} --tokenizer TOKENIZER" in found.text()
+
+
+def test_cumulative_use() -> None:
+    assert use.cumulative_use(np.array([0, 6, 0, 3, 1])) == ((1, 0.6), (2, 0.9), (3, 1.0))
+    assert use.cumulative_use(np.zeros(3, np.int64)) == ()

@@ -235,24 +235,22 @@ def export(folder: Path, out: Path, kind: str, block: int | None, overwrite: boo
 def stats(folder: Path, tokenizer: Path, base: str | None, page: Path | None, overwrite: bool) -> None:
     """Show what CORPUS consists of: lengths, pieces, sources.
 
-    Names the characters without a piece. With --base it also shows how the new pieces are used, and why some
-    never are: their text is not in the corpus, or other pieces are merged there first.
+    Names the characters without a piece, and the documents with the fewest characters per token. With --base
+    it also shows how the new pieces are used, and why some never are: their text is not in the corpus, or
+    other pieces are merged there first; if it is a folder or model file, also how many tokens they save.
     """
     from zhuzi.cli.progress import reporter
     from zhuzi.corpus import corpus_stats
     from zhuzi.record.place import require_free_file
-    from zhuzi.tokenizer import Tokenizer
 
     if page is not None:
+        import zhuzi.pages  # noqa: F401  # a missing extra is named now, not after the work
+
         read = [folder, tokenizer] if base is None or base.isdecimal() else [folder, tokenizer, Path(base)]
         require_free_file(page, overwrite=overwrite, inputs=read)
-    size = None
-    if base is not None:
-        path = Path(base)
-        load = Tokenizer.from_dir if path.is_dir() else Tokenizer.from_sentencepiece
-        size = int(base) if base.isdecimal() else load(path).vocab_size
+    known = int(base) if base is not None and base.isdecimal() else base
     with reporter() as progress:
-        counted = corpus_stats(folder, tokenizer, base=size, progress=progress.update)
+        counted = corpus_stats(folder, tokenizer, base=known, progress=progress.update)
     say("{figures}", figures=counted.text())
     if page is not None:
         counted.write_html(page, overwrite=overwrite)

@@ -1,57 +1,45 @@
-"""Figures as one self-contained HTML file: a table of facts, bar charts, lists that unfold."""
+"""The page of `corpus stats --html`."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zhuzi.record.marks import HTML_MARK
+from zhuzi.corpus.characters import visible
+from zhuzi.pages import render
+
+if TYPE_CHECKING:
+    from zhuzi.corpus.stats import CorpusStats
+
+#: Sources with a row of their own; of more, those with the most tokens.
+_SOURCES = 40
 
 
-def bars(rows: Sequence[tuple[str, int]], title: str) -> str:
-    """A horizontal bar chart as SVG, with names and figures as text."""
-    most = max((n for _, n in rows), default=1) or 1
-    height = 20 * len(rows)
-    shapes = "".join(
-        f'<text x="190" y="{20 * i + 14}" text-anchor="end">{html.escape(name)}</text>'
-        f'<rect x="200" y="{20 * i + 3}" width="{max(400 * n / most, 1):.1f}" height="14"/>'
-        f'<text x="{205 + 400 * n / most:.1f}" y="{20 * i + 14}">{n:,}</text>'
-        for i, (name, n) in enumerate(rows)
+def stats_page(stats: CorpusStats, path: Path) -> str:
+    """The figures of a corpus as one HTML page, to be written to `path`."""
+    tokenizer = str(stats.tokenizer or "TOKENIZER")
+    folder = str(stats.folder)
+    command = ["zhuzi", "corpus", "stats", folder, "--tokenizer", tokenizer]
+    command += ["--base", stats.base] if stats.base else []
+    sources = sorted(stats.sources, key=lambda source: -source.tokens)
+    return render(
+        "corpus/stats.html.j2",
+        title=(f"Corpus {stats.folder.name}", f"语料 {stats.folder.name}"),
+        command=[*command, "--html", str(path)],
+        fingerprints={"tokenizer": stats.tokenizer_fingerprint},
+        packages=["numpy"],
+        next_commands=[
+            (("Check every byte", "检查每一个字节"), shlex.join(["zhuzi", "corpus", "verify", folder])),
+            (("Look at a document", "查看一篇文档"), stats.show_command(0)),
+        ],
+        stats=stats,
+        lengths=[
+            (f"{length:,}–{2 * length - 1:,}" if length > 1 else "1", n) for length, n in stats.histogram
+        ],
+        missing=[(visible(character), n) for character, n in stats.missing_characters],
+        worst=[(d.number, d.tokens, d.characters, f"{d.characters_a_token:.2f}") for d in stats.worst],
+        shares=[(n, 100 * share) for n, share in stats.cumulative_new],
+        sources=sources[:_SOURCES],
+        more_sources=len(sources[_SOURCES:]),
     )
-    return (
-        f'<h2>{html.escape(title)}</h2><svg width="720" height="{height}" role="img" '
-        f'aria-label="{html.escape(title)}">{shapes}</svg>'
-    )
-
-
-def folded(entries: Iterable[str], summary: str) -> str:
-    """A list of which only the summary is shown at first."""
-    listed = " ".join(html.escape(entry) for entry in entries)
-    return f"<details><summary>{html.escape(summary)}</summary><p>{listed}</p></details>"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table with a line of headings."""
-    headings = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    lines = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{headings}</tr>{lines}</table>"
-
-
-def page(title: str, heading: str, facts: Mapping[str, str], parts: Iterable[str]) -> str:
-    """The whole page: `facts` as a table, then `parts`, which are HTML."""
-    rows = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in facts.items()
-    )
-    body = "\n".join(parts)
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8">{HTML_MARK}<title>{html.escape(title)}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
-svg {{ font-size: 12px; max-width: 100% }} rect {{ fill: #b5462f }}
-th {{ text-align: left; padding-right: 2em; font-weight: normal }} td {{ padding-right: 2em }}
-</style>
-<h1>{html.escape(heading)}</h1>
-<table>{rows}</table>
-{body}
-</html>
-"""

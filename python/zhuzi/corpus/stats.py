@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,13 @@ from zhuzi._process import available_cores
 from zhuzi._show import Report, count
 from zhuzi.corpus.characters import LONGEST, ByteCharacters, visible
 from zhuzi.corpus.dataset import Corpus
-from zhuzi.corpus.page import bars, folded, page, table
+from zhuzi.corpus.use import (
+    BaseComparison,
+    DocumentCharacters,
+    DocumentFit,
+    compare_with_base,
+    cumulative_use,
+)
 from zhuzi.errors import MismatchError
 from zhuzi.record.output import new_file
 from zhuzi.tokenizer import Tokenizer
@@ -77,6 +84,17 @@ class CorpusStats(Report):
     """Unused new pieces whose text is in the corpus nevertheless, and how often, most frequent first: other
     pieces are merged there before them. The text of the other unused pieces is not in the corpus."""
     sources: tuple[SourceStats, ...]
+    tokenizer: Path | None = None
+    """The tokenizer's folder, if it was named."""
+    tokenizer_fingerprint: str = ""
+    base: str | None = None
+    """What was given as the base: a size, or a path."""
+    against_base: BaseComparison | None = None
+    """What the new pieces save. None unless the base's tokenizer is known."""
+    cumulative_new: tuple[tuple[int, float], ...] = ()
+    """(n, the share of all uses of new pieces that the n most frequent have), for some n up to all used."""
+    worst: tuple[DocumentFit, ...] = ()
+    """The documents of at least 32 tokens with the fewest characters per token, the worst first."""
 
     def text(self) -> str:
         """The figures, one per line."""
@@ -87,6 +105,8 @@ class CorpusStats(Report):
             f"byte fallback: {count(self.byte_tokens, 'token')} ({share:.3f} %), for "
             f"{count(self.missing_kinds, 'different character')} without a piece",
         ]
+        if self.against_base is not None:
+            lines.append(self.against_base._headline())
         if self.missing_characters:
             lines.append("most frequent of these: " + _frequent(self.missing_characters))
         if self.newline_tokens:
@@ -115,7 +135,20 @@ class CorpusStats(Report):
             f"{source.characters / max(source.tokens, 1):.3f} characters per token"
             for source in self.sources
         ]
+        if self.worst:
+            listed = ", ".join(f"{d.number:,} ({d.characters_a_token:.2f})" for d in self.worst)
+            lines += [
+                f"fewest characters per token, by document: {listed}",
+                f"to see the first: {self.show_command(self.worst[0].number)}",
+            ]
         return "\n".join(lines)
+
+    def show_command(self, number: int) -> str:
+        """The command that shows document `number`."""
+        tokenizer = str(self.tokenizer or "TOKENIZER")
+        return shlex.join(
+            ["zhuzi", "corpus", "show", str(self.folder), str(number), "--tokenizer", tokenizer]
+        )
 
     @property
     def absent_new(self) -> list[str]:
@@ -139,56 +172,30 @@ class CorpusStats(Report):
         )
 
     def write_html(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the figures as one self-contained HTML file with charts.
+        """Write the figures as one self-contained HTML file with charts, in English and Chinese.
 
-        Raises `OutputExistsError` if the file is there, and `overwrite` is not set or Zhuzi did not write it.
+        Raises `OutputExistsError` if the file is there, and `overwrite` is not set or Zhuzi did not write it;
+        `ModuleNotFoundError` without the extra `pages`.
         """
-        with new_file(path, kind="page", overwrite=overwrite, inputs=[self.folder]) as made:
-            made.write_text(self._html(), "utf-8")
+        from zhuzi.corpus.page import stats_page
 
-    def _html(self) -> str:
-        facts = {
-            "documents": f"{self.documents:,}",
-            "tokens": f"{self.tokens:,}",
-            "characters": f"{self.characters:,}",
-            "characters per token": f"{self.characters_a_token:.3f}",
-            "newlines": f"{self.newline_tokens:,} tokens",
-            "byte fallback": f"{100 * self.share(self.byte_tokens):.3f} % of the tokens, for "
-            f"{count(self.missing_kinds, 'different character')} without a piece",
-        }
-        lengths = [(f"{length:,} to {2 * length - 1:,}", n) for length, n in self.histogram]
-        parts = [bars(lengths, "Documents by their tokens")]
-        if self.missing_characters:
-            missing = [(visible(character), n) for character, n in self.missing_characters]
-            parts.append(bars(missing, "Most frequent characters without a piece"))
-        if self.new_pieces is not None and self.new_tokens is not None:
-            used = self.new_pieces - len(self.unused_new)
-            facts["new pieces that occur"] = f"{used:,} of {self.new_pieces:,}"
-            facts["new pieces among the tokens"] = f"{100 * self.share(self.new_tokens):.1f} %"
-            parts.append(bars(self.frequent_new, "Most frequent new pieces"))
-            absent, cut = self.absent_new, [f"{piece} {n:,}" for piece, n in self.cut_otherwise]
-            number = count(len(absent), "new piece")
-            parts.append(folded(absent, f"{number} unused, text not in the corpus"))
-            number = count(len(cut), "new piece")
-            parts.append(folded(cut, f"{number} unused, text present but split differently"))
-        sources = [
-            (s.path, f"{s.documents:,}", f"{s.tokens:,}", f"{s.characters / max(s.tokens, 1):.3f}")
-            for s in self.sources
-        ]
-        parts.append("<h2>By source</h2>")
-        parts.append(table(["file", "documents", "tokens", "characters per token"], sources))
-        return page(str(self.folder), self.folder.name, facts, parts)
+        with new_file(path, kind="page", overwrite=overwrite, inputs=[self.folder]) as made:
+            made.write_text(stats_page(self, Path(path)), "utf-8")
 
 
 def corpus_stats(
     corpus: str | os.PathLike[str],
     tokenizer: str | os.PathLike[str] | Tokenizer,
     *,
-    base: int | None = None,
+    base: int | str | os.PathLike[str] | None = None,
     num_threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> CorpusStats:
-    """Count what a corpus consists of; `base` is the size of the base vocabulary.
+    """Count what a corpus consists of.
+
+    `base` is the base vocabulary: its size, tokenizer folder or model file. With a folder or file, up to
+    32 MB of the text (of a larger corpus, evenly spaced documents) are encoded with it too, to see what the
+    new pieces save.
 
     Reads every token, in bounded memory: once to count, and if some new pieces never occur, once more on
     `num_threads` threads to see whether their text does. `progress(bytes, total_bytes)` is called a few times
@@ -196,8 +203,11 @@ def corpus_stats(
 
     Raises `MismatchError` if another tokenizer made the corpus, `InputError` if it is damaged.
     """
+    place = None if isinstance(tokenizer, Tokenizer) else Path(tokenizer)
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer.from_dir(tokenizer)
+    old = None if base is None or isinstance(base, int) else _load_base(Path(base))
+    first_new = base if isinstance(base, int) else old.vocab_size if old else None
     opened = Corpus(Path(corpus))
     if opened.tokenizer_fingerprint != tokenizer.fingerprint:
         raise MismatchError(
@@ -205,22 +215,13 @@ def corpus_stats(
             f"{tokenizer.vocab_size}); name the one it was made with"
         )
     manifest = opened.manifest()
+    threads = num_threads if num_threads is not None else available_cores()
     size, total = tokenizer.vocab_size, sum(shard.data.nbytes for shard in opened.shards)
     pieces = [piece.text for piece in tokenizer.pieces()]
-    counts: NDArray[np.int64] = np.zeros(size, np.int64)
-    characters = ByteCharacters(pieces)
-    done = 0
-    for shard in opened.shards:
-        for start in range(0, shard.tokens, CHUNK):
-            chunk = shard.data[start : start + CHUNK]
-            counts += np.bincount(chunk, minlength=size)[:size]
-            characters.count(shard.data[start : start + CHUNK + LONGEST - 1], len(chunk))
-            done += chunk.nbytes
-            if progress is not None:
-                progress(done, total)
+    counts, characters, documents = _count(opened, tokenizer, pieces, total, progress)
     lengths = [np.diff(shard.ends, prepend=0) for shard in opened.shards]
     percentiles, histogram = _lengths(np.concatenate(lengths) if lengths else np.zeros(0, np.int64))
-    new = range(base, size - len(tokenizer.added_tokens)) if base is not None else None
+    new = range(first_new, size - len(tokenizer.added_tokens)) if first_new is not None else None
     by_count = sorted(new or (), key=lambda id: -int(counts[id]))
     unused = [id for id in new or () if not counts[id]]
     newlines = int(counts[characters.newline]) if characters.newline is not None else 0
@@ -241,9 +242,44 @@ def corpus_stats(
         new_tokens=int(counts[new.start : new.stop].sum()) if new is not None else None,
         frequent_new=tuple((pieces[id], int(counts[id])) for id in by_count[:SHOWN_PIECES] if counts[id]),
         unused_new=tuple(pieces[id] for id in unused),
-        cut_otherwise=_in_text(opened, tokenizer, unused, num_threads, total, progress),
+        cut_otherwise=_in_text(opened, tokenizer, unused, threads, total, progress),
         sources=_by_source(manifest),
+        tokenizer=place,
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        base=None if base is None else str(base),
+        against_base=compare_with_base(opened, manifest, tokenizer, old, threads) if old else None,
+        cumulative_new=cumulative_use(counts[new.start : new.stop]) if new is not None else (),
+        worst=documents.worst(),
     )
+
+
+def _count(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    pieces: Sequence[str],
+    total: int,
+    progress: Callable[[int, int], object] | None,
+) -> tuple[NDArray[np.int64], ByteCharacters, DocumentCharacters]:
+    """Read every token once: occurrences of each, characters without a piece, characters of documents."""
+    counts: NDArray[np.int64] = np.zeros(tokenizer.vocab_size, np.int64)
+    characters, documents = ByteCharacters(pieces), DocumentCharacters(tokenizer)
+    done = 0
+    for shard in corpus.shards:
+        documents.begin(len(shard))
+        for start in range(0, shard.tokens, CHUNK):
+            chunk = shard.data[start : start + CHUNK]
+            counts += np.bincount(chunk, minlength=len(counts))[: len(counts)]
+            characters.count(shard.data[start : start + CHUNK + LONGEST - 1], len(chunk))
+            documents.count(chunk, start, shard.ends)
+            done += chunk.nbytes
+            if progress is not None:
+                progress(done, total)
+        documents.end(shard.ends)
+    return counts, characters, documents
+
+
+def _load_base(path: Path) -> Tokenizer:
+    return Tokenizer.from_dir(path) if path.is_dir() else Tokenizer.from_sentencepiece(path)
 
 
 def _lengths(lengths: NDArray[np.int64]) -> tuple[dict[int, int], tuple[tuple[int, int], ...]]:
@@ -263,7 +299,7 @@ def _in_text(
     corpus: Corpus,
     tokenizer: Tokenizer,
     ids: list[int],
-    num_threads: int | None,
+    threads: int,
     total: int,
     progress: Callable[[int, int], object] | None,
 ) -> tuple[tuple[str, int], ...]:
@@ -274,7 +310,6 @@ def _in_text(
     if not spelled or not total:
         return ()
     tell = None if progress is None else lambda done: progress(total + done, 2 * total)
-    threads = num_threads if num_threads is not None else available_cores()
     numbers = _core.count_occurrences(corpus.path, tokenizer.compiled, spelled, threads, tell)
     found = [(tokenizer.id_to_token(id), n) for id, n in zip(spelled, numbers, strict=True) if n]
     return tuple(sorted(found, key=lambda entry: -entry[1]))
