@@ -27,6 +27,7 @@ __all__ = [
     "locate_document",
     "merge_shards",
     "merge_vocab",
+    "model_settings",
     "verify_corpus",
 ]
 
@@ -140,6 +141,16 @@ class _Estimate(TypedDict):
     left_out: _LeftOut
     refused: OutputExistsError | None
 
+class _ModelSettings(TypedDict):
+    kind: Literal["unigram", "bpe", "word", "char"]
+    byte_fallback: bool
+    has_charsmap: bool
+    add_dummy_prefix: bool
+    remove_extra_whitespaces: bool
+    escape_whitespaces: bool
+    whitespace_as_suffix: bool
+    unk_surface: str
+
 class _FolderProgress(TypedDict):
     tasks: int
     committed: int
@@ -154,6 +165,7 @@ def merge_vocab(
     base: bytes, base_origin: str, donor: bytes, donor_origin: str, policy: str, beside: Sequence[str]
 ) -> tuple[bytes, int, int, list[str], list[str], list[str]]: ...
 def dead_pieces(model: bytes, origin: str) -> list[tuple[int, list[int]]]: ...
+def model_settings(model: bytes, origin: str) -> _ModelSettings: ...
 def encode_corpus(
     inputs: Sequence[str | PathLike[str]],
     tokenizer: Tokenizer,

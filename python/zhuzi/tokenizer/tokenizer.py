@@ -251,6 +251,11 @@ class Tokenizer:
         return self._added
 
     @property
+    def model(self) -> bytes:
+        """The SentencePiece model file that the tokenizer was made from, byte for byte."""
+        return self._model
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the model file and the added tokens: equal only for equal tokenizers."""
         digest = hashlib.sha256(hashlib.sha256(self._model).digest())

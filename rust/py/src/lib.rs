@@ -30,6 +30,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<corpus::CorpusLock>()?;
     m.add_function(wrap_pyfunction!(vocab::merge_vocab, m)?)?;
     m.add_function(wrap_pyfunction!(vocab::dead_pieces, m)?)?;
+    m.add_function(wrap_pyfunction!(vocab::model_settings, m)?)?;
     m.add_function(wrap_pyfunction!(options::check_options, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::corpus_progress, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::encode_corpus, m)?)?;

@@ -9,6 +9,36 @@ use crate::errors::to_py;
 /// user-defined, and overruled by the base.
 type Merged<'py> = (Bound<'py, PyBytes>, usize, usize, Vec<String>, Vec<String>, Vec<String>);
 
+/// How a model takes text to pieces, as far as it is not in the pieces themselves.
+#[derive(IntoPyObject)]
+pub struct ModelSettings {
+    kind: &'static str,
+    byte_fallback: bool,
+    has_charsmap: bool,
+    add_dummy_prefix: bool,
+    remove_extra_whitespaces: bool,
+    escape_whitespaces: bool,
+    whitespace_as_suffix: bool,
+    unk_surface: String,
+}
+
+/// The settings of a model given as bytes.
+#[pyfunction]
+pub fn model_settings(py: Python<'_>, model: &[u8], origin: &str) -> PyResult<ModelSettings> {
+    let model = py.detach(|| SpmModel::from_bytes(model, origin)).map_err(to_py)?;
+    let normalizer = model.normalizer();
+    Ok(ModelSettings {
+        kind: model.kind().name(),
+        byte_fallback: model.byte_fallback(),
+        has_charsmap: !normalizer.charsmap.is_empty(),
+        add_dummy_prefix: normalizer.add_dummy_prefix,
+        remove_extra_whitespaces: normalizer.remove_extra_whitespaces,
+        escape_whitespaces: normalizer.escape_whitespaces,
+        whitespace_as_suffix: normalizer.whitespace_as_suffix,
+        unk_surface: model.unk_surface().into(),
+    })
+}
+
 /// Merges two models given as bytes; `beside` are the tokens beside the base's model.
 #[pyfunction]
 pub fn merge_vocab<'py>(

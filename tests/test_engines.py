@@ -1,0 +1,57 @@
+"""Every engine gives the ids of sentencepiece wherever it can; where it cannot, that is said and shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from texts import HARD_TEXTS
+from zhuzi import Tokenizer
+from zhuzi.vocab import engines
+from zhuzi.vocab.fast_file import why_inexact
+
+LITERAL = ["a</s>b<s>", "<unk> [PAD] <pad>", "用户</s>助手", "<0x0A>", "▁▁x ▁", "\0x"]
+SPACES = [" " * n + "x" for n in range(70)]
+
+
+def installed(parity: engines.Parity) -> list[engines.EngineParity]:
+    return [engine for engine in parity.engines if engine.absent is None]
+
+
+def test_a_base_is_the_same_everywhere(base_model_file: Path, chinese_texts: list[str]) -> None:
+    """Its runs of white space share one score; that this does no harm is proved before it is relied on."""
+    texts = chinese_texts + HARD_TEXTS + LITERAL + SPACES
+    parity = engines.compare(base_model_file, texts)
+    assert why_inexact(engines.load(base_model_file)) is None
+    assert parity.exact and parity.documents == len(texts)
+    for engine in installed(parity):
+        assert engine.exact and engine.documents == len(texts) and engine.note is None, engine
+
+
+def test_ties_are_exact_but_for_tokenizers(merged: Path, chinese_texts: list[str]) -> None:
+    parity = engines.compare(merged, chinese_texts + HARD_TEXTS + LITERAL)
+    found = {engine.engine: engine for engine in installed(parity)}
+    for name in found.keys() - {"tokenizers"}:
+        assert found[name].exact and found[name].note is None, found[name]
+    if (theirs := found.get("tokenizers")) is not None:
+        assert "share their scores" in (theirs.note or "")
+        assert theirs.differing and not theirs.exact and not parity.exact
+        assert theirs.first is not None and theirs.first.ours != theirs.first.theirs
+        text = (chinese_texts + HARD_TEXTS + LITERAL)[theirs.first.document]
+        assert theirs.first.context in text
+        before, ours = Tokenizer.from_dir(merged).encode(text)[: theirs.first.token], theirs.first.ours
+        assert ours[:2] == tuple(map(Tokenizer.from_dir(merged).id_to_token, before[-2:]))
+
+
+def test_an_engine_that_is_not_installed_is_named(
+    base_model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_version", lambda package: None)
+    parity = engines.compare(base_model_file, ["春天"])
+    absent = {engine.engine: engine.absent for engine in parity.engines if engine.absent}
+    assert absent.keys() == {"tokenizers", "llama.cpp"}
+    assert all("not installed: pip install" in str(reason) for reason in absent.values())
+    assert "not installed" in str(parity)
+    with pytest.raises(ValueError, match="no engine is called 'spacy'"):
+        engines.compare(base_model_file, [], engines=["spacy"])
