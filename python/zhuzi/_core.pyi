@@ -18,12 +18,15 @@ __all__ = [
     "ZhuziError",
     "__version__",
     "check_options",
+    "common_han",
     "corpus_progress",
     "count_occurrences",
     "dead_pieces",
     "encode_corpus",
     "encode_tasks",
     "estimate_corpus",
+    "is_cjk_punctuation",
+    "is_han",
     "locate_document",
     "merge_shards",
     "merge_vocab",
@@ -166,6 +169,9 @@ def merge_vocab(
 ) -> tuple[bytes, int, int, list[str], list[str], list[str]]: ...
 def dead_pieces(model: bytes, origin: str) -> list[tuple[int, list[int]]]: ...
 def model_settings(model: bytes, origin: str) -> _ModelSettings: ...
+def common_han() -> str: ...
+def is_han(character: str) -> bool: ...
+def is_cjk_punctuation(character: str) -> bool: ...
 def encode_corpus(
     inputs: Sequence[str | PathLike[str]],
     tokenizer: Tokenizer,

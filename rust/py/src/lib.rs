@@ -31,6 +31,9 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(vocab::merge_vocab, m)?)?;
     m.add_function(wrap_pyfunction!(vocab::dead_pieces, m)?)?;
     m.add_function(wrap_pyfunction!(vocab::model_settings, m)?)?;
+    m.add_function(wrap_pyfunction!(vocab::common_han, m)?)?;
+    m.add_function(wrap_pyfunction!(vocab::is_han, m)?)?;
+    m.add_function(wrap_pyfunction!(vocab::is_cjk_punctuation, m)?)?;
     m.add_function(wrap_pyfunction!(options::check_options, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::corpus_progress, m)?)?;
     m.add_function(wrap_pyfunction!(corpus::encode_corpus, m)?)?;

@@ -68,3 +68,21 @@ pub fn dead_pieces(py: Python<'_>, model: &[u8], origin: &str) -> PyResult<Vec<(
     let dead = py.detach(work).map_err(to_py)?;
     Ok(dead.into_iter().map(|dead| (dead.id, dead.becomes)).collect())
 }
+
+/// The 8,105 common characters, the most common first, as one string.
+#[pyfunction]
+pub fn common_han() -> String {
+    vocab::script::common_han().collect()
+}
+
+/// True for Chinese characters: those whose Unicode script is Han.
+#[pyfunction]
+pub fn is_han(character: char) -> bool {
+    vocab::script::is_han(character)
+}
+
+/// True for the punctuation of Chinese text.
+#[pyfunction]
+pub fn is_cjk_punctuation(character: char) -> bool {
+    vocab::script::is_cjk_punctuation(character)
+}

@@ -2,6 +2,7 @@
 
 mod dead;
 mod merge;
+pub mod script;
 
 pub use dead::{Dead, dead_pieces};
 pub use merge::{MergePolicy, Merged, merge};
