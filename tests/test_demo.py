@@ -21,10 +21,12 @@ import pytest
 pytest.importorskip("torch", reason="the demo needs the extra `demo`")
 pytest.importorskip("mistral_common", reason="the demo needs the extra `demo`")
 
+from test_pages import require_self_contained
 from zhuzi.demo import run_demo, sample, settings
 from zhuzi.demo.road import DemoResult
 from zhuzi.demo.state import LAST, MADE, State, open_state
 from zhuzi.errors import OutputExistsError
+from zhuzi.tokenizer import Tokenizer
 
 MODELS = ["base model", "extended", "stage 1", "stage 2, merged", "tuned, merged"]
 
@@ -104,7 +106,13 @@ def test_the_road_on_own_files(made: DemoResult, inputs: Inputs) -> None:
     assert facts["stages"]["stage1"]["trainable"] == facts["vocabulary"]["vocab_size"] * 128
     html = made.report.read_text("utf-8")
     assert html.count("<svg") == 5
-    assert not re.search(r"""(src|href)=["'](?!#)""", html), "nothing is loaded from elsewhere"
+    require_self_contained(html)
+    assert "Answers to held-out instructions" in html and "对留出指令的回答" in html
+    assert html.count("not asked") == 3 and facts["asked"][0]["instruction"] in html
+    assert all(len(entry["answers"]) in (0, len(facts["asked"])) for entry in facts["measured"])
+    for sentence in (facts["vocabulary"]["example"], facts["vocabulary"]["median"]):
+        assert len(sentence["after"]) == len(sentence["kinds"]) < len(sentence["before"])
+    assert facts["command"][:3] == ["zhuzi", "demo", "--out"] and "--base-tokenizer" in facts["command"]
     assert str(inputs["corpus"]) in html
     for note in ("left out: 1 document without characters", "left out: 1 document of white space only"):
         assert f"{inputs['corpus']}: {note}" in html
@@ -264,6 +272,32 @@ def test_the_names_of_what_steps_make() -> None:
 
     made = {name for step in STEPS for name in step.makes if not name.endswith(".zhuzi.json")}
     assert made <= set(MADE)
+
+
+def test_what_a_model_wrote_is_shown_on_few_lines() -> None:
+    from zhuzi.demo.report import compact
+
+    assert "(ended at once)" in compact("") and "（立即结束）" in compact("")
+    assert "(only white space)" in compact(" \n\n")
+    assert compact("\n\n\na <b>\n\n\n\nc\n") == "a &lt;b&gt;⏎ c"
+    assert re.fullmatch(r"好，，，… <span[^>]*>×40</span> 是", compact("好" + "，" * 40 + "是"))
+
+
+def test_the_sentence_of_median_gain(base_model_file: Path, merged: Path) -> None:
+    from zhuzi.demo.measure import median_sentence, segmented
+
+    old, new = Tokenizer.from_sentencepiece(base_model_file), Tokenizer.from_dir(merged)
+    texts = [json.loads(line)["text"] for line in _built_in("zh.jsonl").splitlines()]
+    sentence = median_sentence(old, new, texts)
+    shown = segmented(old, new, sentence)
+    sentences = [s.strip() for s in re.split(r"(?<=[。！？])|\n", "\n".join(texts))]
+    gains = sorted(len(new.encode(s)) / len(old.encode(s)) for s in sentences if 15 <= len(s) <= 40)
+    assert 15 <= len(sentence) <= 40 and any(sentence in text for text in texts)
+    assert abs(len(shown["after"]) / len(shown["before"]) - gains[len(gains) // 2]) < 0.05
+    assert {piece for piece, kind in zip(shown["after"], shown["kinds"], strict=True) if kind} <= {
+        piece.text for piece in new.pieces()[old.vocab_size :]
+    }
+    assert median_sentence(old, new, ["短"]) == "短"
 
 
 def test_an_interruption_says_how_to_resume(tmp_path: Path) -> None:

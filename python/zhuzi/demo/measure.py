@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import torch
@@ -16,12 +18,23 @@ from zhuzi.model.folder import ModelFolder
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.data import IGNORED, Records
 
-#: Texts for the models to continue, and a question to answer.
-PROMPTS = {"english": "The old man walked to the", "chinese": "春天来了，", "question": "请介绍一下春天。"}
+#: Texts for the models to continue.
+PROMPTS = {"english": "The old man walked to the", "chinese": "春天来了，"}
+
+#: Held-out instructions that models are asked, and the tokens of an answer, at most.
+ASKED, ANSWER_TOKENS = 4, 60
 
 
-def measured(path: Path, texts: Mapping[str, Split], *, seed: int, asks: bool) -> dict[str, Any]:
-    """A model's bits per byte on held-out text and a sample, by language; with `asks` also its answer."""
+def asked_of(records: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The records with the shortest outputs, in their order."""
+    shortest = sorted(range(len(records)), key=lambda i: (len(records[i]["output"]), i))[:ASKED]
+    return [records[i] for i in sorted(shortest)]
+
+
+def measured(
+    path: Path, texts: Mapping[str, Split], asked: Sequence[dict[str, str]], *, seed: int
+) -> dict[str, Any]:
+    """A model's bits per byte on held-out text and a sample, by language, and its answers to `asked`."""
     folder = ModelFolder.open(path)
     live, tokenizer = folder.load(torch.float32), folder.tokenizer
     bits = {
@@ -32,16 +45,18 @@ def measured(path: Path, texts: Mapping[str, Split], *, seed: int, asks: bool) -
         language: complete(live, tokenizer, PROMPTS[language], max_new_tokens=24, temperature=0.7, seed=seed)
         for language in ("english", "chinese")
     }
-    answer = (
-        "".join(Chat(live, tokenizer).reply(PROMPTS["question"], max_new_tokens=48, seed=seed))
-        if asks
-        else None
-    )
+    chat = Chat(live, tokenizer)
+    answers = [
+        "".join(
+            chat.reply(r["instruction"], input=r.get("input", ""), max_new_tokens=ANSWER_TOKENS, seed=seed)
+        )
+        for r in asked
+    ]
     return {
         "bits_per_byte": {language: found.per_byte for language, found in bits.items()},
         "bits_per_character": {language: found.per_character for language, found in bits.items()},
         **written,
-        "answer": answer,
+        "answers": answers,
     }
 
 
@@ -56,6 +71,25 @@ def answer_loss(model: Path, file: Path) -> float:
         counted = sum(label != IGNORED for label in labels)
         total, tokens = total + loss.item() * counted, tokens + counted
     return total / tokens
+
+
+def segmented(old: Tokenizer, new: Tokenizer, text: str) -> dict[str, Any]:
+    """A text's pieces in the old and in the new vocabulary, and which of these are new."""
+    before, after = old.encode(text), new.encode(text)
+    return {
+        "text": text,
+        "before": [old.id_to_token(id) for id in before],
+        "after": [new.id_to_token(id) for id in after],
+        "kinds": ["new" if id >= old.vocab_size else "" for id in after],
+    }
+
+
+def median_sentence(old: Tokenizer, new: Tokenizer, texts: Sequence[str]) -> str:
+    """Of the sentences of 15 to 40 characters, the first whose share of tokens saved is the median of all."""
+    sentences: list[str] = [s for text in texts for s in re.findall(r"[^。！？!?.\n]+[。！？!?.]?", text)]
+    fitting = [s.strip() for s in sentences if 15 <= len(s.strip()) <= 40] or [texts[0].strip()[:40]]
+    saved = [len(new.encode(s)) / max(len(old.encode(s)), 1) for s in fitting]
+    return fitting[saved.index(median_low(saved))]
 
 
 def characters_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:

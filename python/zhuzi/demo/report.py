@@ -2,87 +2,188 @@
 
 from __future__ import annotations
 
-import io
-from importlib.metadata import version
-from importlib.resources import files
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import matplotlib
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
-STAGES = {
-    "stage1": "Pre-training, stage 1",
-    "stage2": "Pre-training, stage 2",
-    "sft": "Instruction tuning",
+from zhuzi.pages import Line, Text, moving_average, render, t
+
+STAGES: dict[str, Text] = {
+    "stage1": ("Pre-training, stage 1", "预训练第一阶段"),
+    "stage2": ("Pre-training, stage 2", "预训练第二阶段"),
+    "sft": ("Instruction tuning", "指令微调"),
 }
-_TRAINED = {
-    "stage1": "embedding",
-    "stage2": "LoRA on q, k, v, o; embedding; head",
-    "sft": "LoRA on all seven projections; embedding; head",
+_TRAINED: dict[str, Text] = {
+    "stage1": ("embedding", "词向量"),
+    "stage2": ("LoRA on q, k, v, o; embedding; head", "q、k、v、o 上的 LoRA，词向量，输出层"),
+    "sft": ("LoRA on all seven projections; embedding; head", "全部七个投影上的 LoRA，词向量，输出层"),
 }
-_PACKAGES = ("zhuzi", "torch", "transformers", "peft", "bitsandbytes", "sentencepiece")
+_MODELS = {
+    "base model": "基础模型",
+    "extended": "扩展词表后",
+    "stage 1": "第一阶段后",
+    "stage 2, merged": "第二阶段 合并后",
+    "tuned, merged": "指令微调 合并后",
+}
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "sentencepiece")
+
+#: Steps whose losses a smooth line averages.
+_SMOOTH = 11
 
 
 def write_report(facts: dict[str, Any], path: Path) -> Path:
-    """Write the report of a demo's figures, with its pictures inside."""
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (files(__package__) / name).read_text("utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    curves = {"base": ("Base model (English)", facts["base"]["losses"])}
-    curves |= {name: (title, facts["stages"][name]["losses"]) for name, title in STAGES.items()}
-    html = environment.get_template("report.html.j2").render(
+    """Write the report of a demo's figures, with its charts inside."""
+    out = path.parent
+    vocabulary = facts["vocabulary"]
+    html = render(
+        "demo/report.html.j2",
+        title=("An English LLaMA learns Chinese", "让英文 LLaMA 学会中文"),
+        command=facts["command"],
+        fingerprints={"tokenizer": vocabulary["fingerprint"]},
+        packages=_PACKAGES,
+        next_commands=_next(out),
         facts=facts,
+        road=_road(facts),
         stages=STAGES,
         trained=_TRAINED,
-        loss_pictures=[_svg(_loss_curve(title, losses)) for title, losses in curves.values()],
-        bits_picture=_svg(_bits_chart(facts["measured"])),
-        versions={name: version(name) for name in _PACKAGES},
+        losses=_losses(facts),
+        models=[named(entry["name"]) for entry in facts["measured"]],
+        bits=_bits(facts["measured"]),
+        named=named,
+        compact=compact,
+        sample=_continued,
+        asked=[entry for entry in facts["measured"] if entry["answers"]],
     )
     path.write_text(html, "utf-8")
     return path
 
 
-def _loss_curve(title: str, losses: list[tuple[int, float]]) -> Figure:
-    figure = Figure(figsize=(3.6, 2.3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([step for step, _ in losses], [loss for _, loss in losses], color="#a8321e", linewidth=1.2)
-    axes.set_title(title, fontsize=9)
-    axes.set_xlabel("step", fontsize=8)
-    axes.set_ylabel("loss (nats per token)", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.grid(alpha=0.25)
-    return figure
+def named(model: str) -> Text:
+    """The name of a model of the demo in both languages."""
+    return model, _MODELS[model]
 
 
-def _bits_chart(measured: list[dict[str, Any]]) -> Figure:
-    figure = Figure(figsize=(7.4, 2.6), layout="constrained")
-    axes = figure.subplots()
-    names = [entry["name"] for entry in measured]
-    for language, label, color in (("zh", "Chinese", "#a8321e"), ("en", "English", "#2b5c8a")):
-        values = [entry["bits_per_byte"][language] for entry in measured]
-        axes.plot(names, values, marker="o", color=color, label=label)
-        for i, value in enumerate(values):
-            axes.annotate(
-                f"{value:.2f}", (i, value), (0, 5), textcoords="offset points", ha="center", fontsize=7
-            )
-    axes.set_ylabel("bits per byte, held out", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.2)
-    axes.grid(alpha=0.25)
-    axes.legend(fontsize=8)
-    return figure
+def compact(text: str) -> Markup:
+    """What a model wrote, on few lines: a run of newlines as one sign, a repeated character counted."""
+    if not text.strip():
+        nothing = (
+            t("(ended at once)", "（立即结束）") if not text else t("(only white space)", "（只有空白）")
+        )
+        return Markup('<span class="note">{}</span>').format(nothing)
+    text = re.sub(r"[ \t]*\n\s*", "⏎ ", text.strip("\n"))
+    found = Markup()
+    for run in re.finditer(r"(\S)\1{5,}|.", text):
+        one, run_of = run[0][0], len(run[0])
+        found += (
+            Markup('{0}{0}{0}… <span class="note">×{1}</span> ').format(one, run_of) if run_of > 1 else one
+        )
+    return found
 
 
-def _svg(figure: Figure) -> str:
-    """The figure as an SVG element. Text stays text, and ids are the same in every run."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "zhuzi"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+def _continued(start: str, text: str) -> Markup:
+    return Markup('<span class="start">{}</span>{}').format(start, compact(text))
+
+
+def _road(facts: dict[str, Any]) -> list[tuple[Text, str, Markup, float]]:
+    """The steps as a picture: what, command, outcome, seconds."""
+    v, c, seconds = facts["vocabulary"], facts["corpus"], facts["steps"]
+    bits = {entry["name"]: entry["bits_per_byte"] for entry in facts["measured"]}
+
+    def chinese(model: str) -> Markup:
+        return t("Chinese: {:.2f} bits per byte", "中文：{:.2f} 比特/字节", bits[model]["zh"])
+
+    return [
+        (
+            ("Extend the vocabulary", "扩展词表"),
+            "zhuzi vocab train, vocab merge",
+            t("{:,} new pieces", "{:,} 个新词片", v["appended"]),
+            seconds["donor"] + seconds["vocabulary"],
+        ),
+        (
+            ("Encode the corpus", "编码语料"),
+            "zhuzi corpus encode",
+            t("{:,} tokens", "{:,} 个 token", c["tokens"]),
+            seconds["corpus"],
+        ),
+        (
+            ("A small English LLaMA", "一个小的英文 LLaMA"),
+            t("of the demo alone", "仅演示用"),
+            t("English: {:.2f} bits per byte", "英文：{:.2f} 比特/字节", bits["base model"]["en"]),
+            seconds["base model"],
+        ),
+        (("Extend the model", "扩展模型"), "zhuzi model extend", chinese("extended"), seconds["extended"]),
+        (
+            ("Pre-train, stage 1", "预训练第一阶段"),
+            "zhuzi pretrain",
+            chinese("stage 1"),
+            seconds["stage 1"],
+        ),
+        (
+            ("Pre-train, stage 2", "预训练第二阶段"),
+            "zhuzi pretrain, model merge",
+            chinese("stage 2, merged"),
+            seconds["stage 2"] + seconds["stage 2 merged"],
+        ),
+        (
+            ("Tune on instructions", "指令微调"),
+            "zhuzi sft, model merge",
+            t(
+                "answers: {:.2f} → {:.2f} nats per token",
+                "回答：{:.2f} → {:.2f} 奈特/token",
+                facts["instructions"]["loss_before"],
+                facts["instructions"]["loss_after"],
+            ),
+            seconds["tuning"] + seconds["tuning merged"],
+        ),
+        (("Talk to it", "对话"), "zhuzi chat", t("see the answers below", "见下面的回答"), 0.0),
+    ]
+
+
+def _losses(facts: dict[str, Any]) -> list[tuple[Text, list[Line]]]:
+    curves: list[tuple[Text, Any]] = [(("Base model (English)", "基础模型（英文）"), facts["base"]["losses"])]
+    curves += [(title, facts["stages"][name]["losses"]) for name, title in STAGES.items()]
+    return [
+        (
+            title,
+            [
+                Line(("each step", "每步"), losses, faint=True, color=1),
+                Line(("mean of 11 steps", "11 步平均"), moving_average(losses, _SMOOTH), color=1),
+            ],
+        )
+        for title, losses in curves
+    ]
+
+
+def _bits(measured: list[dict[str, Any]]) -> list[Line]:
+    names: list[tuple[str, Text]] = [("zh", ("Chinese", "中文")), ("en", ("English", "英文"))]
+    return [
+        Line(
+            name,
+            [(i, entry["bits_per_byte"][language]) for i, entry in enumerate(measured)],
+            values=".2f",
+        )
+        for language, name in names
+    ]
+
+
+def _next(out: Path) -> list[tuple[Text, str]]:
+    corpus, tokenizer, base = (str(out / name) for name in ("corpus", "tokenizer", "base-tokenizer"))
+    stats = ["zhuzi", "corpus", "stats", corpus, "--tokenizer", tokenizer, "--base", base]
+    return [
+        (
+            ("Talk to the tuned model", "与微调后的模型对话"),
+            shlex.join(["zhuzi", "chat", "--model", str(out / "chinese-alpaca")]),
+        ),
+        (
+            ("See what the corpus consists of", "看看语料的构成"),
+            shlex.join([*stats, "--html", "stats.html"]),
+        ),
+        (
+            ("The same with your own files", "换成自己的文件"),
+            "zhuzi demo --out mine --corpus my.jsonl --instructions my.json "
+            "--base-tokenizer llama/tokenizer.model",
+        ),
+    ]

@@ -12,6 +12,8 @@ from zhuzi.demo import settings
 from zhuzi.demo.sample import Sample
 from zhuzi.demo.state import State, open_state, require_usable
 
+_SEED = 42
+
 
 @dataclass(frozen=True, repr=False)
 class DemoResult(Report):
@@ -39,7 +41,7 @@ def run_demo(
     corpus: str | Path | None = None,
     instructions: str | Path | None = None,
     base_tokenizer: str | Path | None = None,
-    seed: int = 42,
+    seed: int = _SEED,
     overwrite: bool = False,
     say: Callable[[str], object] = lambda line: None,
 ) -> DemoResult:
@@ -68,13 +70,17 @@ def run_demo(
         Path(corpus) if corpus else None, Path(instructions) if instructions else None, base_tokenizer
     )
     training = {"length": settings.SEQUENCE_LENGTH, "base": settings.BASE, **settings.STAGES}
+    options = {"corpus": corpus, "instructions": instructions, "base-tokenizer": base_tokenizer}
+    command = ["zhuzi", "demo", "--out", str(out)]
+    command += [word for name, path in options.items() if path for word in (f"--{name}", str(path))]
+    command += ["--seed", str(seed)] if seed != _SEED else []
     asked = {"seed": seed, **sample.checksums(), "training": training}
     with open_state(out, asked, overwrite=overwrite, inputs=own) as state:
         if state.finished:
             say(f"{out}: this demo is finished; nothing to do (start again with --overwrite)")
         else:
             try:
-                _walk(state, sample, seed, say)
+                _walk(state, sample, seed, say, command)
             except KeyboardInterrupt as stop:
                 again = "the same command without --overwrite" if overwrite else "the same command again"
                 stop.add_note(f"{out}: interrupted; run {again} to resume")
@@ -82,7 +88,7 @@ def run_demo(
         return DemoResult(out / "report.html", out / "chinese-alpaca", state.facts)
 
 
-def _walk(state: State, sample: Sample, seed: int, say: Callable[[str], object]) -> None:
+def _walk(state: State, sample: Sample, seed: int, say: Callable[[str], object], command: list[str]) -> None:
     """Do the remaining steps."""
     if state.done:
         say(f"{state.out}: resumes after the step {state.done[-1]!r}")
@@ -92,7 +98,7 @@ def _walk(state: State, sample: Sample, seed: int, say: Callable[[str], object])
     # torch and transformers take seconds to load: only now that all checks have passed.
     from zhuzi.demo.steps import STEPS, Road
 
-    road = Road(state.out.absolute(), sample, seed, say)
+    road = Road(state.out.absolute(), sample, seed, say, command)
     numbers = sum(bool(step.title) for step in STEPS)
     told = {
         "documents": len(sample.zh.train),

@@ -15,7 +15,16 @@ import yaml
 from zhuzi.corpus import encode_corpus
 from zhuzi.demo import sample, settings
 from zhuzi.demo.base import make_base
-from zhuzi.demo.measure import PROMPTS, answer_loss, characters_per_token, measured
+from zhuzi.demo.measure import (
+    ANSWER_TOKENS,
+    PROMPTS,
+    answer_loss,
+    asked_of,
+    characters_per_token,
+    measured,
+    median_sentence,
+    segmented,
+)
 from zhuzi.demo.report import write_report
 from zhuzi.demo.state import LAST
 from zhuzi.errors import VocabSizeError
@@ -42,6 +51,8 @@ class Road:
     sample: sample.Sample
     seed: int
     say: Say
+    command: list[str]
+    """What makes this demo again."""
 
     @property
     def train_file(self) -> Path:
@@ -93,9 +104,10 @@ def merge_vocabularies(road: Road, facts: Facts) -> None:
         "base_size": merged.base_size,
         "appended": merged.appended,
         "vocab_size": merged.vocab_size,
-        "example": sample.EXAMPLE,
-        "tokens_before": [old.id_to_token(i) for i in old.encode(sample.EXAMPLE)],
-        "tokens_after": [new.id_to_token(i) for i in new.encode(sample.EXAMPLE)],
+        "fingerprint": new.fingerprint,
+        "learnt_from": road.sample.zh.name,
+        "example": segmented(old, new, sample.EXAMPLE),
+        "median": segmented(old, new, median_sentence(old, new, held_out)),
         "characters_a_token_before": characters_per_token(old, held_out),
         "characters_a_token_after": characters_per_token(new, held_out),
     }
@@ -212,9 +224,8 @@ def merge(road: Road, facts: Facts, *, name: str, base: str, adapter: str, made:
 
 def measure(road: Road, facts: Facts, *, name: str, model: str, asks: bool = False) -> str:
     """A model on held-out text, and samples of what it writes."""
-    found = measured(
-        road.out / model, {"zh": road.sample.zh, "en": road.sample.en}, seed=road.seed, asks=asks
-    )
+    asked = asked_of(road.sample.held_records) if asks else []
+    found = measured(road.out / model, {"zh": road.sample.zh, "en": road.sample.en}, asked, seed=road.seed)
     facts.setdefault("measured", []).append({"name": name, **found})
     bits = found["bits_per_byte"].items()
     return f"{name}: " + ", ".join(f"{language} {value:.3f} bits per byte" for language, value in bits)
@@ -234,7 +245,8 @@ def measure_answers(road: Road, facts: Facts) -> None:
 
 def report(road: Road, facts: Facts) -> None:
     """The report page."""
-    facts["prompts"] = PROMPTS
+    facts |= {"prompts": PROMPTS, "answer_tokens": ANSWER_TOKENS, "command": road.command}
+    facts["asked"] = asked_of(road.sample.held_records)
     write_report(facts, road.out / "report.html")
 
 
