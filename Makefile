@@ -39,7 +39,7 @@ endef
 # The dependencies, once; again only when pyproject.toml changes.
 $(VENV)/.installed: pyproject.toml
 	$(new_environment)
-	$(BIN)/python $(INSTALL) train demo dev
+	$(BIN)/python $(INSTALL) train demo instruct dev
 	@touch $@
 
 # The extension, when Rust has changed.

@@ -152,7 +152,7 @@ OUTPUTS = [
 #: Options of text that name no file; `--model` and `--base` are a folder to read or an id or number.
 TEXT = {
     *("--field", "--split", "--separator", "--task", "--add-token", "--device", "--model", "--base"),
-    *("--system",),
+    *("--system", "--endpoint", "--key-env", "--extra"),
 }
 
 
@@ -180,6 +180,7 @@ def invocations(
     work = tmp_path_factory.mktemp("work")
     corpus = zhuzi.encode_corpus([chinese_file], merged, work / "corpus", limit=20).folder
     text = write(work / "text.txt", "一些文字")
+    seeds = write(work / "seeds" / "seeds.jsonl", '{"instruction": "问", "input": "", "output": "答"}')
     return {
         ("vocab", "train"): ([text], text),
         ("vocab", "merge"): (["--base", base_model_file, "--donor", donor], donor),
@@ -189,6 +190,10 @@ def invocations(
         ("corpus", "stats"): ([corpus, "--tokenizer", merged], corpus / "manifest.json"),
         ("model", "extend"): (["--model", work / "model", "--tokenizer", merged], merged),
         ("model", "merge"): (["--model", work / "model", "--adapter", merged], merged),
+        ("instruct",): (
+            ["--seeds", seeds, "--endpoint", "http://127.0.0.1:9/v1", "--model", "m"],
+            seeds,
+        ),
         ("demo",): (["--corpus", chinese_file], chinese_file),
     }
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         errors,
         evaluate,
         infer,
+        instruct,
         model,
         shards,
         tokenizer,
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     )
     from zhuzi.corpus import Corpus, CorpusOptions, encode_corpus
     from zhuzi.demo import run_demo
+    from zhuzi.endpoint import Endpoint
     from zhuzi.errors import (
+        EndpointError,
         InputError,
         MismatchError,
         ModelFileError,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     )
     from zhuzi.eval import bits_per_byte
     from zhuzi.infer import Chat, Sampling
+    from zhuzi.instruct import collect_instructions
     from zhuzi.model import extend_model, merge_adapter
     from zhuzi.tokenizer import EncodedBatch, Encoding, Tokenizer
     from zhuzi.train import load_recipe, pretrain, sft
@@ -53,6 +57,8 @@ __getattr__, __dir__ = lazy(
         "CorpusOptions": "zhuzi.corpus",
         "EncodedBatch": "zhuzi.tokenizer",
         "Encoding": "zhuzi.tokenizer",
+        "Endpoint": "zhuzi.endpoint",
+        "EndpointError": "zhuzi.errors",
         "InputError": "zhuzi.errors",
         "MismatchError": "zhuzi.errors",
         "ModelFileError": "zhuzi.errors",
@@ -66,6 +72,7 @@ __getattr__, __dir__ = lazy(
         "ZhuziError": "zhuzi.errors",
         "bits_per_byte": "zhuzi.eval",
         "chat": None,
+        "collect_instructions": "zhuzi.instruct",
         "corpus": None,
         "demo": None,
         "encode_corpus": "zhuzi.corpus",
@@ -74,6 +81,7 @@ __getattr__, __dir__ = lazy(
         "evaluate": None,
         "extend_model": "zhuzi.model",
         "infer": None,
+        "instruct": None,
         "load_recipe": "zhuzi.train",
         "merge_adapter": "zhuzi.model",
         "merge_vocab": "zhuzi.vocab",
@@ -95,6 +103,8 @@ __all__ = [
     "CorpusOptions",
     "EncodedBatch",
     "Encoding",
+    "Endpoint",
+    "EndpointError",
     "InputError",
     "MismatchError",
     "ModelFileError",
@@ -109,6 +119,7 @@ __all__ = [
     "__version__",
     "bits_per_byte",
     "chat",
+    "collect_instructions",
     "corpus",
     "demo",
     "encode_corpus",
@@ -116,6 +127,7 @@ __all__ = [
     "evaluate",
     "extend_model",
     "infer",
+    "instruct",
     "load_recipe",
     "merge_adapter",
     "merge_vocab",

@@ -27,6 +27,10 @@ OUT: Setting = ("out", None)
 _Error = TypeVar("_Error", bound=Exception)
 
 
+class EndpointError(ZhuziError):
+    """An endpoint of a model that cannot be reached, refuses, or speaks another protocol."""
+
+
 class MismatchError(ZhuziError):
     """Base model, tokenizer, corpus or adapter do not belong together."""
 
@@ -78,6 +82,7 @@ def message(error: BaseException, option: Callable[[str, bool | int | str | None
 
 
 __all__ = [
+    "EndpointError",
     "InputError",
     "MismatchError",
     "ModelFileError",

@@ -19,6 +19,7 @@ from zhuzi._process import is_first_here, is_main, is_together, rank
 from zhuzi.cli.chat import chat
 from zhuzi.cli.corpus import corpus
 from zhuzi.cli.demo import demo
+from zhuzi.cli.instruct import instruct
 from zhuzi.cli.model import model
 from zhuzi.cli.options import Road, reason
 from zhuzi.cli.train import pretrain, sft
@@ -44,7 +45,7 @@ def cli() -> None:
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
-for command in (vocab, corpus, model, pretrain, sft, chat, demo):
+for command in (vocab, corpus, model, pretrain, instruct, sft, chat, demo):
     cli.add_command(command)
 
 
@@ -95,7 +96,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except ModuleNotFoundError as error:
-        extras = {"jinja2": "pages", "mistral_common": "demo"}
+        extras = {"httpx2": "instruct", "jinja2": "pages", "mistral_common": "demo"}
         extra = {**extras, "pyarrow": "export", "ray": "ray"}.get(error.name or "", "train")
         _fail(
             f"this command needs {error.name}; install it with: pip install 'zhuzi[{extra}]'",
