@@ -152,7 +152,7 @@ OUTPUTS = [
 #: Options of text that name no file; `--model` and `--base` are a folder to read or an id or number.
 TEXT = {
     *("--field", "--split", "--separator", "--task", "--add-token", "--device", "--model", "--base"),
-    *("--system", "--endpoint", "--key-env", "--extra"),
+    *("--system", "--endpoint", "--key-env", "--extra", "--judge", "--judge-model"),
 }
 
 
@@ -194,6 +194,7 @@ def invocations(
             ["--seeds", seeds, "--endpoint", "http://127.0.0.1:9/v1", "--model", "m"],
             seeds,
         ),
+        ("eval", "compare"): (["--model", work / "model", "--prompts", seeds], seeds),
         ("demo",): (["--corpus", chinese_file], chinese_file),
     }
 

@@ -19,6 +19,7 @@ from zhuzi._process import is_first_here, is_main, is_together, rank
 from zhuzi.cli.chat import chat
 from zhuzi.cli.corpus import corpus
 from zhuzi.cli.demo import demo
+from zhuzi.cli.eval import evaluate
 from zhuzi.cli.instruct import instruct
 from zhuzi.cli.model import model
 from zhuzi.cli.options import Road, reason
@@ -45,7 +46,7 @@ def cli() -> None:
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
-for command in (vocab, corpus, model, pretrain, instruct, sft, chat, demo):
+for command in (vocab, corpus, model, pretrain, instruct, sft, evaluate, chat, demo):
     cli.add_command(command)
 
 

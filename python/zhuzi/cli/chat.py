@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from zhuzi.cli import options
 from zhuzi.cli.options import PATH, reason
 from zhuzi.errors import InputError, ZhuziError
 from zhuzi.infer.sampling import Sampling
@@ -18,45 +19,9 @@ from zhuzi.infer.sampling import Sampling
 
 @click.command()
 @click.option("--model", type=PATH, required=True, help="Folder of a tuned model.")
-@click.option(
-    "--max-new-tokens",
-    default=Sampling.max_new_tokens,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Longest answer, in tokens.",
-)
-@click.option(
-    "--temperature",
-    default=Sampling.temperature,
-    show_default=True,
-    type=click.FloatRange(min=0),
-    help="0 always takes the most likely token.",
-)
-@click.option(
-    "--top-p",
-    default=Sampling.top_p,
-    show_default=True,
-    type=click.FloatRange(min=0, max=1, min_open=True),
-    help="Draw from the most likely tokens whose probabilities sum to this; 1 = all tokens.",
-)
-@click.option(
-    "--top-k",
-    default=Sampling.top_k,
-    show_default=True,
-    type=click.IntRange(min=0),
-    help="Draw from this many of the most likely tokens; 0 = all tokens.",
-)
-@click.option(
-    "--repetition-penalty",
-    default=Sampling.repetition_penalty,
-    show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
-    help="Make tokens that have already occurred less likely; 1 = no effect.",
-)
+@options.sampling
 @click.option("--seed", type=int, default=Sampling.seed, help="Seed, to make a draw repeatable.")
-@click.option(
-    "--device", default=None, help="Device of torch. [default: a GPU if there is one, else the CPU]"
-)
+@options.device
 def chat(model: Path, device: str | None, **settings: Any) -> None:
     """Chat with a model. Text on standard input is one question: it is answered, and the command ends.
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import codecs
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from zhuzi._paths import expand_text
 from zhuzi.corpus.options import CorpusOptions
 from zhuzi.errors import message
+from zhuzi.infer.sampling import Sampling
 
 
 class _Place(click.Path):
@@ -98,6 +100,57 @@ stdin_format = click.option(
 threads = click.option(
     "--threads", type=click.IntRange(min=1), default=None, help="Threads to use. [default: every core]"
 )
+
+device = click.option(
+    "--device", default=None, help="Device of torch. [default: a GPU if there is one, else the CPU]"
+)
+
+_SAMPLING = (
+    click.option(
+        "--max-new-tokens",
+        default=Sampling.max_new_tokens,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="Longest answer, in tokens.",
+    ),
+    click.option(
+        "--temperature",
+        default=Sampling.temperature,
+        show_default=True,
+        type=click.FloatRange(min=0),
+        help="0 always takes the most likely token.",
+    ),
+    click.option(
+        "--top-p",
+        default=Sampling.top_p,
+        show_default=True,
+        type=click.FloatRange(min=0, max=1, min_open=True),
+        help="Draw from the most likely tokens whose probabilities sum to this; 1 = all tokens.",
+    ),
+    click.option(
+        "--top-k",
+        default=Sampling.top_k,
+        show_default=True,
+        type=click.IntRange(min=0),
+        help="Draw from this many of the most likely tokens; 0 = all tokens.",
+    ),
+    click.option(
+        "--repetition-penalty",
+        default=Sampling.repetition_penalty,
+        show_default=True,
+        type=click.FloatRange(min=0, min_open=True),
+        help="Make tokens that have already occurred less likely; 1 = no effect.",
+    ),
+)
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def sampling(command: _Function) -> _Function:
+    """The options of `Sampling` but its seed."""
+    for option in reversed(_SAMPLING):
+        command = option(command)
+    return command
 
 
 def _unescaped(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

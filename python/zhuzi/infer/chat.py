@@ -45,7 +45,7 @@ class Chat:
         """As `from_dir`, from a folder that `open_model` opened."""
         import torch
 
-        place = _device(device)
+        place = device_of(device)
         dtype = torch.float32 if place.type == "cpu" else folder.dtype
         return cls(folder.load(dtype, place), folder.tokenizer)
 
@@ -133,7 +133,7 @@ def complete(
     return tokenizer.decode([*prompt, *ids])[len(tokenizer.decode(prompt)) :]
 
 
-def _device(name: str | None) -> torch.device:
+def device_of(name: str | None) -> torch.device:
     """The device of that name, or this machine's GPU, or its CPU."""
     import torch
 

@@ -119,7 +119,7 @@ def _merge(
     base: ModelFolder, adapter: AdapterFolder, probe: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, float]:
     """The changed matrices as stored; the logits of base plus adapter; by how much the merged ones differ."""
-    merged = _adapted(base, adapter)
+    merged = load_adapted(base, adapter)
     wanted = _logits(merged, probe)
     try:
         merged = merged.merge_and_unload().eval()
@@ -143,13 +143,23 @@ def _merge(
     return matrices, wanted, difference
 
 
-def _adapted(base: ModelFolder, adapter: AdapterFolder) -> Any:
-    """Base plus adapter in fp32. PEFT only warns of tensors for which its config has no place."""
+def load_adapted(
+    base: ModelFolder,
+    adapter: AdapterFolder,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+) -> Any:
+    """Base plus adapter, in fp32 by default, unmerged.
+
+    Raises:
+        InputError: PEFT cannot load it, or would leave a tensor out (it only warns).
+    """
     import torch
     from peft import PeftModel, get_peft_model_state_dict
 
     try:
-        merged = PeftModel.from_pretrained(base.load(torch.float32), adapter.path).eval()
+        held_base = base.load(dtype or torch.float32, device)
+        merged = PeftModel.from_pretrained(held_base, adapter.path).eval()
     except (OSError, ImportError, ZhuziError):
         raise
     except Exception as error:  # of PEFT, safetensors, torch or Python itself
@@ -174,7 +184,7 @@ def _is_loaded(merged: Any, adapter: AdapterFolder, name: str) -> bool:
         return False
     held = merged.state_dict().get(name)
     return held is not None and torch.equal(
-        held, load_tensor(adapter.tensors[name].file, name).to(held.dtype)
+        held.cpu(), load_tensor(adapter.tensors[name].file, name).to(held.dtype)
     )
 
 
