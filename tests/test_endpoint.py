@@ -292,7 +292,7 @@ def test_a_key_in_an_answer_is_taken_out(
     assert KEY not in caplog.text and "127.0.0.1" in caplog.text  # the client library does log
 
 
-def test_a_key_in_clear_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_in_clear_is_noticed(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("ZHUZI_API_KEY", KEY)
     for url, clear in (
         ("http://10.0.0.7/v1", True),
@@ -301,3 +301,6 @@ def test_a_key_in_clear_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with Client(Endpoint(url, "m")) as client:
             assert client.sends_key_in_clear == clear
+    assert caplog.messages == [
+        "http://10.0.0.7/v1/chat/completions: the key is sent without encryption; use https"
+    ]

@@ -8,6 +8,7 @@ for it before it is shown or kept.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import re
@@ -34,6 +35,7 @@ _LONGEST_WAIT, _LONGEST_RETRY_AFTER = 60.0, 900.0
 #: Tries again when nothing was ever answered: a wrong address should not take minutes to find out.
 _FIRST_RETRIES = 2
 
+_log = logging.getLogger(__name__)
 _PATH = "/chat/completions"
 _HIDDEN = "(key)"
 
@@ -139,6 +141,8 @@ class Client:
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         patience = httpx2.Timeout(endpoint.timeout, connect=min(endpoint.timeout, 30.0), pool=None)
         limits = httpx2.Limits(max_connections=None)
+        if self.sends_key_in_clear:
+            _log.warning("%s: the key is sent without encryption; use https", endpoint.address)
         self._http = httpx2.Client(headers=headers, timeout=patience, limits=limits)
 
     def __enter__(self) -> Client:

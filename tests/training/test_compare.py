@@ -218,6 +218,10 @@ def test_models_that_cannot_be(model: Path, other: Path, adapter: Path, tmp_path
     with pytest.raises(InputError, match="does not tell its base; name it with `base`"):
         open_models([foreign])
     assert open_models([foreign], base=model)[0].adapter is not None
+    with pytest.raises(
+        InputError, match=r"prompt 2, for .*/model: the prompt has [\d,]+ tokens, and the model 256"
+    ):
+        compare_models([model], [PROMPTS[0], PromptToCompare("很长" * 200)])
     with pytest.raises(ValueError, match="no model to compare"):
         compare_models([], PROMPTS)
     with pytest.raises(ValueError, match="a judge compares two answers"):

@@ -15,7 +15,10 @@ from zhuzi.endpoint import Endpoint
 from zhuzi.errors import EndpointError, InputError
 from zhuzi.eval.judge import Pair, judge, require_judge
 from zhuzi.eval.models import ModelToCompare, open_models
+from zhuzi.infer.chat import prompt_ids
+from zhuzi.infer.generate import require_room
 from zhuzi.infer.sampling import Sampling
+from zhuzi.model.positions import positions
 from zhuzi.record.json_file import write_json
 from zhuzi.record.output import new_file
 from zhuzi.record.place import PathLike
@@ -60,6 +63,7 @@ class Comparison(Report):
     fingerprints: dict[str, str]
     sampling: Sampling
     judged_by: str | None = None
+    """The judge's model and address."""
     pairs: list[list[Pair]] = field(default_factory=list)
     """For each prompt the pairs that were judged."""
     judging_failed: str | None = None
@@ -240,6 +244,8 @@ def compare_models(
         if len(opened) < 2:
             raise ValueError("a judge compares two answers; name two models or more")
         require_judge(judged_by)
+    for model in opened:
+        _require_room(model, held)
     sampling = sampling or Sampling()
     by_model = [_answers(model, held, sampling, device, seed, progress) for model in opened]
     answers = [list(given) for given in zip(*by_model, strict=True)]
@@ -263,6 +269,17 @@ def compare_models(
         pairs=pairs,
         judging_failed=failed,
     )
+
+
+def _require_room(model: ModelToCompare, prompts: Sequence[PromptToCompare]) -> None:
+    """Raise `InputError` for the first prompt that leaves no room for an answer; nothing is loaded yet."""
+    most = positions(model.folder.config)
+    for at, prompt in enumerate(prompts, 1):
+        ids = prompt_ids(model.folder.tokenizer, prompt.instruction, prompt.input)
+        try:
+            require_room(most, len(ids))
+        except InputError as error:
+            raise InputError(f"prompt {at}, for {model.name}: {error}") from None
 
 
 def _answers(

@@ -245,8 +245,6 @@ class _Run:
             return
         with Client(self.endpoint, self._stop) as client:
             self._client = client
-            if client.sends_key_in_clear:
-                _log.warning("%s: the key is sent without encryption; use https", self.endpoint.address)
             for _ in range(self._parallel):
                 threading.Thread(target=self._work, args=(client,), daemon=True).start()
             try:
