@@ -184,6 +184,7 @@ def invocations(
     return {
         ("vocab", "train"): ([text], text),
         ("vocab", "merge"): (["--base", base_model_file, "--donor", donor], donor),
+        ("vocab", "audit"): ([merged, "--corpus", text, "--parity-bytes", 0], text),
         ("corpus", "encode"): ([chinese_file, "--tokenizer", merged], chinese_file),
         ("corpus", "merge"): ([corpus], corpus),
         ("corpus", "export"): ([corpus], corpus),

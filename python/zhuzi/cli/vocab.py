@@ -1,4 +1,4 @@
-"""`zhuzi vocab`: train a donor vocabulary, merge it into a base."""
+"""`zhuzi vocab`: train a donor vocabulary, merge it into a base, audit the result."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 
 from zhuzi._show import count, some
 from zhuzi.cli import options
+from zhuzi.cli.audit import audit
 from zhuzi.cli.options import OUT_FILE, PATH, say
 from zhuzi.vocab.sample import LINE_BYTES, RESERVED, SAMPLE_BYTES, SAMPLE_RANGE
 
@@ -25,7 +26,7 @@ LOG_SECONDS = 10.0
 
 @click.group(cls=options.Road)
 def vocab() -> None:
-    """Train a Chinese vocabulary and merge it into a base model's."""
+    """Train a Chinese vocabulary, merge it into a base model's, and check the result."""
 
 
 @vocab.command("train")
@@ -205,3 +206,6 @@ def _merge_report(made: MergedVocab) -> list[str]:
         if names:
             lines.append(f"{count(len(names), 'piece')} {what}: {some(names)}")
     return [*lines, *made.notes]
+
+
+vocab.add_command(audit)

@@ -1,4 +1,4 @@
-"""Vocabularies: train a Chinese donor, merge it into a base."""
+"""Vocabularies: train a Chinese donor, merge it into a base, audit the result."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from zhuzi._lazy import lazy
 
 if TYPE_CHECKING:
+    from zhuzi.vocab.audit import VocabAudit, audit_vocab
     from zhuzi.vocab.dead import DeadPiece, dead_pieces
     from zhuzi.vocab.merge import MergedVocab, merge_vocab
     from zhuzi.vocab.progress import TrainingProgress
@@ -22,6 +23,8 @@ __getattr__, __dir__ = lazy(
         "MergedVocab": "zhuzi.vocab.merge",
         "TrainedVocab": "zhuzi.vocab.train",
         "TrainingProgress": "zhuzi.vocab.progress",
+        "VocabAudit": "zhuzi.vocab.audit",
+        "audit_vocab": "zhuzi.vocab.audit",
         "dead_pieces": "zhuzi.vocab.dead",
         "merge_vocab": "zhuzi.vocab.merge",
         "train_vocab": "zhuzi.vocab.train",
@@ -35,6 +38,8 @@ __all__ = [
     "MergedVocab",
     "TrainedVocab",
     "TrainingProgress",
+    "VocabAudit",
+    "audit_vocab",
     "dead_pieces",
     "merge_vocab",
     "train_vocab",
