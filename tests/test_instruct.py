@@ -500,3 +500,38 @@ def test_progress_is_told(tmp_path: Path) -> None:
         made = collect(tmp_path / "a.jsonl", server, calls=6, progress=states.append)
     assert [state.calls for state in states] == [1, 2, 3, 4, 5, 6]
     assert (states[-1].records, states[-1].tokens) == (made.records, 9000)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 500])
+def test_a_server_that_repeats_the_key(status: int, tmp_path: Path) -> None:
+    """In answers and errors, with the trace of `--debug`: it is shown nowhere and kept nowhere."""
+    said = f"{json.dumps({'instruction': f'写诗 {KEY}', 'output': KEY})} {KEY}"
+
+    def reply(number: int, prompt: str) -> Reply:
+        if number == 0:
+            return completion(answer_for(prompt) + said)
+        return completion(said) if status == 200 else (status, {"error": {"message": said}}, {})
+
+    with serving(reply) as server:
+        done = subprocess.run(
+            command(
+                tmp_path / "a.jsonl",
+                server,
+                "--max-calls",
+                "2",
+                "--parallel",
+                "1",
+                "--retries",
+                "0",
+                "--debug",
+            ),
+            env={**os.environ, "ZHUZI_API_KEY": "", "OPENAI_API_KEY": KEY},
+            capture_output=True,
+            text=True,
+        )
+        assert server.headers[1]["Authorization"] == f"Bearer {KEY}"
+    assert (done.returncode == 0) == (status in (200, 400)), done.stderr
+    assert "(key)" in done.stdout + done.stderr or status == 200
+    assert KEY not in done.stdout + done.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files and all(KEY.encode() not in path.read_bytes() for path in files)

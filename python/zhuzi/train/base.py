@@ -13,7 +13,7 @@ from transformers import BitsAndBytesConfig
 
 from zhuzi.errors import TrainingError
 from zhuzi.model.folder import EMBEDDING, ModelFolder
-from zhuzi.train import int8, loss, rows
+from zhuzi.train import int8, layers, loss, rows
 from zhuzi.train.checks import FROZEN_COPY, STORED_AS, module_of, old_rows, trained_matrices
 from zhuzi.train.recipe import Recipe
 
@@ -25,6 +25,7 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
     without its instructions is ten times slower; bf16, else fp16, on a GPU. What trains is fp32 and starts
     exactly from the stored values.
     """
+    compiled = layers.is_compiled(recipe.compile, device())
     model = folder.load(compute_dtype(), device(), quantization_config=_quantisation(recipe.base_bits))
     if recipe.base_bits == 8:
         int8.use_for_training(model)
@@ -39,8 +40,7 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
             stored = EMBEDDING if folder.tied else stored
             parameter.data.copy_(folder.read(stored)[first:])
     loss.use_for_training(causal, lambda: rows.head_of(causal))
-    if recipe.gradient_checkpointing:
-        _checkpoint_activations(model)
+    layers.use_for_training(causal, compiled=compiled, checkpointed=recipe.gradient_checkpointing)
     _require_intended(model, recipe, tied=folder.tied)
     return model
 
@@ -175,11 +175,3 @@ def _require_intended(model: Any, recipe: Recipe, *, tied: bool) -> None:
     low = [name for name, parameter in trainable(model) if parameter.dtype != torch.float32]
     if low:
         raise TrainingError(f"trainable parameters that are not fp32: {', '.join(low)}")
-
-
-def _checkpoint_activations(model: Any) -> None:
-    options = {"use_reentrant": False}  # the reentrant kind needs inputs that take a gradient
-    if hasattr(model, "activation_checkpointing_enable"):  # its name since transformers 5.20 or so
-        model.activation_checkpointing_enable(options)
-    else:
-        model.gradient_checkpointing_enable(options)

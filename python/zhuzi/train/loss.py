@@ -149,11 +149,13 @@ def use_for_training(model: Any, head: Any) -> None:
 
     def forward(self: Any, input_ids: torch.Tensor | None = None, **inputs: Any) -> Any:
         matrix = None if inputs.get("labels") is None else head()
+        if inputs.get("labels") is not None:
+            inputs["use_cache"] = False  # a layer that is computed again would fill it twice
         if matrix is None:
             return own(self, input_ids=input_ids, **inputs)
         labels = inputs.pop("labels")
         count = inputs.pop("num_items_in_batch", None)
-        hidden = self.model(input_ids=input_ids, **{**inputs, "use_cache": False}).last_hidden_state
+        hidden = self.model(input_ids=input_ids, **inputs).last_hidden_state
         return CausalLMOutput(loss=next_token_loss(hidden, labels, matrix, count))
 
     model.forward = MethodType(forward, model)

@@ -53,6 +53,10 @@ def _kept(path: Path) -> Path:
     return path
 
 
+def _on_or_off(value: Any) -> Any:
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value  # YAML's own
+
+
 def _leaves_the_base_alone(init: Any) -> Any:
     if isinstance(init, str) and init.lower().startswith(("pissa", "olora", "loftq", "corda")):
         raise ValueError(
@@ -148,6 +152,8 @@ class Recipe(_Frozen):
     embedding_learning_rate: _Number | None = Field(None, gt=0)  # peak for embedding and head; none: the same
     seed: _Whole = Field(42, ge=0, lt=2**32)  # numpy's limit
     gradient_checkpointing: StrictBool = False
+    # Each decoder layer by torch.compile. `auto`: on a GPU, where there is a C compiler.
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = "auto"
     log_every: _Whole = Field(10, gt=0)  # steps
     save_every: _Whole = Field(500, gt=0)  # steps
     keep_checkpoints: _Whole = Field(2, gt=0)

@@ -113,7 +113,7 @@ class Run:
             require_room(recipe, folder)
             tell(in_words(recipe, folder))
             if run._is_begun and not overwrite:
-                run._tell_of_micro_batch()
+                run._tell_of_rounding()
         return facts
 
     @classmethod
@@ -181,13 +181,12 @@ class Run:
                 )
             raise naming(OutputExistsError, f"{taken}choose another output, or start again with ", OVERWRITE)
 
-    def _tell_of_micro_batch(self) -> None:
-        before, now = (
-            read_state(self.path / "run.json")["recipe"].get("micro_batch_size"),
-            self.recipe.micro_batch_size,
-        )
-        if before != now:
-            tell(f"micro_batch_size is {now}, was {before}: dropout and rounding differ from here on")
+    def _tell_of_rounding(self) -> None:
+        before = completed(read_state(self.path / "run.json")["recipe"])
+        for key in ("micro_batch_size", "compile"):
+            then, now = before.get(key), getattr(self.recipe, key)
+            if then != now:
+                tell(f"{key} is {now}, was {then}: dropout and rounding differ from here on")
 
     def _begin(self, facts: Mapping[str, Any], held: ExitStack, *, replace: bool) -> None:
         """Put a new run in place, locked from the start; with `replace`, move what is there aside."""
@@ -268,6 +267,7 @@ _MAY_CHANGE = {
     "keep_checkpoints",
     "micro_batch_size",
     "gradient_checkpointing",
+    "compile",
     "verify_frozen",
     "model",
     "corpus",
