@@ -183,7 +183,10 @@ def invocations(
     seeds = write(work / "seeds" / "seeds.jsonl", '{"instruction": "问", "input": "", "output": "答"}')
     return {
         ("vocab", "train"): ([text], text),
-        ("vocab", "merge"): (["--base", base_model_file, "--donor", donor], donor),
+        ("vocab", "merge"): (
+            ["--base", base_model_file, "--donor", donor, "--out", work / "merged"],
+            donor,
+        ),
         ("vocab", "audit"): ([merged, "--corpus", text, "--parity-bytes", 0], text),
         ("corpus", "encode"): ([chinese_file, "--tokenizer", merged], chinese_file),
         ("corpus", "merge"): ([corpus], corpus),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal, Self, TypedDict, final
 
 from zhuzi.corpus.options import CorpusOptions
+from zhuzi.vocab.merge_options import MergeOptions
 
 __all__ = [
     "CACHE_BYTES",
@@ -21,6 +22,7 @@ __all__ = [
     "common_han",
     "corpus_progress",
     "count_occurrences",
+    "counting_model",
     "dead_pieces",
     "encode_corpus",
     "encode_tasks",
@@ -162,11 +164,30 @@ class _FolderProgress(TypedDict):
     documents: int
     tokens: int
 
+class _Merged(TypedDict):
+    model: bytes
+    new: list[tuple[str, str, int | None, int | None]]
+    left_out: list[tuple[str, str, int, str, str]]
+    overruled: list[str]
+    dead: list[int]
+    killed: list[int]
+
 def check_options(options: CorpusOptions) -> None: ...
 def corpus_progress(out: str | PathLike[str]) -> _FolderProgress: ...
 def merge_vocab(
-    base: bytes, base_origin: str, donor: bytes, donor_origin: str, policy: str, beside: Sequence[str]
-) -> tuple[bytes, int, int, list[str], list[str], list[str]]: ...
+    base: tuple[bytes, str],
+    donors: Sequence[tuple[bytes, str]],
+    kept: Sequence[str],
+    other: Sequence[str],
+    options: MergeOptions,
+    counts: Sequence[int] | None,
+) -> _Merged: ...
+def counting_model(
+    base: tuple[bytes, str],
+    donors: Sequence[tuple[bytes, str]],
+    tokens: Sequence[str],
+    options: MergeOptions,
+) -> bytes: ...
 def dead_pieces(model: bytes, origin: str) -> list[tuple[int, list[int]]]: ...
 def model_settings(model: bytes, origin: str) -> _ModelSettings: ...
 def common_han() -> str: ...

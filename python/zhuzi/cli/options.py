@@ -97,6 +97,13 @@ stdin_format = click.option(
     show_default=True,
     help="How standard input (the input `-`) is read.",
 )
+on_error = click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="What to do at a record that cannot be read.",
+)
 threads = click.option(
     "--threads", type=click.IntRange(min=1), default=None, help="Threads to use. [default: every core]"
 )

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zhuzi._show import count, some
+from zhuzi._show import count
 from zhuzi.cli import options
 from zhuzi.cli.audit import audit
 from zhuzi.cli.options import OUT_FILE, PATH, say
+from zhuzi.cli.vocab_merge import merge
 from zhuzi.vocab.sample import LINE_BYTES, RESERVED, SAMPLE_BYTES, SAMPLE_RANGE
 
 if TYPE_CHECKING:
-    from zhuzi.vocab import MergedVocab, TrainedVocab, TrainingProgress
+    from zhuzi.vocab import TrainedVocab, TrainingProgress
 
 #: Seconds between two lines of a log.
 LOG_SECONDS = 10.0
@@ -62,13 +63,7 @@ def vocab() -> None:
 @options.split
 @options.separator
 @options.stdin_format
-@click.option(
-    "--on-error",
-    type=click.Choice(["stop", "skip"]),
-    default="stop",
-    show_default=True,
-    help="What to do at a record that cannot be read.",
-)
+@options.on_error
 @options.threads
 @options.overwrite
 def train(
@@ -149,63 +144,5 @@ def _shown(pieces: int) -> Iterator[Callable[[TrainingProgress], None]]:
         yield show
 
 
-@vocab.command("merge")
-@click.option("--base", type=PATH, required=True, help="The base: its folder, or its tokenizer.model (BPE).")
-@click.option(
-    "--donor", type=PATH, required=True, help="SentencePiece model (or folder) whose pieces are added."
-)
-@click.option("--policy", default="paper", show_default=True, type=click.Choice(["paper"]))
-@click.option(
-    "--add-token",
-    "add_tokens",
-    multiple=True,
-    help='Added token, with the next id, such as "[PAD]"; may be repeated.',
-)
-@options.out
-@options.overwrite
-def merge(
-    base: Path, donor: Path, policy: str, add_tokens: tuple[str, ...], out: Path, overwrite: bool
-) -> None:
-    """Append the donor's pieces to the base's vocabulary and write a tokenizer folder.
-
-    The base's pieces keep their ids. Policy paper appends every piece that the base lacks, in the donor's
-    order, with score 0 (LLaMA and the published donor give 49,953 ids; 49,954 with [PAD]). Added tokens of a
-    base folder come next, then those of --add-token; model extend moves their rows with them.
-    """
-    from zhuzi.vocab import merge_vocab
-
-    made = merge_vocab(base, donor, out, policy=policy, add_tokens=add_tokens, overwrite=overwrite)
-    for line in _merge_report(made):
-        say("{line}", line=line)
-
-
-def _merge_report(made: MergedVocab) -> list[str]:
-    """What was written, and what was moved, already present, left out or kept as another kind."""
-    added = made.vocab_size - made.base_size - made.appended
-    lines = [
-        f"{made.folder}: {made.vocab_size:,} ids = {made.base_size:,} of the base + {made.appended:,} "
-        f"appended + {count(added, 'added token')} "
-        f"({made.shared:,} of the donor's pieces were in the base)"
-    ]
-    if made.moved:
-        moves = [f"{token} {before} to {after}" for token, (before, after) in made.moved.items()]
-        lines.append(
-            f"added tokens of the base moved: {some(moves)} (model extend moves the rows that they have; "
-            "zhuzi.json has the table)"
-        )
-    if made.already:
-        lines.append(
-            "in the base already, not added again: "
-            + some([f"{token} (id {id})" for token, id in made.already.items()])
-        )
-    for names, what in [
-        (made.left_out_pieces, "of the donor left out (control, unknown or byte: without text of their own)"),
-        (made.user_defined, "of the donor appended as user-defined, as in the donor"),
-        (made.kept_as_in_base, "user-defined in the donor, of another kind in the base: kept as in the base"),
-    ]:
-        if names:
-            lines.append(f"{count(len(names), 'piece')} {what}: {some(names)}")
-    return [*lines, *made.notes]
-
-
+vocab.add_command(merge)
 vocab.add_command(audit)

@@ -146,7 +146,8 @@ class Tokenizer:
         }
         ids = {"unk": self.unk_id, "bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id}
         tokens = {f"{name}_token": self.id_to_token(id) for name, id in ids.items() if id is not None}
-        special = {id: self.id_to_token(id) for id in [*ids.values(), *added.values()] if id is not None}
+        control = [id for id, piece in enumerate(self.pieces()) if piece.kind == "CONTROL"]  # added ones, too
+        special = {id: self.id_to_token(id) for id in [*ids.values(), *control] if id is not None}
         flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
         return {
             **config,

@@ -9,7 +9,9 @@ from zhuzi._lazy import lazy
 if TYPE_CHECKING:
     from zhuzi.vocab.audit import VocabAudit, audit_vocab
     from zhuzi.vocab.dead import DeadPiece, dead_pieces
-    from zhuzi.vocab.merge import MergedVocab, merge_vocab
+    from zhuzi.vocab.merge import merge_vocab
+    from zhuzi.vocab.merge_options import MergeOptions
+    from zhuzi.vocab.merged import DonorCounts, LeftOutPiece, MergedVocab, NewPiece
     from zhuzi.vocab.progress import TrainingProgress
     from zhuzi.vocab.sample import SAMPLE_BYTES
     from zhuzi.vocab.train import PAPER_VOCAB_SIZE, TrainedVocab, train_vocab
@@ -20,7 +22,11 @@ __getattr__, __dir__ = lazy(
         "PAPER_VOCAB_SIZE": "zhuzi.vocab.train",
         "SAMPLE_BYTES": "zhuzi.vocab.sample",
         "DeadPiece": "zhuzi.vocab.dead",
-        "MergedVocab": "zhuzi.vocab.merge",
+        "DonorCounts": "zhuzi.vocab.merged",
+        "LeftOutPiece": "zhuzi.vocab.merged",
+        "MergeOptions": "zhuzi.vocab.merge_options",
+        "MergedVocab": "zhuzi.vocab.merged",
+        "NewPiece": "zhuzi.vocab.merged",
         "TrainedVocab": "zhuzi.vocab.train",
         "TrainingProgress": "zhuzi.vocab.progress",
         "VocabAudit": "zhuzi.vocab.audit",
@@ -35,7 +41,11 @@ __all__ = [
     "PAPER_VOCAB_SIZE",
     "SAMPLE_BYTES",
     "DeadPiece",
+    "DonorCounts",
+    "LeftOutPiece",
+    "MergeOptions",
     "MergedVocab",
+    "NewPiece",
     "TrainedVocab",
     "TrainingProgress",
     "VocabAudit",

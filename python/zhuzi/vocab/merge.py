@@ -1,125 +1,224 @@
-"""Merging a donor's pieces into a base model."""
+"""Merging the pieces of donors into a base model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
 from zhuzi import _core
-from zhuzi._show import Report, some
-from zhuzi.errors import ModelFileError
-from zhuzi.record.output import new_folder
-from zhuzi.record.place import PathLike
+from zhuzi._paths import one_or_more
+from zhuzi.corpus.read import TextReader, read_texts
+from zhuzi.errors import ModelFileError, naming
+from zhuzi.record.json_file import write_json
+from zhuzi.record.output import new_file, new_folder
+from zhuzi.record.place import PathLike, require_free, require_free_file
 from zhuzi.record.provenance import write_record
 from zhuzi.tokenizer import Tokenizer
-from zhuzi.tokenizer.added_tokens import read_added_tokens
 from zhuzi.tokenizer.files import MODEL_FILE, read_model
+from zhuzi.vocab.added import already_there, left_out_of_base, left_out_of_donor, tokens_beside
+from zhuzi.vocab.counting import count_tokens
+from zhuzi.vocab.merge_options import MergeKeywords, MergeOptions
+from zhuzi.vocab.merged import DonorCounts, LeftOutPiece, MergedVocab, NewPiece
 
-
-@dataclass(frozen=True, repr=False)
-class MergedVocab(Report):
-    """What `merge_vocab` made."""
-
-    folder: Path
-    base_size: int
-    """Pieces of the base's model."""
-    appended: int
-    """Pieces of the donor that the base lacked."""
-    shared: int
-    """Pieces of the donor that the base already had."""
-    left_out_pieces: tuple[str, ...]
-    """Control, unknown and byte pieces of the donor that the base lacks: they have no text."""
-    user_defined: tuple[str, ...]
-    """Pieces that were appended as user-defined, as in the donor."""
-    kept_as_in_base: tuple[str, ...]
-    """User-defined pieces of the donor that have another kind in the base; they keep the base's kind."""
-    moved: Mapping[str, tuple[int, int]]
-    """Added tokens of the base: their ids there and here. `model extend` moves their rows."""
-    already: Mapping[str, int]
-    """Tokens of `add_tokens` that the base already had, with their ids; they are not added again."""
-    vocab_size: int
-    """Ids in all, added tokens included."""
-    notes: tuple[str, ...] = ()
-    """Added tokens of the base or the donor that were left out, one line each."""
-
-    @property
-    def left_out(self) -> int:
-        """The number of pieces left out."""
-        return len(self.left_out_pieces)
-
-    def _headline(self) -> str:
-        return f"{self.folder}: {self.vocab_size:,} ids, {self.appended:,} appended"
+if TYPE_CHECKING:
+    from zhuzi._core import _Merged
 
 
 def merge_vocab(
     base: PathLike,
-    donor: PathLike,
+    donor: PathLike | Sequence[PathLike],
     out: PathLike,
     *,
-    policy: str = "paper",
+    corpus: PathLike | Sequence[PathLike] | TextReader | None = None,
     add_tokens: Sequence[str] = (),
+    report: PathLike | None = None,
+    num_threads: int | None = None,
     overwrite: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+    options: MergeOptions | None = None,
+    **keywords: Unpack[MergeKeywords],
 ) -> MergedVocab:
     """Append to the model `base` the pieces of `donor` that it lacks, and write a tokenizer folder.
 
-    Both are SentencePiece models or folders with a `tokenizer.model`. Policy "paper" is the published one:
-    every missing piece, in the donor's order, with score 0. User-defined and unused pieces stay so. The ids
-    of the base's pieces do not change.
+    All are SentencePiece models or folders with a `tokenizer.model`; `donor` may be several. Options come as
+    one `MergeOptions` or as its fields. By default the merge is the published one: every missing piece, in
+    the donor's order, with score 0. User-defined and unused pieces stay so. The ids of the base's pieces do
+    not change.
+
+    The order is that of the donors as given, and of the pieces in each. With a `corpus` (inputs as of
+    `encode_corpus`, or a `read_texts` with its options) the pieces that are made most often of its text come
+    first: as tokens or inside longer pieces, in an encoding with all pieces that pass the filters. It is read
+    once, on `num_threads` threads; `progress(bytes, total_bytes)` is called meanwhile.
 
     After the pieces come the added tokens of a base folder (`<pad>`, ChatML's), then those of `add_tokens`
     that the base lacks; text never becomes one. The former's old ids now belong to the donor's pieces: the
     record `zhuzi.json` has each token's old and new id under `moved_tokens`, and `extend_model` moves their
-    rows. LLaMA (32,000) with the published donor gives 49,953 ids, 49,954 with "[PAD]".
+    rows. With `added_tokens="keep"` those that have a row keep their ids instead. LLaMA (32,000) with the
+    published donor gives 49,953 ids, 49,954 with "[PAD]".
+
+    `report` is a JSON file to write: every piece that came in or did not, and why.
 
     Raises:
-        ModelFileError: a damaged model, a base that is not BPE, a donor that adds nothing.
-        ValueError: a token to add that is empty, given twice, or a piece.
-        OutputExistsError: `out` may not be written.
+        ModelFileError: a damaged model, a base that is not BPE, donors that add nothing.
+        InputError: a record of `corpus` that cannot be read, or no text.
+        ValueError: an option out of range, or a token to add that is empty, given twice, or a piece.
+        OutputExistsError: `out` or `report` may not be written.
     """
-    base, donor, out = Path(base), Path(donor), Path(out)
     if isinstance(add_tokens, str):
         raise TypeError("add_tokens wants a list of tokens; for one token write [token]")
-    with new_folder(out, overwrite=overwrite, inputs=[base, donor]) as folder:
-        beside = Tokenizer.from_dir(base).added_tokens if base.is_dir() else ()
-        notes = [] if base.is_dir() else _beside_file(base)
-        if donor.is_dir():
-            notes += _beside_donor(donor)
-        base_file, donor_file = _model_file(base), _model_file(donor)
-        model = read_model(base_file)
-        merged, appended, shared, left_out, user_defined, kept_as_in_base = _core.merge_vocab(
-            model, str(base_file), read_model(donor_file), str(donor_file), policy, beside
+    if options is None:
+        options = MergeOptions(**keywords)
+    elif keywords:
+        raise TypeError("merge_vocab() takes options=MergeOptions(...) or its fields as keywords, not both")
+    base, out, donors = Path(base), Path(out), [Path(path) for path in one_or_more(donor)]
+    texts = _texts(corpus)
+    inputs: list[PathLike] = [base, *donors, *([path for path, _ in texts.files] if texts else [])]
+    require_free(out, overwrite=overwrite, inputs=inputs)
+    if report is not None:
+        _require_report(report, out, overwrite=overwrite, inputs=inputs)
+    merge = _Merge(base, donors, options)
+    counts = merge.count(texts, num_threads, progress) if texts else None
+    with new_folder(out, overwrite=overwrite, inputs=inputs) as folder:
+        made = merge.write(folder, out, add_tokens, counts, texts)
+    if report is not None:
+        with new_file(report, kind="merge report", overwrite=overwrite, inputs=inputs) as path:
+            write_json(path, made.as_json())
+    return made
+
+
+class _Merge:
+    """The models and tokens of one merge."""
+
+    def __init__(self, base: Path, donors: Sequence[Path], options: MergeOptions) -> None:
+        self.base, self.donors, self.options = base, donors, options
+        self.kept, self.moving = tokens_beside(base, keep=options.added_tokens == "keep")
+        self.base_file = _model_file(base)
+        self.donor_files = [_model_file(donor) for donor in donors]
+        self.base_model = (read_model(self.base_file), str(self.base_file))
+        self.donor_models = [(read_model(file), str(file)) for file in self.donor_files]
+
+    def count(
+        self, texts: TextReader, num_threads: int | None, progress: Callable[[int, int], object] | None
+    ) -> list[int]:
+        """The tokens of each piece in the text, with all pieces in that pass the filters."""
+        tokens = [*self.kept, *self.moving]
+        model = _core.counting_model(self.base_model, self.donor_models, tokens, self.options)
+        counting = Tokenizer(model, origin=str(self.base_file))
+        return count_tokens(texts, counting, num_threads=num_threads, progress=progress)
+
+    def write(
+        self,
+        folder: Path,
+        out: Path,
+        add_tokens: Sequence[str],
+        counts: list[int] | None,
+        texts: TextReader | None,
+    ) -> MergedVocab:
+        """Merge, and write the tokenizer into `folder`, which will be `out`."""
+        kept, moving = self.kept, self.moving
+        merged = _core.merge_vocab(self.base_model, self.donor_models, kept, moving, self.options, counts)
+        appended = len(merged["new"])
+        plain = Tokenizer(merged["model"], origin=str(self.base_file))
+        base_size = plain.vocab_size - appended - len(kept)
+        known = already_there(
+            add_tokens, plain, base_size, [*kept, *moving], self.base_file, self.donor_files
         )
-        plain = Tokenizer(merged, origin=str(base_file))
-        base_size = plain.vocab_size - appended
-        known = _already(add_tokens, plain, base_size, beside, base_file, donor_file)
-        added = [*beside, *(token for token in add_tokens if token not in known)]
-        tokenizer = Tokenizer(merged, added_tokens=added, origin=str(base_file))
-        moved = {token: (base_size + i, plain.vocab_size + i) for i, token in enumerate(beside)}
-        already = {token: id for token in known if (id := tokenizer.token_to_id(token)) is not None}
+        added = [*moving, *(token for token in add_tokens if token not in known)]
+        tokenizer = Tokenizer(merged["model"], added_tokens=added, origin=str(self.base_file))
+        first_moving = base_size + len(kept)
+        moved = {token: (first_moving + i, plain.vocab_size + i) for i, token in enumerate(moving)}
         tokenizer.save(folder)
+        one = len(self.donors) == 1
         write_record(
             folder,
             "tokenizer",
-            base=str(base),
-            donor=str(donor),
-            policy=policy,
+            base=str(self.base),
+            donor=str(self.donors[0]) if one else [str(donor) for donor in self.donors],
+            policy=self.options.policy,
             fingerprint=tokenizer.fingerprint,
             moved=moved,
+            **self._facts(kept, base_size, texts),
         )
-    return MergedVocab(
-        folder=out,
-        base_size=base_size,
-        appended=appended,
-        shared=shared,
-        left_out_pieces=tuple(left_out),
-        user_defined=tuple(user_defined),
-        kept_as_in_base=tuple(kept_as_in_base),
-        moved=moved,
-        already=already,
-        vocab_size=tokenizer.vocab_size,
-        notes=tuple(notes),
-    )
+        return self._report(out, merged, tokenizer, base_size, known, moved, texts)
+
+    def _facts(self, kept: Sequence[str], base_size: int, texts: TextReader | None) -> dict[str, object]:
+        """What a record says besides: options that are not the default, and what was counted."""
+        default = MergeOptions()
+        names = [name for name in vars(default) if name != "policy"]
+        own = {name: getattr(self.options, name) for name in names}
+        facts: dict[str, object] = {}
+        if changed := {name: value for name, value in own.items() if value != getattr(default, name)}:
+            facts["options"] = changed
+        if kept:
+            facts["kept_tokens"] = {token: base_size + i for i, token in enumerate(kept)}
+        if texts:
+            facts["corpus"] = [path for path, _ in texts.files]
+        return facts
+
+    def _report(
+        self,
+        out: Path,
+        merged: _Merged,
+        tokenizer: Tokenizer,
+        base_size: int,
+        known: Sequence[str],
+        moved: dict[str, tuple[int, int]],
+        texts: TextReader | None,
+    ) -> MergedVocab:
+        """What was made."""
+        first_new = base_size + len(self.kept)
+        new = tuple(NewPiece(first_new + i, *piece) for i, piece in enumerate(merged["new"]))
+        left_out = tuple(LeftOutPiece(*piece) for piece in merged["left_out"])
+        reasons = Counter(piece.reason for piece in left_out)
+        notes = [] if self.base.is_dir() else left_out_of_base(self.base)
+        for donor in self.donors:
+            notes += left_out_of_donor(donor) if donor.is_dir() else []
+        return MergedVocab(
+            folder=out,
+            base_size=base_size,
+            appended=len(new),
+            shared=reasons["in_base"],
+            left_out_pieces=tuple(piece.piece for piece in left_out if piece.reason == "no_text"),
+            user_defined=tuple(piece.piece for piece in new if piece.kind == "USER_DEFINED"),
+            kept_as_in_base=tuple(merged["overruled"]),
+            moved=moved,
+            already={token: id for token in known if (id := tokenizer.token_to_id(token)) is not None},
+            vocab_size=tokenizer.vocab_size,
+            notes=(*notes, *(texts.notes() if texts else ())),
+            kept={token: base_size + i for i, token in enumerate(self.kept)},
+            donors=tuple(_counts(donor, number, new, left_out) for number, donor in enumerate(self.donors)),
+            new_pieces=new,
+            not_taken=left_out,
+            dead=tuple(tokenizer.id_to_token(id) for id in merged["dead"]),
+            killed=tuple(tokenizer.id_to_token(id) for id in merged["killed"]),
+            counted_bytes=texts.bytes_read if texts else None,
+        )
+
+
+def _counts(
+    donor: Path, number: int, new: Sequence[NewPiece], left_out: Sequence[LeftOutPiece]
+) -> DonorCounts:
+    reasons = Counter(piece.reason for piece in left_out if piece.donor == number)
+    appended = sum(piece.donor == number for piece in new)
+    return DonorCounts(donor, appended + reasons.total(), appended, dict(reasons))
+
+
+def _texts(corpus: PathLike | Sequence[PathLike] | TextReader | None) -> TextReader | None:
+    """The text to count in."""
+    if corpus is None or isinstance(corpus, TextReader):
+        return corpus
+    return read_texts(corpus) if one_or_more(corpus) else None
+
+
+def _require_report(report: PathLike, out: Path, *, overwrite: bool, inputs: Sequence[PathLike]) -> None:
+    """Raise if the report cannot be written, before any work."""
+    if Path(report).resolve().is_relative_to(out.resolve()):
+        raise naming(
+            ValueError, ("report", None), f" is {report}, inside the folder to write; give a place outside it"
+        )
+    require_free_file(report, overwrite=overwrite, inputs=inputs)
 
 
 def _model_file(path: Path) -> Path:
@@ -136,63 +235,3 @@ def _model_file(path: Path) -> Path:
     if not (path / MODEL_FILE).exists():
         raise ModelFileError(f"{path}: holds no {MODEL_FILE}; name a SentencePiece model file")
     return path / MODEL_FILE
-
-
-def _already(
-    add_tokens: Sequence[str],
-    merged: Tokenizer,
-    base_size: int,
-    beside: Sequence[str],
-    base: Path,
-    donor: Path,
-) -> list[str]:
-    """Those of `add_tokens` that the base already has as tokens that text never becomes.
-
-    Raises `ValueError` for a token that cannot be added.
-    """
-    already = []
-    kinds = [piece.kind for piece in merged.pieces()]
-    for position, token in enumerate(add_tokens):
-        if token == "":
-            raise ValueError("an added token is empty; give it a name, such as [PAD]")
-        if token in add_tokens[:position]:
-            raise ValueError(f"added token `{token}` is given twice; give it once")
-        id = merged.token_to_id(token)
-        if token in beside or (id is not None and kinds[id] == "CONTROL"):
-            already.append(token)
-        elif id is not None:
-            kind = {"NORMAL": "a", "USER_DEFINED": "a user-defined"}.get(kinds[id], f"a {kinds[id].lower()}")
-            owner = f"the base {base}, its id {id}" if id < base_size else f"the donor {donor}, id {id} here"
-            raise ValueError(
-                f"added token `{token}` is {kind} piece of {owner}: text can become it; choose another name"
-            )
-    return already
-
-
-def _beside_file(base: Path) -> list[str]:
-    """A note on a base given by its file while the folder adds tokens that the file does not have."""
-    if base.name != MODEL_FILE:
-        return []
-    try:
-        plain = Tokenizer.from_sentencepiece(base)
-        tokens = read_added_tokens(base.parent, plain.vocab_size, plain.id_to_token)
-    except (ModelFileError, OSError, ValueError):
-        return []  # errors of the model are raised where it is read; the folder was not asked for
-    if not tokens:
-        return []
-    return [
-        f"added tokens of {base.parent} left out ({some(tokens)}); to keep them and their rows, give the "
-        "folder as the base"
-    ]
-
-
-def _beside_donor(donor: Path) -> list[str]:
-    """A note on a donor's added tokens, which are not pieces."""
-    import sentencepiece
-
-    try:
-        model = sentencepiece.SentencePieceProcessor(model_file=str(donor / MODEL_FILE))
-        tokens = read_added_tokens(donor, model.get_piece_size(), model.id_to_piece)
-    except (ModelFileError, OSError, RuntimeError, ValueError):
-        return []
-    return [f"added tokens of the donor left out, as they are not pieces: {some(tokens)}"] if tokens else []

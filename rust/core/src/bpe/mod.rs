@@ -10,14 +10,14 @@
 pub mod checks;
 mod encoder;
 mod engine;
-mod heap;
+pub(crate) mod heap;
 mod kernel;
 #[doc(hidden)]
 pub mod oracle;
 mod plain;
-mod ranks;
+pub(crate) mod ranks;
 mod sink;
-mod symbol;
+pub(crate) mod symbol;
 mod tables;
 
 pub use self::{
