@@ -80,6 +80,7 @@ __getattr__, __dir__ = lazy(
         "eval": None,  # not in __all__: `from zhuzi import *` must leave Python's own alone
         "evaluate": None,
         "extend_model": "zhuzi.model",
+        "hf": None,  # not in __all__ either: it imports transformers
         "infer": None,
         "instruct": None,
         "load_recipe": "zhuzi.train",

@@ -17,10 +17,10 @@ from zhuzi.tokenizer.files import (
     ADDED_TOKENS_FILE,
     CONFIG_FILE,
     FAST_FILE,
-    GUARD,
     MODEL_FILE,
     SPECIAL_TOKENS_FILE,
     fast_vocabulary,
+    is_guard,
     read_if_there,
 )
 
@@ -93,7 +93,7 @@ def _entries(folder: Path, pieces: int) -> Iterator[tuple[Path, str, int]]:
 
     path = folder / FAST_FILE
     fast = read_if_there(path)
-    if str(fast.get("version")).startswith(GUARD):
+    if is_guard(fast):
         return
     added = [(_content(path, entry), entry.get("id")) for entry in fast.get("added_tokens") or []]
     yield from _typed(path, added)

@@ -10,6 +10,8 @@ from zhuzi.errors import ModelFileError
 from zhuzi.record.json_file import read_object
 
 MODEL_FILE = "tokenizer.model"
+#: The model in a folder that `zhuzi.hf.ZhuziTokenizer` saved: no other class of transformers reads it.
+HF_MODEL_FILE = "zhuzi.model"
 ADDED_TOKENS_FILE = "added_tokens.json"
 CONFIG_FILE = "tokenizer_config.json"
 FAST_FILE = "tokenizer.json"
@@ -32,10 +34,24 @@ GUARD_FILE: dict[str, object] = {
     "model": {"type": "BPE", "vocab": {}, "merges": []},
 }
 
+# The same beside `zhuzi.model`.
+HF_GUARD = "none. This folder is read by zhuzi.hf.ZhuziTokenizer"
+HF_GUARD_FILE = {
+    **GUARD_FILE,
+    "version": f"{HF_GUARD}: `import zhuzi.hf` before AutoTokenizer.from_pretrained",
+}
+
+
+def is_guard(fast: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json is one of ours that holds no vocabulary."""
+    return str(fast.get("version")).startswith((GUARD, HF_GUARD))
+
 
 def find_model(folder: Path) -> Path:
     """The `tokenizer.model` of a folder; raises `ModelFileError` or `FileNotFoundError` if it has none."""
     path = folder / MODEL_FILE
+    if not path.exists() and (folder / HF_MODEL_FILE).exists():
+        return folder / HF_MODEL_FILE
     if not path.exists():
         if folder.is_file():
             raise ModelFileError(f"{folder}: is a file; name the folder it is in")
