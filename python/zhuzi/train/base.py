@@ -13,9 +13,9 @@ from transformers import BitsAndBytesConfig
 
 from zhuzi.errors import TrainingError
 from zhuzi.model.folder import EMBEDDING, ModelFolder
-from zhuzi.train import int8, layers, loss, rows
+from zhuzi.train import int8, layers, loss, noise, rows
 from zhuzi.train.checks import FROZEN_COPY, STORED_AS, module_of, old_rows, trained_matrices
-from zhuzi.train.recipe import Recipe
+from zhuzi.train.recipe import Recipe, SftRecipe
 
 
 def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
@@ -40,6 +40,8 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
             stored = EMBEDDING if folder.tied else stored
             parameter.data.copy_(folder.read(stored)[first:])
     loss.use_for_training(causal, lambda: rows.head_of(causal))
+    if isinstance(recipe, SftRecipe) and recipe.neftune is not None:
+        noise.use_for_training(causal, recipe.neftune)
     layers.use_for_training(causal, compiled=compiled, checkpointed=recipe.gradient_checkpointing)
     _require_intended(model, recipe, tied=folder.tied)
     return model

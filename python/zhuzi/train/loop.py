@@ -113,7 +113,10 @@ class Loop:
         """Scale the gradients down to the recipe's norm; their norm before that."""
         bound = self.recipe.max_grad_norm or float("inf")
         norm = float(self.accelerator.clip_grad_norm_([p for _, p in self.named], bound))
-        if self.accelerator.scaler is None:  # under fp16 it expects infinities, and skips the step
+        # Under fp16 the scaler expects infinities, skips the step and halves its scale. At a scale below 1 it
+        # was not the scale that made the gradient overflow.
+        scaler = self.accelerator.scaler
+        if scaler is None or (norm - norm != 0 and scaler.get_scale() < 1):
             self._require_finite("gradient", norm)
         return norm
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zhuzi.corpus.dataset import Corpus
-from zhuzi.errors import MismatchError
+from zhuzi.errors import MismatchError, naming
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
 from zhuzi.train.data import Blocks, collate_blocks
@@ -51,9 +51,11 @@ def pretrain(
     folder.require_rows()
     require_possible(recipe, folder)
     if corpus.tokenizer_fingerprint != folder.tokenizer.fingerprint:
-        raise MismatchError(
+        raise naming(
+            MismatchError,
             f"{corpus.path}: encoded by another tokenizer ({corpus.vocab_size} ids) than {folder.path}'s "
-            f"({folder.tokenizer.vocab_size} ids); encode it with --tokenizer {folder.path}"
+            f"({folder.tokenizer.vocab_size} ids); encode it with ",
+            ("tokenizer", str(folder.path)),
         )
     facts = Run.prepare(recipe, folder, overwrite=overwrite, source=source)
     blocks = Blocks(corpus, recipe.sequence_length, folder.rows)

@@ -200,6 +200,8 @@ class SftRecipe(Recipe):
     instructions: tuple[_Kept, ...] = Field(min_length=1)  # files, folders, patterns
     # Several records in one sequence, which do not see each other; `batch_size` then counts such sequences.
     packing: StrictBool = False
+    # Noise on the embeddings, its alpha (NEFTune, Jain et al. 2023, arXiv 2310.05914); none: no noise.
+    neftune: _Number | None = Field(None, gt=0)
 
     @property
     def data(self) -> tuple[Path, ...]:
@@ -297,6 +299,9 @@ def _reason(detail: Any, kind: type[BaseModel]) -> str:
     if detail["type"] == "extra_forbidden":
         known: dict[str, type[BaseModel]] = {"lora": LoraRecipe, "evaluate": EvaluateRecipe}
         fields = known.get(str(detail["loc"][0]), kind).model_fields
+        for task, other in _TASKS.items():
+            if key in other.model_fields and kind is not other:
+                return f"unknown key {key!r}: it belongs to task: {task}"
         near = difflib.get_close_matches(str(detail["loc"][-1]), fields, n=1)
         return f"unknown key {key!r}; " + (
             f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"

@@ -246,7 +246,7 @@ class Run:
         path = self.path / "report.json"
         if overwrite or not path.is_file():
             return None
-        tell(f"{self.path}: this run is finished; nothing to do (start again with --overwrite)")
+        tell(f"{self.path}: this run is finished; nothing to do (to start again, overwrite it)")
         read = read_state(path)
         del read["share"]
         for key in ("losses", "learning_rates"):
