@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from click.testing import CliRunner
 
 from zhuzi import bits_per_byte, merge_adapter, pretrain
+from zhuzi.cli import cli
 from zhuzi.corpus.dataset import Corpus
 from zhuzi.errors import RecipeError, TrainingError
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train import TrainCallback, TrainState
 from zhuzi.train.data import Blocks
-from zhuzi.train.evaluation import is_over, split
+from zhuzi.train.evaluation import split
+from zhuzi.train.measures import changes, is_over
 from zhuzi.train.recipe import EvaluateRecipe
 
 Recipes = Callable[..., Any]
@@ -40,21 +44,51 @@ def test_losses_and_bits_per_byte_are_those_of_the_result(
     text.write_text("The river rises in the hills.\nA good tool does one thing well.\n")
     evaluate = {"every": 2, "share": 0.1, "texts": [text]}
     report = pretrain(stage1(evaluate=evaluate))
-    assert [entry["step"] for entry in report.evaluations] == [2, 4, 6]
+    assert [entry["step"] for entry in report.evaluations] == [0, 2, 4, 6]
     losses = [entry["loss"] for entry in report.evaluations]
-    assert losses[-1] < losses[0] and losses[0] == pytest.approx(report.losses[0][1], rel=0.1)
-    made = ModelFolder.open(report.result)
-    import torch
-
-    measured = bits_per_byte(
-        made.load(torch.float32), made.tokenizer, text.read_text().splitlines(), context=16
-    )
-    found = report.evaluations[-1]["bits_per_byte"]
-    assert found.keys() == {"held out", "en.txt"}
-    assert found["en.txt"] == pytest.approx(measured.per_byte, rel=1e-3)  # saved in 16 bits
+    assert losses[-1] < losses[1] and losses[1] == pytest.approx(report.losses[0][1], rel=0.1)
+    for folder, at in ((model, 0), (report.result, -1)):
+        made = ModelFolder.open(folder)
+        measured = bits_per_byte(
+            made.load(torch.float32), made.tokenizer, text.read_text().splitlines(), context=16
+        )
+        found = report.evaluations[at]["bits_per_byte"]
+        assert found.keys() == {"held out", "en.txt"}
+        assert found["en.txt"] == pytest.approx(measured.per_byte, rel=1e-3)  # saved in 16 bits
     lines = [json.loads(line) for line in (report.output / "log.jsonl").read_text().splitlines()]
     assert [line["evaluation"] for line in lines if "evaluation" in line] == report.evaluations
     assert pretrain(stage1(evaluate=evaluate)) == report
+
+
+def test_what_is_forgotten_is_shown_from_the_start_to_the_end(
+    stage1: Recipes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, text in (("en.txt", "The river rises in the hills."), ("zh.txt", "你好世界，天很高。")):
+        (tmp_path / name).write_text(text)
+    texts = [str(tmp_path / name) for name in ("en.txt", "zh.txt")]
+    recipe = stage1(evaluate={"every": 3, "share": 0.1, "texts": texts}, learning_rate=0.1)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe.model_dump(mode="json")))
+    caplog.set_level("INFO", "zhuzi.train")
+    done = CliRunner().invoke(cli, ["pretrain", str(path)])
+    assert done.exit_code == 0, done.output
+    report = pretrain(recipe)
+    first, last = (report.evaluations[at]["bits_per_byte"] for at in (0, -1))
+    assert last["zh.txt"] < first["zh.txt"] and last["en.txt"] != first["en.txt"]
+    difference = last["en.txt"] - first["en.txt"]
+    told = [line for line in caplog.messages if "evaluation" in line]
+    assert len(told) == 3 and "since the start" not in told[0]
+    assert f"en.txt {last['en.txt']:.4f} bits per byte ({difference:+.4f} since the start)" in told[2]
+    shown = f"{first['en.txt']:.4f} at the start, {last['en.txt']:.4f} now ({difference:+.4f})"
+    assert f"en.txt, bits per byte: {shown}\n" in done.output
+    assert f"{first['en.txt']:.4f} to {last['en.txt']:.4f} ({difference:+.4f})" in report._repr_html_()
+
+
+def test_changes_need_a_start() -> None:
+    entries = [{"step": step, "loss": 3.0 - step, "bits_per_byte": {"en": 1.0 + step}} for step in (0, 1, 2)]
+    assert changes(entries) == [("loss", 3.0, 1.0), ("en", 1.0, 3.0)]
+    assert changes(entries[1:]) == [("loss", None, 1.0), ("en", None, 3.0)]
+    assert changes(entries[:1]) == [("loss", None, 3.0), ("en", None, 1.0)] and changes([]) == []
 
 
 class Stop(Exception):  # noqa: N818  # nothing went wrong
@@ -123,7 +157,7 @@ def test_texts_of_one_name_are_measured_apart(stage1: Recipes, tmp_path: Path) -
         path.parent.mkdir()
         path.write_text(text)
     report = pretrain(stage1(steps=1, evaluate={"every": 1, "share": 0, "texts": texts}))
-    assert report.evaluations[0]["bits_per_byte"].keys() == {str(path) for path in texts}
+    assert report.evaluations[-1]["bits_per_byte"].keys() == {str(path) for path in texts}
 
 
 def test_texts_that_cannot_be_measured_are_refused_before_the_run(stage1: Recipes, tmp_path: Path) -> None:

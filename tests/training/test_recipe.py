@@ -118,6 +118,12 @@ def test_near_key_is_offered(tmp_path: Path) -> None:
         ("lora", "true", "want keys of its own, as in {rank: 8, alpha: 32} (it is True)"),
         ("lora", "{rank: 3, init: orthogonal}", "orthogonal needs an even rank, not 3"),
         ("evaluate", "true", "want keys of its own, as in {every: 500, share: 0.01} (it is True)"),
+        ("epochs", "2", "give steps or epochs, not both"),
+        ("steps", "null", "steps is missing; give it, or epochs"),
+        ("samples", "{every: 3}", "samples.prompts is missing"),
+        ("samples", "{prompts: []}", "samples.prompts: want one or more"),
+        ("trackers", "[wandb, tensorbord]", "trackers.1: want 'tensorboard', 'wandb', 'swanlab' or 'mlflow'"),
+        ("trackers", "[wandb, wandb]", "wandb named twice"),
         ("evaluate", "{evry: 3}", "unknown key 'evaluate.evry'; did you mean 'every'?"),
         ("evaluate", "{share: 0}", "evaluate: nothing to measure: give a share of the data, or texts"),
         (

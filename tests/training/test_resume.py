@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -56,9 +58,44 @@ def _same(a: Any, b: Any) -> None:
 
 
 def _log(run: Path) -> list[dict[str, Any]]:
-    """What a run logged, but for its speed."""
+    """What a run logged, but for its speed and memory."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{key: line[key] for key in line if key != "tokens_per_second"} for line in lines]
+    differ = {"tokens_per_second", "memory_bytes", "seconds_left", "mfu"}
+    return [{key: line[key] for key in line if key not in differ} for line in lines]
+
+
+def test_epochs_are_steps_counted_from_the_data(
+    stage1: Recipes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "zhuzi.train")
+    evaluate = {"every": 100, "share": 0.5}
+    recipe = stage1(steps=None, epochs=1.5, evaluate=evaluate)
+    with pytest.raises(Stop):
+        pretrain(recipe, callbacks=[StopAt(5)])
+    said = next(line for line in caplog.messages if line.startswith("epochs: 1.5 of "))
+    examples, steps = (int(n) for n in re.findall(r" (\d+) (?:sequences|steps)", said))
+    assert steps == math.ceil(1.5 * examples / 4) > 5
+    resumed = pretrain(recipe)
+    assert (resumed.resumed_from, resumed.steps) == (3, steps)
+    _same(resumed, pretrain(stage1(steps=steps, evaluate=evaluate, output=tmp_path / "in-steps")))
+    with pytest.raises(
+        OutputExistsError, match=r"run whose epochs \(1\.5 there, 2\.0 now\) differs; its learning"
+    ):
+        pretrain(stage1(steps=None, epochs=2, evaluate=evaluate))
+
+
+def test_epochs_that_became_other_steps_are_refused(stage1: Recipes) -> None:
+    recipe = stage1(steps=None, epochs=1)
+    with pytest.raises(Stop):
+        pretrain(recipe, callbacks=[StopAt(1)])
+    known = recipe.output / "run.json"
+    facts = json.loads(known.read_text())
+    known.write_text(json.dumps({**facts, "steps": facts["steps"] + 1}))
+    with pytest.raises(
+        OutputExistsError,
+        match=f"a run of {facts['steps'] + 1} steps, and its epochs are {facts['steps']} steps now",
+    ):
+        pretrain(recipe)
 
 
 @pytest.mark.parametrize(("stage", "stop"), [("stage1", 5), ("stage2", 5), ("stage2", 2)])

@@ -47,6 +47,8 @@ def sft(recipe: Path, overwrite: bool) -> None:
 def _say(report: TrainReport) -> None:
     if not is_main():
         return
+    from zhuzi.train.measures import changes
+
     say(
         "{result}: {steps}, loss {first:.3f} to {last:.3f}, {trainable} of {parameters} parameters "
         "trained ({share:.2%})",
@@ -58,3 +60,9 @@ def _say(report: TrainReport) -> None:
         parameters=report.parameters,
         share=report.share,
     )
+    for name, start, now in changes(report.evaluations):
+        what = "loss of what is held out" if name == "loss" else f"{name}, bits per byte"
+        moved = (
+            f"{now:.4f}" if start is None else f"{start:.4f} at the start, {now:.4f} now ({now - start:+.4f})"
+        )
+        say("{what}: {moved}", what=what, moved=moved)

@@ -74,7 +74,7 @@ def cache_keyword(model: Any) -> str:
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     base = getattr(base, "_orig_mod", base)  # torch.compile's wrapper
-    taken = inspect.signature(base.forward).parameters
+    taken = inspect.signature(type(base).forward).parameters  # training replaces that of the instance
     for name in ("cache", "past_key_values"):
         if name in taken:
             return name

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from importlib.util import find_spec
 from itertools import islice
 
 from zhuzi._show import count
 from zhuzi.corpus.read import read_texts
 from zhuzi.errors import InputError, RecipeError
+from zhuzi.infer.chat import prompt_ids
+from zhuzi.infer.generate import require_room as require_positions
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
 from zhuzi.model.positions import positions
 from zhuzi.record.disk import require_space
@@ -34,6 +37,8 @@ def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
     micro_batch(recipe)
     old_rows(recipe, folder)
     texts_to_measure(recipe)
+    trackers_of(recipe)
+    _require_room_for_samples(recipe, folder)
     most = positions(folder.config)
     if most is not None and recipe.sequence_length > most:
         raise RecipeError(
@@ -71,6 +76,36 @@ def texts_to_measure(recipe: Recipe) -> dict[str, list[str]]:
         if not texts[name]:
             raise RecipeError(f"evaluate.texts: {path}: contains no text to measure; leave it out")
     return texts
+
+
+def trackers_of(recipe: Recipe) -> tuple[str, ...]:
+    """Where figures are sent: what the recipe names, or TensorBoard if it is installed.
+
+    Raises:
+        RecipeError: one that is named is not installed.
+    """
+    if recipe.trackers is None:
+        return ("tensorboard",) if find_spec("tensorboard") else ()
+    for name in recipe.trackers:
+        if not find_spec(name):
+            raise RecipeError(
+                f"trackers: {name} is not installed; install it (pip install {name}), or leave it out"
+            )
+    return recipe.trackers
+
+
+def _require_room_for_samples(recipe: Recipe, folder: ModelFolder) -> None:
+    """Raise `RecipeError` if a prompt of `samples` leaves no room for an answer."""
+    tokenizer = folder.tokenizer
+    for prompt in () if recipe.samples is None else recipe.samples.prompts:
+        try:
+            if recipe.task == "sft":
+                ids = prompt_ids(tokenizer, prompt)
+            else:
+                ids = tokenizer.encode(prompt, add_bos=True)
+            require_positions(positions(folder.config), len(ids))
+        except (InputError, ValueError) as error:
+            raise RecipeError(f"samples.prompts: {prompt[:40]!r}: {error}") from error
 
 
 def old_rows(recipe: Recipe, folder: ModelFolder) -> int:
@@ -161,6 +196,12 @@ def in_words(recipe: PretrainRecipe | SftRecipe, folder: ModelFolder) -> str:
     return (
         f"{recipe.task}: {' + '.join(parts)} of {folder.path} ({folder.rows:,} rows) on "
         f"{', '.join(map(str, recipe.data))}, "
-        f"{count(recipe.steps, 'step')} of {count(recipe.batch_size, 'sequence')} of "
+        f"{_length(recipe)} of {count(recipe.batch_size, 'sequence')} of "
         f"{recipe.sequence_length:,} tokens, to {recipe.output}"
     )
+
+
+def _length(recipe: Recipe) -> str:
+    if recipe.steps is not None:
+        return count(recipe.steps, "step")
+    return f"{recipe.epochs:g} {'epoch' if recipe.epochs == 1 else 'epochs'} in steps"

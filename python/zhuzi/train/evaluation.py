@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -76,13 +78,13 @@ class Evaluation:
         """
         model.eval()
         sums = torch.zeros(3 + 2 * len(self.texts), dtype=torch.float64)
-        with torch.no_grad():
+        with torch.no_grad(), eager():
             sums[:3] = self._held_out_sums(model, device, range(process, len(self.held_out or ()), processes))
-        for i, texts in enumerate(self.texts.values()):
-            mine = texts[process::processes]
-            if mine:
-                found = bits_per_byte(model, self.tokenizer, mine, context=self.context)
-                sums[3 + 2 * i], sums[4 + 2 * i] = found.bits, found.bytes
+            for i, texts in enumerate(self.texts.values()):
+                mine = texts[process::processes]
+                if mine:
+                    found = bits_per_byte(model, self.tokenizer, mine, context=self.context)
+                    sums[3 + 2 * i], sums[4 + 2 * i] = found.bits, found.bytes
         model.train()
         nats, tokens, size, *of_texts = over_processes(sums.float()).tolist()
         entry: dict[str, Any] = {"bits_per_byte": {}}
@@ -105,15 +107,9 @@ class Evaluation:
         return torch.tensor([nats, tokens, size], dtype=torch.float64)
 
 
-def best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The evaluation with the lowest loss on held-out examples, the first of equal ones."""
-    found = [entry for entry in evaluations if "loss" in entry]
-    return min(found, key=lambda entry: entry["loss"]) if found else None
-
-
-def is_over(evaluations: Sequence[dict[str, Any]], patience: int | None) -> bool:
-    """True if the last `patience` evaluations were no better than one before them."""
-    lowest = best(evaluations)
-    if patience is None or lowest is None:
-        return False
-    return len(evaluations) - 1 - evaluations.index(lowest) >= patience
+def eager() -> AbstractContextManager[Any]:
+    """Runs compiled layers as they were written: the many lengths of texts would compile them again."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from zhuzi._process import is_main
 from zhuzi.record.disk import naming_full_disk
+from zhuzi.train.measures import changes
 from zhuzi.train.progress import bar, tell
 from zhuzi.train.state import TrainCallback, TrainState
 
@@ -21,13 +20,12 @@ EVERY = 5.0
 
 
 class LogProgress(TrainCallback):
-    """Writes OUT/log.jsonl, and shows loss, learning rate, gradient norm, speed, memory and time left."""
+    """Writes OUT/log.jsonl, and shows the same: loss, rate, gradient norm, speed, memory, time left."""
 
     def __init__(self, path: Path, progress: bool | None = None) -> None:
         self.path, self.progress = path, progress
         self.bar: Any = None
-        self._started = self._told = 0.0
-        self._first = 0
+        self._told = 0.0
 
     def on_train_begin(self, state: TrainState) -> None:
         if not is_main():
@@ -37,7 +35,6 @@ class LogProgress(TrainCallback):
         entries.sort(key=lambda entry: entry["step"])
         self.path.write_text("".join(map(_line, entries)), encoding="utf-8")
         self.bar = bar(state.steps, state.step, self.progress)
-        self._started, self._first = time.monotonic(), state.step
         if state.step:
             tell(f"resumes after step {state.step:,} of {state.steps:,}")
 
@@ -58,9 +55,7 @@ class LogProgress(TrainCallback):
             if now - self._told < EVERY and state.step < state.steps:
                 return
             self._told = now
-            left = (now - self._started) / (state.step - self._first) * (state.steps - state.step)
-            shown = f"step {entry['step']:,} of {state.steps:,}: {_shown(entry)}"
-            tell(f"{shown}, {_clock(left)} left" if state.step < state.steps else shown)
+            tell(f"step {entry['step']:,} of {state.steps:,}: {_shown(entry)}")
 
     def on_evaluate(self, state: TrainState) -> None:
         if not is_main():
@@ -69,10 +64,10 @@ class LogProgress(TrainCallback):
         with naming_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_line({"step": entry["step"], "evaluation": entry}))
         if self.progress is not False:
-            parts = [f"loss {entry['loss']:.4f}"] if "loss" in entry else []
-            parts += [f"{name} {bits:.4f} bits per byte" for name, bits in entry["bits_per_byte"].items()]
-            if self.bar is not None:
-                self.bar.clear()  # or the line would follow the bar in its line
+            parts = []
+            for name, start, here in changes(state.evaluations):
+                known = f"loss {here:.4f}" if name == "loss" else f"{name} {here:.4f} bits per byte"
+                parts.append(known if start is None else f"{known} ({here - start:+.4f} since the start)")
             tell(f"step {entry['step']:,}, evaluation: {', '.join(parts)}")
 
     def close(self) -> None:
@@ -88,8 +83,11 @@ def _shown(entry: Mapping[str, Any]) -> str:
         f"grad norm {entry['gradient_norm']:.2f}",
         f"{entry['tokens_per_second']:,.0f} tokens/s",
     ]
-    if torch.cuda.is_available():
-        parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+    if "mfu" in entry:
+        parts.append("MFU -" if entry["mfu"] is None else f"MFU {entry['mfu']:.1%}")
+    parts.append(f"{entry['memory_bytes'] / 2**30:.1f} GiB")
+    if entry["seconds_left"]:
+        parts.append(f"{_clock(entry['seconds_left'])} left")
     return ", ".join(parts)
 
 

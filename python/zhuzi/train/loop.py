@@ -1,8 +1,7 @@
-"""The training loop: batch, forward, backward, clip, step, log, save."""
+"""The training loop: batch, forward, backward, clip, step, log, evaluate, save."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -15,11 +14,13 @@ from zhuzi.train import checkpoint
 from zhuzi.train.base import compute_dtype, trainable
 from zhuzi.train.batches import Batches
 from zhuzi.train.checks import micro_batch
-from zhuzi.train.evaluation import Evaluation, best, is_over
+from zhuzi.train.evaluation import Evaluation
 from zhuzi.train.interrupt import Interrupts
+from zhuzi.train.measures import best, is_over
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run
-from zhuzi.train.schedule import learning_rate_factor, make_optimizer, set_learning_rate
+from zhuzi.train.schedule import learning_rate_factor, make_optimizer, set_learning_rate, steps_of
+from zhuzi.train.speed import Speed
 from zhuzi.train.state import TrainCallback, TrainState
 
 _PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -43,11 +44,12 @@ class Loop:
         self.accelerator.gradient_accumulation_steps = 1  # a launcher's setting would divide the loss again
         self.recipe, self.run, self.callbacks, self.evaluation = recipe, run, callbacks, evaluation
         self.named = trainable(model)
-        self.state = TrainState(steps=recipe.steps, model=model)
+        self.state = TrainState(steps=steps_of(recipe, len(dataset)), model=model)
         self.model, self.optimizer = self.accelerator.prepare(model, make_optimizer(self.named, recipe))
         processes, process = self.accelerator.num_processes, self.accelerator.process_index
         micro, _ = micro_batch(recipe)
         self.batches = Batches(dataset, collate, recipe, micro, processes=processes, process=process)
+        self.speed = Speed(model, recipe.sequence_length, processes)
         self.resumed_from = self._resume()
 
     def train(self) -> TrainState:
@@ -60,29 +62,31 @@ class Loop:
         """
         self.model.train()
         self._tell("on_train_begin")
-        logged = time.monotonic(), self.state.tokens
         with Interrupts() as interrupts:
+            if self.state.step == 0:
+                self._evaluate()  # what later evaluations are compared with
             while not self._is_finished():
                 self._tell("on_step_begin")
-                factor = learning_rate_factor(self.recipe, self.state.step)
+                factor = learning_rate_factor(self.recipe, self.state.steps, self.state.step)
                 set_learning_rate(self.optimizer, factor)
-                loss, norm = self._step()
+                with self.speed.step():
+                    loss, norm = self._step()
                 self.state.step += 1
                 self.state.loss_sum += loss
                 self.state.loss_steps += 1
                 self._tell("on_step_end")
                 if self._is_due(self.recipe.log_every):
-                    logged = self._log(norm, self.recipe.learning_rate * factor, logged)
+                    self._log(norm, self.recipe.learning_rate * factor)
                 improved = self._evaluate()
                 if self._is_finished() and self.state.loss_steps:  # patience has ended the run
-                    logged = self._log(norm, self.recipe.learning_rate * factor, logged)
+                    self._log(norm, self.recipe.learning_rate * factor)
                 stop = self._agreed(interrupts.received is not None)
                 if stop or improved or self._is_due(self.recipe.save_every) or self._is_finished():
                     saved = self._save()
                     if stop and not self._is_finished():
                         raise TrainingInterrupted(
                             f"{interrupts.received or 'a signal'}: stopped after step {self.state.step:,} of "
-                            f"{self.recipe.steps:,}, saved in {saved}; the same command resumes from there"
+                            f"{self.state.steps:,}, saved in {saved}; the same command resumes from there"
                         )
         self._tell("on_train_end")
         return self.state
@@ -107,6 +111,7 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.state.tokens += tokens
+        self.speed.add(tokens)
         return loss, norm
 
     def _clip(self) -> float:
@@ -129,21 +134,20 @@ class Loop:
                 OVERWRITE,
             )
 
-    def _log(self, norm: float, rate: float, logged: tuple[float, int]) -> tuple[float, int]:
-        """Add an entry to the history; the time and tokens at which the next one begins."""
-        state, now = self.state, time.monotonic()
+    def _log(self, norm: float, rate: float) -> None:
+        """Add an entry to the history."""
+        state = self.state
         state.history.append(
             {
                 "step": state.step,
                 "loss": state.loss_sum / state.loss_steps,
                 "learning_rate": rate,
                 "gradient_norm": norm,
-                "tokens_per_second": round((state.tokens - logged[1]) / max(now - logged[0], 1e-9), 1),
+                **self.speed.entry(state.steps - state.step),
             }
         )
         state.loss_sum, state.loss_steps = 0.0, 0
         self._tell("on_log")
-        return now, state.tokens
 
     def _evaluate(self) -> bool:
         """Evaluate if it is time to; true if the model is the best so far."""
@@ -165,7 +169,7 @@ class Loop:
         """True after the last step, or when evaluations have stopped to improve."""
         settings = self.recipe.evaluate
         patience = None if settings is None else settings.patience
-        return self.state.step >= self.recipe.steps or is_over(self.state.evaluations, patience)
+        return self.state.step >= self.state.steps or is_over(self.state.evaluations, patience)
 
     def _save(self) -> Any:
         lowest = best(self.state.evaluations)
@@ -198,7 +202,7 @@ class Loop:
         return self.state.step
 
     def _is_due(self, every: int) -> bool:
-        return self.state.step % every == 0 or self.state.step == self.recipe.steps
+        return self.state.step % every == 0 or self.state.step == self.state.steps
 
     def _tell(self, event: str) -> None:
         for callback in self.callbacks:

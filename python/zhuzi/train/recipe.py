@@ -17,7 +17,6 @@ from pydantic import (
     Field,
     StrictBool,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -57,6 +56,10 @@ def _on_or_off(value: Any) -> Any:
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value  # YAML's own
 
 
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Path) else value
+
+
 def _leaves_the_base_alone(init: Any) -> Any:
     if isinstance(init, str) and init.lower().startswith(("pissa", "olora", "loftq", "corda")):
         raise ValueError(
@@ -69,6 +72,11 @@ def _leaves_the_base_alone(init: Any) -> Any:
 # Expanded once, here: whatever reads the recipe sees the same path.
 _Path = Annotated[Path, AfterValidator(expand)]
 _Kept = Annotated[_Path, AfterValidator(_kept)]
+_Trackers = Annotated[
+    tuple[Literal["tensorboard", "wandb", "swanlab", "mlflow"], ...],  # named as their packages are
+    BeforeValidator(_one_or_more),
+    AfterValidator(_each_once),
+]
 _Beta = Annotated[_Number, Field(ge=0, lt=1)]
 
 
@@ -115,6 +123,15 @@ class EvaluateRecipe(_Frozen):
         return self
 
 
+class SamplesRecipe(_Frozen):
+    """Texts that the model writes while it trains, drawn with the run's seed."""
+
+    every: _Whole = Field(500, gt=0)  # steps
+    prompts: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
+    max_new_tokens: _Whole = Field(64, gt=0)
+    temperature: _Number = Field(0.2, ge=0)  # the published one; 0 takes the most likely token
+
+
 class Recipe(_Frozen):
     """What pre-training and tuning share.
 
@@ -138,7 +155,8 @@ class Recipe(_Frozen):
     # (QLoRA, Dettmers et al. 2305.14314).
     base_bits: Literal[4, 8, 16] = 16
     sequence_length: _Whole = Field(512, ge=2)  # tokens
-    steps: _Whole = Field(gt=0)  # optimiser steps
+    steps: _Whole | None = Field(None, gt=0)  # optimiser steps; or
+    epochs: _Number | None = Field(None, gt=0)  # passes over the data, which may be a fraction
     batch_size: _Whole = Field(gt=0)  # sequences per optimiser step, over all devices
     micro_batch_size: _Whole | None = Field(None, gt=0)  # sequences per forward on one device; None: all
     learning_rate: _Number = Field(gt=0)  # peak
@@ -158,10 +176,17 @@ class Recipe(_Frozen):
     save_every: _Whole = Field(500, gt=0)  # steps
     keep_checkpoints: _Whole = Field(2, gt=0)
     evaluate: EvaluateRecipe | None = None
+    samples: SamplesRecipe | None = None
+    # Where else the figures of log.jsonl go. None: TensorBoard, if it is installed.
+    trackers: _Trackers | None = None
     verify_frozen: StrictBool = False  # digest every tensor before and after: frozen ones must not change
 
     @model_validator(mode="after")
     def _can_be(self) -> Recipe:
+        if self.steps is None and self.epochs is None:
+            raise ValueError("steps is missing; give it, or epochs")
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
         if self.lora is None and not self.modules_to_save:
             raise ValueError("nothing to train: give lora, or name embed_tokens in modules_to_save")
         if self.vocabulary == "new-rows" and not self.modules_to_save:
@@ -197,7 +222,8 @@ class SftRecipe(Recipe):
     """Instruction tuning on Alpaca records."""
 
     task: Literal["sft"]
-    instructions: tuple[_Kept, ...] = Field(min_length=1)  # files, folders, patterns
+    # Files, folders, patterns.
+    instructions: Annotated[tuple[_Kept, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
     # Several records in one sequence, which do not see each other; `batch_size` then counts such sequences.
     packing: StrictBool = False
     # Noise on the embeddings, its alpha (NEFTune, Jain et al. 2023, arXiv 2310.05914); none: no noise.
@@ -207,11 +233,6 @@ class SftRecipe(Recipe):
     def data(self) -> tuple[Path, ...]:
         """What the run reads besides the model."""
         return self.instructions
-
-    @field_validator("instructions", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | Path) else value
 
 
 _TASKS: dict[str, type[PretrainRecipe] | type[SftRecipe]] = {"pretrain": PretrainRecipe, "sft": SftRecipe}
@@ -297,7 +318,11 @@ def _reasons(error: ValidationError, kind: type[BaseModel]) -> str:
 def _reason(detail: Any, kind: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        known: dict[str, type[BaseModel]] = {"lora": LoraRecipe, "evaluate": EvaluateRecipe}
+        known: dict[str, type[BaseModel]] = {
+            "lora": LoraRecipe,
+            "evaluate": EvaluateRecipe,
+            "samples": SamplesRecipe,
+        }
         fields = known.get(str(detail["loc"][0]), kind).model_fields
         for task, other in _TASKS.items():
             if key in other.model_fields and kind is not other:
@@ -338,7 +363,11 @@ _WORDS = {
 }
 
 
-_EXAMPLES = {"lora": "rank: 8, alpha: 32", "evaluate": "every: 500, share: 0.01"}
+_EXAMPLES = {
+    "lora": "rank: 8, alpha: 32",
+    "evaluate": "every: 500, share: 0.01",
+    "samples": "every: 500, prompts: [...]",
+}
 
 
 def _in_our_words(detail: Any) -> str:

@@ -18,7 +18,7 @@ import errno
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from zhuzi.record.json_file import read_state, replace_json
 from zhuzi.record.lock import locked
 from zhuzi.record.place import require_free
 from zhuzi.train.checks import in_words, require_room
+from zhuzi.train.measures import changes
 from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import PretrainRecipe, SftRecipe, completed
 
@@ -61,6 +62,13 @@ class TrainReport(Report):
     evaluations: list[dict[str, Any]] = field(default_factory=list)  # see `TrainState.evaluations`
     device: str = ""  # of the process that finished it: "cpu", "cuda:0 NVIDIA ..."
     compute_dtype: str = ""  # "float32", "bfloat16" or "float16"
+
+    def _rows(self) -> Iterable[tuple[str, object]]:
+        moved = {
+            name: f"{now:.4f}" if start is None else f"{start:.4f} to {now:.4f} ({now - start:+.4f})"
+            for name, start, now in changes(self.evaluations)
+        }
+        return [(name, moved if name == "evaluations" else value) for name, value in super()._rows()]
 
     def _headline(self) -> str:
         first, last = (f"{self.losses[at][1]:.3f}" if self.losses else "?" for at in (0, -1))
@@ -175,7 +183,7 @@ class Run:
         key = _first_difference(read_state(self.path / "run.json"), facts)
         if key is not None:
             taken = f"{self.path}: holds a run whose {key} differs; "
-            if key.startswith("steps "):
+            if key.startswith(("steps ", "epochs ")):
                 taken += (
                     "its learning rates depend on it: to train longer, let it end and train its result; else "
                 )
@@ -187,6 +195,29 @@ class Run:
             then, now = before.get(key), getattr(self.recipe, key)
             if then != now:
                 tell(f"{key} is {now}, was {then}: dropout and rounding differ from here on")
+
+    def require_steps(self, steps: int, examples: int) -> None:
+        """Say, and record in run.json, how many steps the recipe's epochs are.
+
+        Raises:
+            OutputExistsError: they were another number when the run began.
+        """
+        if not is_main():
+            return
+        tell(
+            f"epochs: {self.recipe.epochs:g} of {count(examples, 'sequence')}, "
+            f"{self.recipe.batch_size:,} a step: {count(steps, 'step')}"
+        )
+        known = self.path / "run.json"
+        facts = read_state(known)
+        if facts.setdefault("steps", steps) != steps:
+            raise naming(
+                OutputExistsError,
+                f"{self.path}: holds a run of {count(facts['steps'], 'step')}, and its epochs are "
+                f"{count(steps, 'step')} now; choose another output, or start again with ",
+                OVERWRITE,
+            )
+        replace_json(known, facts)
 
     def _begin(self, facts: Mapping[str, Any], held: ExitStack, *, replace: bool) -> None:
         """Put a new run in place, locked from the start; with `replace`, move what is there aside."""
@@ -269,6 +300,8 @@ _MAY_CHANGE = {
     "gradient_checkpointing",
     "compile",
     "verify_frozen",
+    "samples",
+    "trackers",
     "model",
     "corpus",
     "instructions",

@@ -13,19 +13,27 @@ from zhuzi.train.checks import STORED_AS, module_of
 from zhuzi.train.recipe import Recipe
 
 
-def learning_rate_factor(recipe: Recipe, step: int) -> float:
-    """The share of the peak learning rate in step `step`, counted from 0."""
-    warmup = math.ceil(recipe.warmup * recipe.steps)
+def steps_of(recipe: Recipe, examples: int) -> int:
+    """Optimiser steps of a run: as given, or as many as show each of the examples in `epochs` epochs."""
+    if recipe.epochs is None:
+        assert recipe.steps is not None
+        return recipe.steps
+    return max(1, math.ceil(recipe.epochs * examples / recipe.batch_size))
+
+
+def learning_rate_factor(recipe: Recipe, steps: int, step: int) -> float:
+    """The share of the peak learning rate in step `step` of `steps`, counted from 0."""
+    warmup = math.ceil(recipe.warmup * steps)
     if step < warmup:
         return step / warmup
-    rest = recipe.steps - warmup
+    rest = steps - warmup
     past = (step - warmup) / max(1, rest)
     if recipe.schedule == "constant":
         return 1.0
     if recipe.schedule == "linear":
         return 1 - past
     if recipe.schedule == "wsd":  # warm-up, stable, decay (Hu et al. 2024, arXiv 2404.06395): the last tenth
-        return min(1.0, (recipe.steps - step) / max(1, math.ceil(0.1 * recipe.steps)))
+        return min(1.0, (steps - step) / max(1, math.ceil(0.1 * steps)))
     return 0.5 * (1 + math.cos(math.pi * past))
 
 

@@ -39,7 +39,10 @@ from zhuzi.train.log import LogProgress
 from zhuzi.train.loop import Loop
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run, TrainReport
+from zhuzi.train.samples import Samples
+from zhuzi.train.schedule import steps_of
 from zhuzi.train.state import TrainCallback, TrainState
+from zhuzi.train.trackers import Trackers
 
 
 def train_stage(
@@ -74,18 +77,23 @@ def train_stage(
                 context=recipe.sequence_length,
             )
 
+        if recipe.epochs is not None:
+            run.require_steps(steps_of(recipe, len(examples)), len(examples))
         model = load_for_training(folder, recipe)
         names = [name for name, _ in trainable(model)]
         trained, parameters = count_parameters(model)
         before = digest_tensors(model) if recipe.verify_frozen else None
 
-        logs = LogProgress(run.path / "log.jsonl", progress)
-        loop = Loop(model, recipe, run, examples, collate, [logs, _Settle(run), *callbacks], evaluation)
+        logs, trackers = LogProgress(run.path / "log.jsonl", progress), Trackers(recipe, run)
+        samples = Samples(recipe, run, folder.tokenizer, progress)
+        told = [logs, trackers, samples, _Settle(run), *callbacks]
+        loop = Loop(model, recipe, run, examples, collate, told, evaluation)
         started = time.monotonic()
         try:
             state = loop.train()
         finally:
             logs.close()
+            trackers.close()
         seconds = time.monotonic() - started
 
         checked = None if before is None else _require_frozen(before, digest_tensors(model), names)
