@@ -35,6 +35,7 @@ _NAMES = (
     *("*.arrow", "*.ds", "*.ds.index", "state.json", "dataset_info.json"),
     # Training runs
     *("checkpoints", "model", "adapter", "log.jsonl", "report.json", "*.tmp"),
+    *("samples.jsonl", "tensorboard", "trackers.json", "wandb", "swanlab"),
     # The demo
     *("data", "donor.model*", "base-tokenizer", "tokenizer", "corpus", "base", "extended", "recipes"),
     *("stage1", "stage2", "sft", "chinese-llama", "chinese-alpaca", "report.html", "demo.json"),
