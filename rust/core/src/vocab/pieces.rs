@@ -213,6 +213,7 @@ pub(super) fn pairs(text: &str) -> impl Iterator<Item = [char; 2]> + '_ {
 pub(super) struct Tracer {
     merger: HeapMerger,
     symbols: Vec<Symbol>,
+    offers: Vec<Merge>,
     spans: Vec<Span>,
     /// USER_DEFINED pieces that were found in it.
     cut_out: Vec<At>,
@@ -227,10 +228,37 @@ struct Span {
     made_of: [Symbol; 2],
 }
 
+/// So many symbols are merged without a heap, as nearly all pieces have fewer.
+const SHORT: usize = 16;
+
+/// What `HeapMerger` does, for few symbols: the best offer is looked for each time.
+fn merge_short(
+    symbols: &mut Vec<Symbol>,
+    offers: &mut Vec<Merge>,
+    find: &mut impl FnMut(Symbol, Symbol) -> Merge,
+) {
+    offers.clear();
+    offers.extend(symbols.windows(2).map(|pair| find(pair[0], pair[1])));
+    // The first of the best, which is the leftmost.
+    while let Some((at, &best)) = offers.iter().enumerate().min_by_key(|(_, offer)| offer.rank)
+        && best != NO_MERGE
+    {
+        symbols[at] = best.result;
+        symbols.remove(at + 1);
+        offers.remove(at);
+        if at > 0 {
+            offers[at - 1] = find(symbols[at - 1], symbols[at]);
+        }
+        if at < offers.len() {
+            offers[at] = find(symbols[at], symbols[at + 1]);
+        }
+    }
+}
+
 impl Tracer {
     /// Encodes the text of a piece; true if the piece is alive, whether it is in or not.
     pub fn is_alive(&mut self, pieces: &Pieces<'_>, text: &str, with_new: bool) -> bool {
-        let Self { merger, symbols, spans, cut_out } = self;
+        let Self { merger, symbols, offers, spans, cut_out } = self;
         spans.clear();
         symbols.clear();
         cut_out.clear();
@@ -241,14 +269,19 @@ impl Tracer {
         }));
         symbols.clear();
         symbols.extend(0..spans.len() as Symbol);
-        merger.merge(symbols, |left, right| {
+        let mut find = |left: Symbol, right: Symbol| {
             let (start, end) = (spans[left as usize].start, spans[right as usize].end);
             let Some((rank, at)) = pieces.merge(&text[start as usize..end as usize], with_new) else {
                 return NO_MERGE;
             };
             spans.push(Span { start, end, at, made_of: [left, right] });
             Merge { rank, result: (spans.len() - 1) as Symbol }
-        });
+        };
+        if symbols.len() > SHORT {
+            merger.merge(symbols, find);
+        } else {
+            merge_short(symbols, offers, &mut find);
+        }
         symbols.len() <= 2 && cut_out.is_empty()
     }
 
