@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from zhuzi import Tokenizer, extend_model, merge_adapter, pretrain
 from zhuzi.errors import InputError, RecipeError
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
+from zhuzi.train import TrainCallback, TrainState
 from zhuzi.train.base import load_for_training, trainable
 from zhuzi.train.recipe import PretrainRecipe
 
@@ -173,3 +174,25 @@ def test_where_no_record_tells_the_recipe_must(
 def test_recipes_that_cannot_be(stage2: Recipes, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stage2(**changes)
+
+
+@pytest.mark.parametrize("vocabulary", ["full", "new-rows"])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_plain_peft_gives_the_logits_that_trained(
+    stage2: Recipes, either: Path, vocabulary: str, dtype: torch.dtype, within: float
+) -> None:
+    """Whole matrices and new rows, tied and untied, on a base in fp32 and in bf16."""
+    held: list[torch.Tensor] = []
+    ids = torch.arange(16, 410).reshape(2, -1)
+
+    class Keep(TrainCallback):
+        def on_train_end(self, state: TrainState) -> None:
+            held.append(_logits(state.model.eval(), ids))
+
+    report = pretrain(
+        stage2(model=str(either), vocabulary=vocabulary, base_bits=16, steps=3), callbacks=[Keep()]
+    )
+    base = AutoModelForCausalLM.from_pretrained(either, dtype=dtype)
+    plain = PeftModel.from_pretrained(base, report.result).eval()
+    apart = float((_logits(plain, ids).float() - held[0]).abs().max())
+    assert apart <= within * max(1.0, float(held[0].abs().max()))
