@@ -15,7 +15,7 @@ LITERAL = ["a</s>b<s>", "<unk> [PAD] <pad>", "用户</s>助手", "<0x0A>", "▁�
 SPACES = [" " * n + "x" for n in range(70)]
 
 
-def installed(parity: engines.Parity) -> list[engines.EngineParity]:
+def present(parity: engines.Parity) -> list[engines.EngineParity]:
     return [engine for engine in parity.engines if engine.absent is None]
 
 
@@ -25,13 +25,13 @@ def test_a_base_is_the_same_everywhere(base_model_file: Path, chinese_texts: lis
     parity = engines.compare(base_model_file, texts)
     assert why_inexact(engines.load(base_model_file)) is None
     assert parity.exact and parity.documents == len(texts)
-    for engine in installed(parity):
+    for engine in present(parity):
         assert engine.exact and engine.documents == len(texts) and engine.note is None, engine
 
 
 def test_ties_are_exact_but_for_tokenizers(merged: Path, chinese_texts: list[str]) -> None:
     parity = engines.compare(merged, chinese_texts + HARD_TEXTS + LITERAL)
-    found = {engine.engine: engine for engine in installed(parity)}
+    found = {engine.engine: engine for engine in present(parity)}
     for name in found.keys() - {"tokenizers"}:
         assert found[name].exact and found[name].note is None, found[name]
     if (theirs := found.get("tokenizers")) is not None:
@@ -47,7 +47,7 @@ def test_ties_are_exact_but_for_tokenizers(merged: Path, chinese_texts: list[str
 def test_an_engine_that_is_not_installed_is_named(
     base_model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "_version", lambda package: None)
+    monkeypatch.setattr(engines, "installed", lambda package: None)
     parity = engines.compare(base_model_file, ["春天"])
     absent = {engine.engine: engine.absent for engine in parity.engines if engine.absent}
     assert absent.keys() == {"tokenizers", "llama.cpp"}

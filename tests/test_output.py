@@ -187,6 +187,7 @@ def invocations(
             ["--base", base_model_file, "--donor", donor, "--out", work / "merged"],
             donor,
         ),
+        ("vocab", "export"): (["--tokenizer", merged], merged / "tokenizer.model"),
         ("vocab", "audit"): ([merged, "--corpus", text, "--parity-bytes", 0], text),
         ("corpus", "encode"): ([chinese_file, "--tokenizer", merged], chinese_file),
         ("corpus", "merge"): ([corpus], corpus),

@@ -15,6 +15,7 @@ from zhuzi._show import count
 from zhuzi.cli import options
 from zhuzi.cli.audit import audit
 from zhuzi.cli.options import OUT_FILE, PATH, say
+from zhuzi.cli.vocab_export import export
 from zhuzi.cli.vocab_merge import merge
 from zhuzi.vocab.sample import LINE_BYTES, RESERVED, SAMPLE_BYTES, SAMPLE_RANGE
 
@@ -146,3 +147,4 @@ def _shown(pieces: int) -> Iterator[Callable[[TrainingProgress], None]]:
 
 vocab.add_command(merge)
 vocab.add_command(audit)
+vocab.add_command(export)

@@ -9,6 +9,7 @@ from zhuzi._lazy import lazy
 if TYPE_CHECKING:
     from zhuzi.vocab.audit import VocabAudit, audit_vocab
     from zhuzi.vocab.dead import DeadPiece, dead_pieces
+    from zhuzi.vocab.export import ExportedVocab, export_vocab
     from zhuzi.vocab.merge import merge_vocab
     from zhuzi.vocab.merge_options import MergeOptions
     from zhuzi.vocab.merged import DonorCounts, LeftOutPiece, MergedVocab, NewPiece
@@ -23,6 +24,7 @@ __getattr__, __dir__ = lazy(
         "SAMPLE_BYTES": "zhuzi.vocab.sample",
         "DeadPiece": "zhuzi.vocab.dead",
         "DonorCounts": "zhuzi.vocab.merged",
+        "ExportedVocab": "zhuzi.vocab.export",
         "LeftOutPiece": "zhuzi.vocab.merged",
         "MergeOptions": "zhuzi.vocab.merge_options",
         "MergedVocab": "zhuzi.vocab.merged",
@@ -32,6 +34,7 @@ __getattr__, __dir__ = lazy(
         "VocabAudit": "zhuzi.vocab.audit",
         "audit_vocab": "zhuzi.vocab.audit",
         "dead_pieces": "zhuzi.vocab.dead",
+        "export_vocab": "zhuzi.vocab.export",
         "merge_vocab": "zhuzi.vocab.merge",
         "train_vocab": "zhuzi.vocab.train",
     },
@@ -42,6 +45,7 @@ __all__ = [
     "SAMPLE_BYTES",
     "DeadPiece",
     "DonorCounts",
+    "ExportedVocab",
     "LeftOutPiece",
     "MergeOptions",
     "MergedVocab",
@@ -51,6 +55,7 @@ __all__ = [
     "VocabAudit",
     "audit_vocab",
     "dead_pieces",
+    "export_vocab",
     "merge_vocab",
     "train_vocab",
 ]

@@ -227,8 +227,8 @@ def _sentencepiece(tokenizer: Tokenizer) -> Engine:
 
 def _tokenizers(tokenizer: Tokenizer) -> Engine:
     name = "tokenizers"
-    found = _version(name)
-    if found is None or (transformers := _version("transformers")) is None:
+    found = installed(name)
+    if found is None or (transformers := installed("transformers")) is None:
         return _not_installed(name, 'pip install "zhuzi[train]"')
     from transformers import PreTrainedTokenizerFast
 
@@ -248,17 +248,17 @@ def _tokenizers(tokenizer: Tokenizer) -> Engine:
 
 def _llama_cpp(tokenizer: Tokenizer) -> Engine:
     name = "llama.cpp"
-    found = _version("llama-cpp-python")
-    if found is None or _version("gguf") is None:
+    found = installed("llama-cpp-python")
+    if found is None or installed("gguf") is None:
         return _not_installed(name, 'pip install "zhuzi[gguf]"')
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vocab.gguf")
         write_gguf(tokenizer, path)
-        vocabulary = _Vocabulary(path)
+        vocabulary = GgufVocabulary(path)
     return Engine(name, f"llama-cpp-python {found}", None, why_not_gguf(tokenizer), vocabulary.encode)
 
 
-class _Vocabulary:
+class GgufVocabulary:
     """A GGUF vocabulary in llama.cpp, freed with the object."""
 
     def __init__(self, path: Path) -> None:
@@ -292,7 +292,8 @@ class _Vocabulary:
             self._model = None
 
 
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """The version of a package, None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

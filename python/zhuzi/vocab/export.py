@@ -1,0 +1,194 @@
+"""A vocabulary in the forms of other engines: a folder for transformers and vLLM, or GGUF for llama.cpp."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+from zhuzi._show import Report
+from zhuzi.corpus.read import read_texts
+from zhuzi.errors import ModelFileError
+from zhuzi.infer.prompt import PROMPT
+from zhuzi.record.json_file import read_object, write_json
+from zhuzi.record.output import new_file, new_folder
+from zhuzi.record.place import PathLike
+from zhuzi.record.provenance import write_record
+from zhuzi.tokenizer import Tokenizer
+from zhuzi.tokenizer.files import CONFIG_FILE, FAST_FILE
+from zhuzi.vocab.engines import GgufVocabulary, installed, load
+from zhuzi.vocab.fast_file import SPACE, fast_file, why_inexact
+from zhuzi.vocab.gguf_file import why_not_gguf, write_gguf
+
+Format = Literal["hf", "gguf"]
+
+TEMPLATE_FILE = "chat_template.jinja"
+
+#: Texts made of random pieces that an export is checked with, and pieces in each.
+_RANDOM_TEXTS, _RANDOM_PIECES = 2000, 12
+
+
+@dataclass(frozen=True, repr=False)
+class ExportedVocab(Report):
+    """What `export_vocab` wrote."""
+
+    path: Path
+    format: Format
+    vocab_size: int
+    exact: bool
+    """Whether a `tokenizer.json` (or GGUF) holds the vocabulary. If not, the folder is for transformers'
+    SentencePiece backend, which gives the same ids, and for no engine that needs a `tokenizer.json`."""
+    reason: str | None
+    """Why no `tokenizer.json` can hold it."""
+    checked: int
+    """Texts whose ids were compared with the exported files loaded; 0 if the engine is not installed."""
+
+    def _headline(self) -> str:
+        return f"{self.path}: {self.vocab_size:,} ids as {self.format}, {self.checked:,} texts checked"
+
+
+def export_vocab(
+    tokenizer: PathLike,
+    out: PathLike,
+    *,
+    format: Format = "hf",  # noqa: A002  # as the command has it
+    chat_template: PathLike | Literal["alpaca"] | None = "alpaca",
+    split_special_tokens: bool = False,
+    check: Sequence[PathLike] = (),
+    overwrite: bool = False,
+) -> ExportedVocab:
+    """Write the vocabulary of `tokenizer` (a folder or a SentencePiece model) for another engine.
+
+    `hf` is a folder for transformers and vLLM: `tokenizer.model`, `tokenizer.json`, `tokenizer_config.json`
+    and a chat template. Where no `tokenizer.json` gives sentencepiece's ids (`why_inexact`), the folder names
+    transformers' SentencePiece backend instead, which does. `gguf` is a vocabulary-only file for llama.cpp.
+
+    `chat_template` is a Jinja file, "alpaca" (the published prompt; left out without BOS and EOS) or None.
+    With `split_special_tokens` a `</s>` in a text is text in transformers too; chat templates then need
+    `tokenizer.apply_chat_template(..., tokenizer_kwargs={"split_special_tokens": False})`.
+
+    What was written is loaded and compared with Zhuzi's ids: on every piece, on random texts of pieces, and
+    on the documents of `check`.
+
+    Raises:
+        ModelFileError: a damaged model, one that GGUF cannot hold, or ids that differ in the check.
+        OutputExistsError: `out` may not be written.
+        ImportError: `gguf` without the package of that name.
+    """
+    if format not in ("hf", "gguf"):
+        raise ValueError(f"format is {format!r}; there are hf and gguf")
+    source = Path(tokenizer)
+    inputs = [source, *check]
+    if chat_template not in (None, "alpaca"):
+        inputs.append(Path(str(chat_template)))
+    loaded = load(source)
+    template = _template(chat_template, loaded)
+    texts = chain(_check_texts(loaded), read_texts(check) if check else ())
+    if format == "gguf":
+        if (refusal := why_not_gguf(loaded)) is not None:
+            raise ModelFileError(f"{source}: no GGUF gives the ids of this vocabulary: {refusal}")
+        with new_file(out, kind="vocabulary", overwrite=overwrite, inputs=inputs) as path:
+            write_gguf(loaded, path, chat_template=template)
+            checked = _check_gguf(loaded, texts, path, source)
+        return ExportedVocab(Path(out), format, loaded.vocab_size, True, None, checked)
+    reason = why_inexact(loaded)
+    with new_folder(out, overwrite=overwrite, inputs=inputs) as folder:
+        write_hf(loaded, folder, exact=reason is None, template=template, split=split_special_tokens)
+        write_record(folder, "tokenizer", exported_from=str(source), fingerprint=loaded.fingerprint)
+        checked = _check_hf(loaded, texts, folder, source)
+    return ExportedVocab(Path(out), format, loaded.vocab_size, reason is None, reason, checked)
+
+
+def write_hf(tokenizer: Tokenizer, folder: Path, *, exact: bool, template: str | None, split: bool) -> None:
+    """Write the files of a tokenizer for transformers, with a `tokenizer.json` if that is `exact`."""
+    tokenizer.save(folder)
+    config: dict[str, Any] = read_object(folder / CONFIG_FILE, ModelFileError)
+    config["split_special_tokens"] = split
+    if exact:
+        write_json(folder / FAST_FILE, fast_file(tokenizer))
+        # transformers loads the tokenizer.json as it is, by this name in version 4 too. LlamaTokenizer would
+        # build one of its own, in which special tokens are followed by other ids.
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        for key in ("special_tokens_pattern", "legacy", "add_prefix_space"):
+            config.pop(key)
+    write_json(folder / CONFIG_FILE, config)
+    if template is not None:
+        (folder / TEMPLATE_FILE).write_text(template, "utf-8")
+
+
+def alpaca_template() -> str:
+    """The published prompt as a chat template: each question as in tuning, BOS before it, EOS after."""
+    before, after = (json.dumps(part, ensure_ascii=False) for part in PROMPT.split("{instruction}"))
+    refusal = "the published prompt has no place for a message of the role "
+    return (
+        "{%- for message in messages -%}\n"
+        "{%- if message['role'] == 'user' -%}\n"
+        f"{{{{- bos_token + {before} + message['content'] + {after} -}}}}\n"
+        "{%- elif message['role'] == 'assistant' -%}\n"
+        "{{- message['content'] + eos_token -}}\n"
+        "{%- else -%}\n"
+        f"{{{{- raise_exception('{refusal}' + message['role']) -}}}}\n"
+        "{%- endif -%}\n"
+        "{%- endfor -%}\n"
+    )
+
+
+def _template(wanted: PathLike | None, tokenizer: Tokenizer) -> str | None:
+    if wanted is None:
+        return None
+    if wanted == "alpaca":
+        return None if tokenizer.bos_id is None or tokenizer.eos_id is None else alpaca_template()
+    return Path(wanted).read_text("utf-8")
+
+
+def _check_texts(tokenizer: Tokenizer) -> Iterator[str]:
+    """Every piece, and random texts of pieces: pairs that no real text has."""
+    pieces = [piece.text.replace(SPACE, " ") for piece in tokenizer.pieces() if piece.kind == "NORMAL"]
+    yield from pieces
+    draw = random.Random(0)
+    for _ in range(_RANDOM_TEXTS):
+        yield "".join(draw.choices(pieces, k=_RANDOM_PIECES))
+
+
+def _check_gguf(tokenizer: Tokenizer, texts: Iterable[str], path: Path, source: Path) -> int:
+    """Load the file with llama.cpp and compare the ids of texts."""
+    if installed("llama-cpp-python") is None:
+        return 0
+    vocabulary = GgufVocabulary(path)
+    n = 0
+    for text in texts:
+        n += 1
+        if vocabulary.encode([text]) != [tokenizer.encode(text)]:
+            raise ModelFileError(
+                f"{source}: llama.cpp gives other ids for {text[:60]!r}; nothing was written"
+            )
+    return n
+
+
+def _check_hf(tokenizer: Tokenizer, texts: Iterable[str], folder: Path, source: Path) -> int:
+    """Load the folder as its users do, and compare the ids of texts, alone and between special tokens."""
+    if installed("transformers") is None:
+        return 0
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(folder)
+    eos = tokenizer.eos_id
+    n = 0
+    for text in texts:
+        n += 1
+        ids = tokenizer.encode(text)
+        same = theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] == ids
+        if same and eos is not None and n % 16 == 0:
+            marked = theirs.eos_token + text + theirs.eos_token
+            found = theirs(marked, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+            same = found == [eos, *ids, eos]
+        if not same:
+            raise ModelFileError(
+                f"{source}: transformers gives other ids for {text[:60]!r}; nothing was written. "
+                "Use zhuzi.hf.ZhuziTokenizer"
+            )
+    return n
