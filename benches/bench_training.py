@@ -10,8 +10,13 @@ optimiser. Peak memory is torch's on a GPU, else the growth of the process's ru_
 was loaded.
 
   stock       peft (`modules_to_save`) and transformers' Trainer over bitsandbytes' 8-bit layers
+  stock-16    the same over a 16-bit base
   BITS-full   ours: all rows of embedding and head train, as published
   BITS-new    ours: `vocabulary: new-rows`
+
+On a GPU ours are compiled (`compile: auto`). Activations are checkpointed on a GPU and kept on a CPU, unless
+--checkpointing or --no-checkpointing is given; --all measures both, as -ckpt and -keep. A GPU measures one
+round by default, so that the default selection takes minutes, a CPU three.
 
 Bias: we chose sizes and text (random ids; all variants get the same ones); stock's settings are those of its
 documentation, with the fused AdamW that it does not take by default.
@@ -51,7 +56,8 @@ SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4},
 }
 DEFAULT = ["stock", "8-full", "8-new"]
-VARIANTS = [*DEFAULT, "stock-16", "16-full", "16-new"]
+KINDS = [*DEFAULT, "stock-16", "16-full", "16-new", "4-full", "4-new"]
+VARIANTS = [*KINDS, *(f"{kind}-{way}" for kind in KINDS for way in ("ckpt", "keep"))]
 LORA = {"rank": 8, "alpha": 32, "dropout": 0.05, "targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 WARM_UP = 2  # steps that are not counted
 
@@ -104,7 +110,7 @@ def ours(variant: str, args: Any) -> tuple[list[float], list[float]]:
     from zhuzi.train.loop import Loop
     from zhuzi.train.recipe import PretrainRecipe
 
-    bits, vocabulary = variant.split("-")
+    bits, vocabulary = variant.split("-")[:2]
     recipe = PretrainRecipe.model_validate(
         {
             "task": "pretrain", "model": str(args.folder), "corpus": args.folder,
@@ -148,7 +154,7 @@ def stock(variant: str, args: Any) -> tuple[list[float], list[float]]:
     quantised = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "embed_tokens"])
     model = AutoModelForCausalLM.from_pretrained(
         args.folder, dtype=compute_dtype(), device_map={"": device()},
-        quantization_config=None if variant == "stock-16" else quantised,
+        quantization_config=None if variant.startswith("stock-16") else quantised,
     )  # fmt: skip
     model = get_peft_model(
         model,
@@ -208,7 +214,8 @@ def measure(variant: str, args: Any) -> dict[str, Any]:
     words = [sys.executable, __file__, "--child", variant, "--folder", str(args.folder)]
     for name in ("steps", "batch", "length", "threads"):
         words += [f"--{name}", str(getattr(args, name))]
-    words += ["--checkpointing"] if args.checkpointing else []
+    keeps = variant.endswith("-keep") or not (variant.endswith("-ckpt") or args.checkpointing)
+    words += [] if keeps else ["--checkpointing"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{variant}: {done.stderr[-3000:]}")
@@ -218,7 +225,8 @@ def measure(variant: str, args: Any) -> dict[str, Any]:
 
 def compare(args: Any, recorder: Recorder) -> None:
     """Measure the variants in turn, and print and record the table."""
-    variants = args.variant or (VARIANTS if args.all else DEFAULT)
+    every = [variant for variant in VARIANTS if variant.endswith(("-ckpt", "-keep"))]
+    variants = args.variant or (every if args.all else DEFAULT)
     runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
     for _ in range(args.rounds):
         for variant in variants:
@@ -268,7 +276,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--batch", type=int, help="sequences per step: 8 on a GPU, 4 on a CPU by default")
     made.add_argument("--length", type=int, default=512, help="tokens per sequence")
     made.add_argument("--steps", type=int, default=8)
-    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--rounds", type=int, help="1 on a GPU, 3 on a CPU by default")
     made.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     made.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="on by default on a GPU")
     made.add_argument("--all", action="store_true", help="all variants")
@@ -293,6 +301,7 @@ def main() -> None:
     cuda = torch.cuda.is_available()
     args.size = args.size or ("7b" if cuda else "small")
     args.batch = args.batch or (8 if cuda else 4)
+    args.rounds = args.rounds or (1 if cuda else 3)
     args.checkpointing = cuda if args.checkpointing is None else args.checkpointing
     with tempfile.TemporaryDirectory() as place:
         args.folder = Path(place)
@@ -307,8 +316,8 @@ def test_training(capsys: pytest.CaptureFixture[str]) -> None:
         args = parser().parse_args(["--size", "tiny", "--batch", "2", "--length", "32", "--steps", "4"])
         args.folder, args.checkpointing = Path(place), False
         make_model(args.folder, "tiny")
-        losses = {variant: measure(variant, args)["losses"] for variant in VARIANTS}
-    for variant in VARIANTS[1:]:
+        losses = {v: measure(v, args)["losses"] for v in [*KINDS, "stock-ckpt", "8-new-ckpt"]}
+    for variant in losses:
         assert losses[variant] == pytest.approx(losses["stock"], rel=0.02), variant
 
 
