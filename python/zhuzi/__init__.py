@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from zhuzi.model import extend_model, merge_adapter
     from zhuzi.tokenizer import EncodedBatch, Encoding, Tokenizer
     from zhuzi.train import load_recipe, pretrain, sft
-    from zhuzi.vocab import merge_vocab, train_vocab
+    from zhuzi.vocab import extend_vocab, merge_vocab, train_vocab
 
 __getattr__, __dir__ = lazy(
     __name__,
@@ -81,6 +81,7 @@ __getattr__, __dir__ = lazy(
         "evaluate": None,
         "extend_model": "zhuzi.model",
         "hf": None,  # not in __all__ either: it imports transformers
+        "extend_vocab": "zhuzi.vocab",
         "infer": None,
         "instruct": None,
         "load_recipe": "zhuzi.train",
@@ -127,6 +128,7 @@ __all__ = [
     "errors",
     "evaluate",
     "extend_model",
+    "extend_vocab",
     "infer",
     "instruct",
     "load_recipe",

@@ -1,3 +1,4 @@
+from array import array
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,6 +16,7 @@ __all__ = [
     "InputReader",
     "ModelFileError",
     "OutputExistsError",
+    "RunCounter",
     "Tokenizer",
     "ZhuziError",
     "__version__",
@@ -89,6 +91,34 @@ class CorpusLock:
     def __new__(cls, out: str | PathLike[str]) -> CorpusLock: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, _kind: object, _error: object, _trace: object) -> None: ...
+
+@final
+class RunCounter:
+    """Counts the runs of text that new pieces may be made of, and learns pieces from them."""
+
+    def __new__(cls, base: bytes, origin: str, scripts: str) -> RunCounter: ...
+    def add(
+        self,
+        text: bytes | bytearray | memoryview,
+        sizes: array[int],
+        threads: int,
+        progress: Callable[[int], object] | None,
+    ) -> None: ...
+    def add_word(self, word: str, count: int) -> None: ...
+    def extend(
+        self,
+        *,
+        scripts: str,
+        new_pieces: int,
+        characters: str,
+        max_length: int,
+        min_count: int,
+        protected: Sequence[str],
+        forbidden: Sequence[str],
+        beside: Sequence[str],
+        threads: int,
+        progress: Callable[[int], object] | None,
+    ) -> tuple[bytes, Literal["above", "below"], int, int, int]: ...
 
 class _ReadCounts(TypedDict):
     bytes: int

@@ -1,4 +1,4 @@
-"""`zhuzi vocab`: train a donor vocabulary, merge it into a base, audit the result."""
+"""`zhuzi vocab`: extend a base's vocabulary, or train a donor and merge it; audit the result."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from zhuzi.cli import options
 from zhuzi.cli.audit import audit
 from zhuzi.cli.options import OUT_FILE, PATH, say
 from zhuzi.cli.vocab_export import export
+from zhuzi.cli.vocab_extend import extend
 from zhuzi.cli.vocab_merge import merge
 from zhuzi.vocab.sample import LINE_BYTES, RESERVED, SAMPLE_BYTES, SAMPLE_RANGE
 
@@ -28,7 +29,10 @@ LOG_SECONDS = 10.0
 
 @click.group(cls=options.Road)
 def vocab() -> None:
-    """Train a Chinese vocabulary, merge it into a base model's, and check the result."""
+    """Give a base model's vocabulary Chinese pieces, learned from text or a donor's, and check the result."""
+
+
+vocab.add_command(extend)
 
 
 @vocab.command("train")

@@ -1,4 +1,4 @@
-"""Vocabularies: train a Chinese donor, merge it into a base, audit the result."""
+"""Vocabularies: extend a base, or train a donor and merge it into one; audit the result."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from zhuzi.vocab.audit import VocabAudit, audit_vocab
     from zhuzi.vocab.dead import DeadPiece, dead_pieces
     from zhuzi.vocab.export import ExportedVocab, export_vocab
+    from zhuzi.vocab.extend import ExtendedVocab, extend_vocab
     from zhuzi.vocab.merge import merge_vocab
     from zhuzi.vocab.merge_options import MergeOptions
     from zhuzi.vocab.merged import DonorCounts, LeftOutPiece, MergedVocab, NewPiece
@@ -29,12 +30,14 @@ __getattr__, __dir__ = lazy(
         "MergeOptions": "zhuzi.vocab.merge_options",
         "MergedVocab": "zhuzi.vocab.merged",
         "NewPiece": "zhuzi.vocab.merged",
+        "ExtendedVocab": "zhuzi.vocab.extend",
         "TrainedVocab": "zhuzi.vocab.train",
         "TrainingProgress": "zhuzi.vocab.progress",
         "VocabAudit": "zhuzi.vocab.audit",
         "audit_vocab": "zhuzi.vocab.audit",
         "dead_pieces": "zhuzi.vocab.dead",
         "export_vocab": "zhuzi.vocab.export",
+        "extend_vocab": "zhuzi.vocab.extend",
         "merge_vocab": "zhuzi.vocab.merge",
         "train_vocab": "zhuzi.vocab.train",
     },
@@ -46,6 +49,7 @@ __all__ = [
     "DeadPiece",
     "DonorCounts",
     "ExportedVocab",
+    "ExtendedVocab",
     "LeftOutPiece",
     "MergeOptions",
     "MergedVocab",
@@ -56,6 +60,7 @@ __all__ = [
     "audit_vocab",
     "dead_pieces",
     "export_vocab",
+    "extend_vocab",
     "merge_vocab",
     "train_vocab",
 ]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-Phase = Literal["reading", "training"]
+Phase = Literal["reading", "counting", "training"]
 
 
 class TrainingProgress(NamedTuple):

@@ -79,6 +79,12 @@ class Sample:
             self.used_documents, self.used_characters = self.documents, self.characters
             self.used_bytes = self.bytes
 
+    def give(self) -> tuple[bytearray, array[int]]:
+        """The parts joined in the order of the input, and their sizes; the sample no longer holds them."""
+        text, sizes = self._text, self._sizes
+        self._text, self._sizes, self._draws, self._owners = bytearray(), array("I"), array("d"), array("Q")
+        return text, sizes
+
     def take(self) -> Iterator[memoryview]:
         """The parts in the order of the input, each of whole lines; at the end the memory is free again."""
         yield from self._views()

@@ -4,6 +4,7 @@ mod arrow;
 mod convert;
 mod corpus;
 mod errors;
+mod extend;
 mod merge;
 mod options;
 mod read;
@@ -31,6 +32,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<corpus::CorpusLock>()?;
     m.add_function(wrap_pyfunction!(merge::merge_vocab, m)?)?;
     m.add_function(wrap_pyfunction!(merge::counting_model, m)?)?;
+    m.add_class::<extend::RunCounter>()?;
     m.add_function(wrap_pyfunction!(vocab::dead_pieces, m)?)?;
     m.add_function(wrap_pyfunction!(vocab::model_settings, m)?)?;
     m.add_function(wrap_pyfunction!(vocab::common_han, m)?)?;

@@ -1,6 +1,7 @@
 //! Vocabularies: merging the pieces of donors into a base, and finding pieces that no text becomes.
 
 mod dead;
+pub mod extend;
 mod filter;
 mod merge;
 mod pieces;

@@ -1,0 +1,119 @@
+//! The runs as one array with a slot for each character, merged in place.
+
+use super::symbols::Symbols;
+
+/// Between two runs, and in place of what no merge may touch.
+pub(super) const END: u32 = u32::MAX;
+/// Inside a symbol.
+const INSIDE: u32 = u32::MAX - 1;
+
+/// Runs of symbols. A symbol stands in the first and in the last slot of its characters, so that the neighbours on both
+/// sides are found without links.
+#[derive(Debug)]
+pub(super) struct Slots {
+    slots: Vec<u32>,
+    /// From which slot on runs have which count; counts fall.
+    counts: Vec<(u32, u64)>,
+}
+
+impl Slots {
+    pub fn new() -> Self {
+        Self { slots: vec![END], counts: Vec::new() }
+    }
+
+    /// Begins a run that was counted so often. Counts must not rise.
+    pub fn begin(&mut self, count: u64) {
+        if self.counts.last().is_none_or(|&(_, last)| last != count) {
+            self.counts.push((self.slots.len() as u32, count));
+        }
+    }
+
+    /// Adds a symbol of so many characters.
+    pub fn push(&mut self, symbol: u32, length: u32) {
+        let start = self.slots.len();
+        self.slots.resize(start + length as usize, INSIDE);
+        self.slots[start] = symbol;
+        if let Some(last) = self.slots.last_mut() {
+            *last = symbol;
+        }
+    }
+
+    /// Ends a run, or cuts it.
+    pub fn end(&mut self) {
+        if self.slots.last() != Some(&END) {
+            self.slots.push(END);
+        }
+    }
+
+    /// Leaves out what was added from slot `start` on.
+    pub fn drop_from(&mut self, start: usize) {
+        self.slots.truncate(start);
+    }
+
+    /// True if something from slot `start` on is cut.
+    pub fn has_end(&self, start: usize) -> bool {
+        self.slots[start..].contains(&END)
+    }
+
+    /// Gives back memory: nothing is added any more.
+    pub fn shrink(&mut self) {
+        self.slots.shrink_to_fit();
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How often the run of a slot was counted.
+    pub fn count(&self, at: u32) -> u64 {
+        match self.counts.last() {
+            Some(&(start, count)) if at >= start => count,
+            _ => self.counts[self.counts.partition_point(|&(start, _)| start <= at) - 1].1,
+        }
+    }
+
+    /// The symbol that begins in a slot, for one where a symbol did begin at some time.
+    pub fn get(&self, at: u32) -> u32 {
+        self.slots[at as usize]
+    }
+
+    /// The symbol before the one that begins at `at`, and where it begins.
+    pub fn before(&self, at: u32, symbols: &Symbols) -> Option<(u32, u32)> {
+        let symbol = self.slots[at as usize - 1];
+        (symbol != END).then(|| (symbol, at - symbols.get(symbol).length))
+    }
+
+    /// The symbol after one of so many characters, and where it begins.
+    pub fn after(&self, at: u32, length: u32) -> Option<(u32, u32)> {
+        let next = at + length;
+        let symbol = self.slots[next as usize];
+        (symbol != END).then_some((symbol, next))
+    }
+
+    /// Puts a symbol in place of the two that begin at `at` and at `middle`, and end before `end`.
+    pub fn merge(&mut self, at: u32, middle: u32, end: u32, symbol: u32) {
+        self.slots[middle as usize - 1] = INSIDE;
+        self.slots[middle as usize] = INSIDE;
+        self.slots[at as usize] = symbol;
+        self.slots[end as usize - 1] = symbol;
+    }
+
+    /// The symbols from slot `from` up to `to`, each with where it begins.
+    pub fn symbols<'a>(
+        &'a self,
+        from: usize,
+        to: usize,
+        symbols: &'a Symbols,
+    ) -> impl Iterator<Item = (u32, u32)> + 'a {
+        let mut at = from;
+        std::iter::from_fn(move || {
+            while at < to && self.slots[at] == END {
+                at += 1;
+            }
+            let symbol = *self.slots[..to].get(at)?;
+            let start = at as u32;
+            at += symbols.get(symbol).length as usize;
+            Some((symbol, start))
+        })
+    }
+}
