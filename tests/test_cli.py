@@ -65,7 +65,7 @@ def test_commands_stand_in_the_order_of_the_road(run: Callable[..., Outcome]) ->
         return [line.split()[0] for line in lines if line[:2] == "  " and line[2:3].strip()]
 
     assert listed() == ["vocab", "corpus", "model", "pretrain", "instruct", "sft", "eval", "chat", "demo"]
-    assert listed("vocab") == ["train", "merge", "audit", "export"]
+    assert listed("vocab") == ["extend", "train", "merge", "audit", "export"]
     assert listed("corpus") == ["encode", "verify", "merge", "export", "stats", "show"]
     assert listed("model") == ["extend", "merge"]
 

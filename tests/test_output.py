@@ -182,6 +182,10 @@ def invocations(
     text = write(work / "text.txt", "一些文字")
     seeds = write(work / "seeds" / "seeds.jsonl", '{"instruction": "问", "input": "", "output": "答"}')
     return {
+        ("vocab", "extend"): (
+            [text, "--base", base_model_file, "--new-pieces", 9, "--characters", "none"],
+            text,
+        ),
         ("vocab", "train"): ([text], text),
         ("vocab", "merge"): (
             ["--base", base_model_file, "--donor", donor, "--out", work / "merged"],

@@ -44,6 +44,7 @@ LOG_SECONDS = 10.0
 @click.option("--counts", type=PATH, default=None, help="File of words with counts: word, tab, count.")
 @click.option(
     "--characters",
+    type=PATH,
     default=None,
     help="Characters that come in first: common (the 8,105 of the national table), none, or a file of them. "
     "[default: common with --scripts han, none with all]",

@@ -351,9 +351,9 @@ def _characters(given: str | PathLike | None, scripts: Scripts) -> str:
     """The characters that come in first, in their order, each once."""
     if given is None:
         given = "common" if scripts == "han" else "none"
-    if given == "none":
+    if str(given) == "none":
         return ""
-    if given == "common":
+    if str(given) == "common":
         return _core.common_han()
     return "".join(dict.fromkeys("".join("".join(line.split()) for line in read_list(given))))
 
