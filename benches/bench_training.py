@@ -4,10 +4,11 @@
     python benches/bench_training.py --all
 
 Every measurement runs in a process of its own, taking turns; its first steps are not counted. The model has
-random weights: a 7B on a GPU, a small one on a CPU, with 49,953 rows, 32,000 of them old. LoRA of rank 8 on
-q, k, v and o, embedding and head are trained with AdamW (fused). A step is forward, backward, clipping and
-optimiser. Peak memory is torch's on a GPU, else the growth of the process's ru_maxrss from before the model
-was loaded.
+random weights: a 7B on a GPU (14 GB in TMPDIR), a small one on a CPU, with 49,953 rows, 32,000 of them old.
+LoRA of rank 8 on q, k, v and o, embedding and head are trained with AdamW (fused). A step is forward, backward,
+clipping and optimiser. Peak memory is torch's on a GPU, else the growth of the process's ru_maxrss from before
+the model was loaded. Speed is that of a round's median step, then the median over rounds; memory the most of
+any round.
 
   stock       peft (`modules_to_save`) and transformers' Trainer over bitsandbytes' 8-bit layers
   stock-16    the same over a 16-bit base
@@ -58,7 +59,10 @@ SIZES: dict[str, dict[str, int]] = {
 DEFAULT = ["stock", "8-full", "8-new"]
 KINDS = [*DEFAULT, "stock-16", "16-full", "16-new", "4-full", "4-new"]
 VARIANTS = [*KINDS, *(f"{kind}-{way}" for kind in KINDS for way in ("ckpt", "keep"))]
-LORA = {"rank": 8, "alpha": 32, "dropout": 0.05, "targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+LORA: dict[str, Any] = {"rank": 8, "alpha": 32, "dropout": 0.05}
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+TARGETS = {"attention": ATTENTION, "all": [*ATTENTION, "gate_proj", "up_proj", "down_proj"]}
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 WARM_UP = 2  # steps that are not counted
 
 
@@ -115,10 +119,12 @@ def ours(variant: str, args: Any) -> tuple[list[float], list[float]]:
         {
             "task": "pretrain", "model": str(args.folder), "corpus": args.folder,
             "output": args.folder / variant,
-            "vocabulary": "new-rows" if vocabulary == "new" else "full", "lora": LORA, "base_bits": int(bits),
+            "vocabulary": "new-rows" if vocabulary == "new" else "full", "base_bits": int(bits),
+            "lora": {**LORA, "targets": TARGETS[args.targets]},
             "original_rows": OLD_ROWS if vocabulary == "new" else None, "sequence_length": args.length,
             "steps": args.steps, "batch_size": args.batch, "learning_rate": 1e-4, "log_every": 1,
             "save_every": 1_000_000, "gradient_checkpointing": args.checkpointing,
+            "compile": args.compile,
         }
     )  # fmt: skip
     model = load_for_training(ModelFolder.open(args.folder), recipe)
@@ -129,7 +135,7 @@ def ours(variant: str, args: Any) -> tuple[list[float], list[float]]:
             times.append(time.perf_counter())
 
     run: Any = SimpleNamespace(checkpoints=args.folder / variant / "checkpoints")
-    run.checkpoints.mkdir(parents=True)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)  # of the round before
     loop = Loop(model, recipe, run, RandomBlocks(args.length), collate_blocks, [Clock()])
     loop._save = lambda: None  # type: ignore[method-assign]  # a save is not what is measured
     state = loop.train()
@@ -160,7 +166,7 @@ def stock(variant: str, args: Any) -> tuple[list[float], list[float]]:
         model,
         LoraConfig(
             r=LORA["rank"], lora_alpha=LORA["alpha"], lora_dropout=LORA["dropout"],
-            target_modules=LORA["targets"], modules_to_save=["embed_tokens", "lm_head"],
+            target_modules=TARGETS[args.targets], modules_to_save=["embed_tokens", "lm_head"],
             task_type="CAUSAL_LM",
         ),
     )  # fmt: skip
@@ -212,7 +218,7 @@ def child(args: Any) -> None:
 def measure(variant: str, args: Any) -> dict[str, Any]:
     """Run one variant in a process of its own."""
     words = [sys.executable, __file__, "--child", variant, "--folder", str(args.folder)]
-    for name in ("steps", "batch", "length", "threads"):
+    for name in ("steps", "batch", "length", "threads", "targets", "compile"):
         words += [f"--{name}", str(getattr(args, name))]
     keeps = variant.endswith("-keep") or not (variant.endswith("-ckpt") or args.checkpointing)
     words += [] if keeps else ["--checkpointing"]
@@ -223,14 +229,22 @@ def measure(variant: str, args: Any) -> dict[str, Any]:
     return measured
 
 
-def compare(args: Any, recorder: Recorder) -> None:
+def compare(args: Any) -> None:
     """Measure the variants in turn, and print and record the table."""
+    shape = f"{args.size}, {args.batch} x {args.length} tokens a step, LoRA on {args.targets}"
+    if args.checkpointing and not args.all:
+        shape += ", checkpointing"
+    # Made first: the load that it notes is that before the bench.
+    recorder = Recorder("training", args.label or shape, args.record, PACKAGES)
     every = [variant for variant in VARIANTS if variant.endswith(("-ckpt", "-keep"))]
     variants = args.variant or (every if args.all else DEFAULT)
     runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
-    for _ in range(args.rounds):
+    for number in range(1, args.rounds + 1):
         for variant in variants:
-            runs[variant].append(measure(variant, args))
+            run = measure(variant, args)
+            runs[variant].append(run)
+            figures = f"{run['seconds']:.3f} s a step, {run['peak'] / 2**30:.2f} GiB"
+            sys.stderr.write(f"round {number} of {args.rounds}: {variant}: {figures}\n")
     tokens = args.batch * args.length
     speed = {v: tokens / statistics.median(run["seconds"] for run in held) for v, held in runs.items()}
     memory = {v: max(run["peak"] for run in held) / 2**30 for v, held in runs.items()}
@@ -254,11 +268,9 @@ def compare(args: Any, recorder: Recorder) -> None:
         f"of {first}'s",
         f"loss after {args.steps} steps",
     ]
-    shape = f"{args.size}, {args.batch} x {args.length} tokens a step"
     recorder.table(
-        "training", f"{shape}{', checkpointing' if args.checkpointing else ''}", columns, rows,
-        rounds=args.rounds, threads=args.threads, device=device_name(),
-    )  # fmt: skip
+        "training", shape, columns, rows, rounds=args.rounds, threads=args.threads, device=device_name()
+    )
 
 
 def device_name() -> str:
@@ -275,7 +287,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--size", choices=SIZES, help="7b on a GPU, small on a CPU by default")
     made.add_argument("--batch", type=int, help="sequences per step: 8 on a GPU, 4 on a CPU by default")
     made.add_argument("--length", type=int, default=512, help="tokens per sequence")
-    made.add_argument("--steps", type=int, default=8)
+    made.add_argument("--targets", choices=TARGETS, default="attention", help="what LoRA adapts")
+    made.add_argument("--compile", choices=("auto", "on", "off"), default="auto", help="ours alone")
+    made.add_argument("--steps", type=int, default=8, help=f"the first {WARM_UP} are not counted")
     made.add_argument("--rounds", type=int, help="1 on a GPU, 3 on a CPU by default")
     made.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     made.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="on by default on a GPU")
@@ -283,7 +297,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--variant", action="append", choices=VARIANTS, help="only these; the first is compared with"
     )
-    made.add_argument("--label", default="", help="what was measured, for the record")
+    made.add_argument("--label", default="", help="what was measured, for the record; the shape by default")
     made.add_argument("--record", type=Path, help="append the table to this file of records")
     made.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
     made.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -292,6 +306,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = parser().parse_args()
+    if args.steps <= WARM_UP:
+        raise SystemExit(f"--steps {args.steps}: want more than the {WARM_UP} that are not counted")
     if args.child:
         args.checkpointing = bool(args.checkpointing)
         child(args)
@@ -306,12 +322,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         args.folder = Path(place)
         make_model(args.folder, args.size)
-        compare(args, Recorder("training", args.label, args.record))
+        compare(args)
 
 
 @pytest.mark.bench
-def test_training(capsys: pytest.CaptureFixture[str]) -> None:
-    """The tiny form: every variant runs, and the losses of the same training agree."""
+def test_training() -> None:
+    """The tiny form: every kind runs, and the losses of the same training agree."""
     with tempfile.TemporaryDirectory() as place:
         args = parser().parse_args(["--size", "tiny", "--batch", "2", "--length", "32", "--steps", "4"])
         args.folder, args.checkpointing = Path(place), False

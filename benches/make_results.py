@@ -83,9 +83,19 @@ def models(records: list[Record], shown: Record) -> str:
 def training(records: list[Record], shown: Record) -> str:
     """The newest tables of `bench_training.py`, one per label; nothing if there are none."""
     labels = dict.fromkeys(r["label"] for r in records if r["bench"] == "training")
-    found = [newest(records, "training", "training", label) for label in labels]
-    tables = [f"{r['label']}:\n\n{markdown(r['columns'], r['rows'])}\n{origin(r, shown)}" for r in found if r]
-    return "\n".join(["", "## Training", "", *tables]) if tables else ""
+    found = [r for label in labels if (r := newest(records, "training", "training", label))]
+    if not found:
+        return ""
+    tables = [f"{r['label']}:\n\n{markdown(r['columns'], r['rows'])}\n{origin(r, shown)}" for r in found]
+    packages = ", ".join(f"{name} {number}" for name, number in found[-1]["versions"].items())
+    about = f"""
+## Training
+
+Models with random weights and 49,953 rows, 32,000 of them old; embedding, head and LoRA of rank 8 train. `stock` is
+peft (`modules_to_save`) with transformers' Trainer over bitsandbytes' 8-bit layers; ours are `BITS-full` (all rows of
+embedding and head train) and `BITS-new` (`vocabulary: new-rows`). The last table is with {packages}.
+"""
+    return "\n".join([about, *tables])
 
 
 def page(records: list[Record]) -> str:

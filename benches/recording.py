@@ -65,10 +65,10 @@ def commit() -> str:
     return git("rev-parse", "--short=7", "HEAD") + ("+" if changed else "")
 
 
-def versions() -> dict[str, str]:
-    """Versions of the peers that are installed."""
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -97,7 +97,7 @@ def command() -> str:
 class Recorder:
     """Prints tables, and appends them to a file of records if one is given."""
 
-    def __init__(self, bench: str, label: str, file: Path | None) -> None:
+    def __init__(self, bench: str, label: str, file: Path | None, packages: Iterable[str] = PACKAGES) -> None:
         self.file = file
         self.fixed: dict[str, Any] = {
             "bench": bench,
@@ -107,7 +107,7 @@ class Recorder:
             "command": command(),
             "machine": machine(),
             "load": round(os.getloadavg()[0], 2),
-            "versions": versions(),
+            "versions": versions(packages),
         }
 
     def table(self, name: str, title: str, columns: Sequence[str], rows: Sequence[Row], **more: Any) -> None:

@@ -154,7 +154,7 @@ def test_a_recorded_table_is_what_the_page_shows(make_results: ModuleType, tmp_p
     recorder = recording.Recorder("training", "7b, 16 sequences", file)
     recorder.table("training", "Training", ["variant", "tokens/s"], [("new", 5)], rounds=1, device="cpu")
     page = make_results.page(json.loads(file.read_text("utf-8")))
-    assert "## Training\n\n7b, 16 sequences:\n\n| variant | tokens/s |" in page
+    assert "## Training\n" in page and "7b, 16 sequences:\n\n| variant | tokens/s |" in page
 
 
 def test_the_tree_of_contributing_is_that_of_the_folders() -> None:
