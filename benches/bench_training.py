@@ -5,10 +5,10 @@
 
 Every measurement runs in a process of its own, taking turns; its first steps are not counted. The model has
 random weights: a 7B on a GPU (14 GB in TMPDIR), a small one on a CPU, with 49,953 rows, 32,000 of them old.
-LoRA of rank 8 on q, k, v and o, embedding and head are trained with AdamW (fused). A step is forward, backward,
-clipping and optimiser. Peak memory is torch's on a GPU, else the growth of the process's ru_maxrss from before
-the model was loaded. Speed is that of a round's median step, then the median over rounds; memory the most of
-any round.
+LoRA of rank 8 on q, k, v and o, embedding and head are trained with AdamW (fused). A step is forward,
+backward, clipping and optimiser. Peak memory is torch's on a GPU, else the growth of the process's ru_maxrss
+from before the model was loaded. Speed is that of a round's median step, then the median over rounds; memory
+the most of any round.
 
   stock       peft (`modules_to_save`) and transformers' Trainer over bitsandbytes' 8-bit layers
   stock-16    the same over a 16-bit base
