@@ -204,6 +204,9 @@ def invocations(
             seeds,
         ),
         ("eval", "compare"): (["--model", work / "model", "--prompts", seeds], seeds),
+        ("eval", "bits"): (["--model", work / "model", "--corpus", text], text),
+        ("eval", "ceval"): (["--model", work / "model", "--data", text], text),
+        ("eval", "cmmlu"): (["--model", work / "model", "--data", text], text),
         ("demo",): (["--corpus", chinese_file], chinese_file),
     }
 

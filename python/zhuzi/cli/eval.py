@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from tqdm import tqdm
 
+from zhuzi._process import is_main
+from zhuzi._show import count
 from zhuzi.cli import options
 from zhuzi.cli.options import MODEL, OUT_FILE, PATH, Road
 from zhuzi.cli.progress import LOG_SECONDS
 from zhuzi.endpoint import KEY_VARIABLES, Endpoint
 from zhuzi.errors import EndpointError
 from zhuzi.infer.sampling import Sampling
+
+if TYPE_CHECKING:
+    from zhuzi.eval import ExamResult
+    from zhuzi.eval.exam_files import ExamName
 
 
 @click.group("eval", cls=Road)
@@ -102,8 +109,7 @@ def compare(
             require_free_file(out, overwrite=overwrite, inputs=[prompts, *map(Path, models)])
     if page is not None:
         import zhuzi.pages  # noqa: F401  # a missing extra is noticed before the work
-    shown = _Shown()
-    try:
+    with closing(_Shown()) as shown:
         made = compare_models(
             models,
             prompts,
@@ -115,8 +121,6 @@ def compare(
             parallel=parallel,
             progress=shown,
         )
-    finally:
-        shown.close()
     if data is not None:
         made.write_json(data, overwrite=overwrite)
     if page is not None:
@@ -133,11 +137,193 @@ def compare(
         raise EndpointError(made.judging_failed)
 
 
+_batch = click.option(
+    "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Texts in one forward."
+)
+_base = click.option(
+    "--base", type=MODEL, help="Base of an adapter. [default: the one that its record names]"
+)
+_json = click.option(
+    "--json", "out", type=OUT_FILE, help="File to write. Results so far are beside it: a run resumes."
+)
+
+
+@evaluate.command()
+@click.option(
+    "--model",
+    "models",
+    type=MODEL,
+    multiple=True,
+    required=True,
+    help="Model folder, or adapter folder of a training run; give several.",
+)
+@click.option(
+    "--corpus",
+    "corpora",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="Text: whatever `corpus encode` reads; give several, such as Chinese and English. Each is a source.",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=2),
+    default=512,
+    show_default=True,
+    help="Tokens that the model sees at once, at most.",
+)
+@click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    help="Tokens by which a window moves on. [default: windows do not overlap]",
+)
+@click.option("--max-documents", type=click.IntRange(min=1), help="Measure the first so many of each source.")
+@_base
+@_batch
+@_json
+@click.option("--html", "page", type=OUT_FILE, help="Page to write, with a picture.")
+@options.fields
+@options.split
+@options.separator
+@options.stdin_format
+@options.device
+@options.overwrite
+def bits(
+    models: tuple[str, ...],
+    corpora: tuple[Path, ...],
+    out: Path | None,
+    page: Path | None,
+    split: str | None,
+    separator: str | None,
+    overwrite: bool,
+    **settings: Any,
+) -> None:
+    """Measure bits per byte and per character of models on texts.
+
+    Smaller is better, and unlike perplexity it can be compared across vocabularies. English beside Chinese
+    shows what was forgotten. `torchrun` divides the documents among processes.
+    """
+    from zhuzi.eval import compare_bits
+    from zhuzi.record.place import require_free_file
+
+    if page is not None:
+        require_free_file(page, overwrite=overwrite, inputs=[*map(Path, models), *corpora])
+        import zhuzi.pages  # noqa: F401  # a missing extra is noticed before the work
+    settings["split"] = split or ("line" if separator is None else "separator")
+    with closing(_Shown("B")) as shown:
+        made = compare_bits(
+            models, corpora, out=out, separator=separator, overwrite=overwrite, progress=shown, **settings
+        )
+    if not is_main():
+        return
+    if page is not None:
+        made.write_html(page, command=["zhuzi", *sys.argv[1:]], overwrite=overwrite)
+    for model, row in zip(made.models, made.measured, strict=True):
+        for source, found in zip(made.sources, row, strict=True):
+            click.echo(
+                f"{model}, {source}: {found.per_byte:.4f} bits per byte, "
+                f"{found.per_character:.4f} per character "
+                f"({count(found.tokens, 'token')} of {count(found.bytes, 'byte')})"
+            )
+
+
+def _exam(name: ExamName, title: str, default: str) -> click.Command:
+    """The command of a benchmark."""
+
+    @click.option("--model", type=MODEL, required=True, help="Model folder, or adapter folder.")
+    @click.option(
+        "--data", type=PATH, required=True, help="The benchmark's zip file, or the folder that it unpacks to."
+    )
+    @click.option(
+        "--split",
+        type=click.Choice(["dev", "val", "test"]),
+        default=default,
+        show_default=True,
+        help="Which questions.",
+    )
+    @click.option(
+        "--shots", type=click.IntRange(0, 5), default=0, show_default=True, help="Examples before a question."
+    )
+    @click.option(
+        "--by",
+        type=click.Choice(["likelihood", "generation"]),
+        default="likelihood",
+        show_default=True,
+        help="Compare the likelihoods of the letters, or extract the answer from what the model writes.",
+    )
+    @click.option("--subject", "subjects", multiple=True, help="Only this subject; may be repeated.")
+    @click.option(
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Draws the choice where what was generated names none.",
+    )
+    @_base
+    @_batch
+    @_json
+    @click.option(
+        "--submission", type=OUT_FILE, help="File to write: the choices, as the benchmark takes them."
+    )
+    @options.device
+    @options.overwrite
+    def command(
+        model: str, data: Path, submission: Path | None, out: Path | None, overwrite: bool, **settings: Any
+    ) -> None:
+        from zhuzi.eval import evaluate_exam
+        from zhuzi.record.place import require_free_file
+
+        if submission is not None:
+            require_free_file(submission, overwrite=overwrite, inputs=[data])
+        with closing(_Shown()) as shown:
+            made = evaluate_exam(name, model, data, out=out, overwrite=overwrite, progress=shown, **settings)
+        if submission is not None:
+            made.write_submission(submission, overwrite=overwrite)
+        _say_exam(made)
+
+    command.__doc__ = f"""Let a model answer {title}: questions with four choices, by subject and category.
+
+    Likelihoods are compared as lm-evaluation-harness does; answers are generated with the prompt and the
+    rules of Chinese-LLaMA-Alpaca.
+    """
+    return evaluate.command(name)(command)
+
+
+def _say_exam(made: ExamResult) -> None:
+    """The figures of a benchmark: by subject, by category, in all."""
+    known = made.accuracy is not None
+    for subject in made.subjects if known else ():
+        click.echo(f"{subject.name:<45} {subject.accuracy:>7.2%} of {len(subject.answers)}  {subject.title}")
+    for category, accuracy in made.categories.items() if known else ():
+        click.echo(f"{category:<45} {accuracy:>7.2%}")
+    if known:
+        click.echo(
+            f"{made.exam}, {made.model}: {made.accuracy:.2%} of {count(made.questions, 'question')}, "
+            f"{made.average:.2%} as the mean of {count(len(made.subjects), 'subject')}"
+        )
+    else:
+        click.echo(
+            f"{made.exam}, {made.model}: {count(made.questions, 'question')} answered; the right answers are "
+            "not public"
+        )
+    if made.cut:
+        click.echo(
+            f"{count(made.cut, 'prompt')} longer than the model's positions: their beginning was left out"
+        )
+    if made.not_extracted:
+        click.echo(f"{count(made.not_extracted, 'answer')} named no choice: one was drawn")
+
+
+_exam("ceval", "C-Eval", "val")
+_exam("cmmlu", "CMMLU", "test")
+
+
 class _Shown:
     """The progress: a bar on a terminal, else a line every few seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "it") -> None:
         self._bar: tqdm[NoReturn] | None = None
+        self._unit = unit
         self._what = ""
         self._shown = time.monotonic()
 
@@ -146,7 +332,7 @@ class _Shown:
         if sys.stderr.isatty():
             if self._bar is None or what != self._what:
                 self.close()
-                self._bar = tqdm(total=total, desc=what)
+                self._bar = tqdm(total=total, desc=what, unit=self._unit, unit_scale=self._unit == "B")
             self._bar.update(done - self._bar.n)
         elif time.monotonic() - self._shown >= LOG_SECONDS:
             self._shown = time.monotonic()

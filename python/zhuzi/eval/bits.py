@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from zhuzi._show import Report, count
@@ -47,54 +48,94 @@ class BitsPerByte(Report):
 
 
 def bits_per_byte(
-    model: Any, tokenizer: Tokenizer, texts: Iterable[str], *, context: int = 512
+    model: Any,
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    *,
+    context: int = 512,
+    stride: int | None = None,
+    batch: int = 1,
 ) -> BitsPerByte:
     """Sum of -log2 p over the tokens of the texts, against their UTF-8 bytes.
 
-    Each text is encoded separately, without BOS and EOS, and its tokens are cut into windows of `context` - 1
-    tokens. A window is read with BOS in front (so at most `context` tokens are seen at once, and BOS is never
-    predicted), and each of its tokens is predicted once, from those before it in the window. Unlike
-    perplexity per token, the result can be compared across vocabularies.
+    Each text is encoded separately, without BOS and EOS, and each of its tokens is predicted once, in windows
+    of at most `context` tokens with BOS in front. By default windows do not overlap: a token is predicted
+    from those before it in its window. With a `stride`, each window moves on by so many tokens and predicts
+    only these: all but the first of a text are predicted from at least `context` - `stride` tokens, BOS
+    included. That costs more forwards and gives fewer bits. Unlike perplexity per token, the result can be
+    compared across vocabularies.
 
     Args:
-        model: a causal language model (`transformers`), on any device; evaluated one window at a time, in
-            evaluation mode, and left in the mode it was in.
+        model: a causal language model (`transformers`), on any device; evaluated in evaluation mode, and left
+            in the mode it was in.
+        stride: 1 to `context` - 1, the default.
+        batch: windows in a forward; it does not change the result (beyond rounding).
 
     Raises:
         InputError: the texts have no character, or the tokenizer has no BOS.
-        ValueError: a context beyond the model's positions.
+        ValueError: a context beyond the model's positions, or a stride beyond the context.
     """
-    import torch
-
-    if tokenizer.bos_id is None:
-        raise InputError("the tokenizer has no BOS id; bits per byte are measured with BOS in front")
-    if context < 2:
-        raise ValueError(f"context: want at least 2, not {context}")
     texts = [text for text in texts if text]
     if not texts:
         raise InputError("no text to measure: all documents are empty")
-    most = positions_of(model)
-    if most is not None and context > most:
-        raise ValueError(f"context: {context} is beyond the model's {most} positions; want {most} or less")
-    device = next(model.parameters()).device
+    if tokenizer.bos_id is None:
+        raise InputError("the tokenizer has no BOS id; bits per byte are measured with BOS in front")
+    require_context(positions_of(model), context, stride)
+    windows = (w for text in texts for w in _windows(tokenizer.encode(text), context - 1, stride))
     training = model.training
     model.eval()
     bits, tokens = 0.0, 0
     try:
-        for window in _windows(tokenizer, texts, context - 1):
-            ids = torch.tensor([[tokenizer.bos_id, *window]], device=device)
-            with torch.no_grad():
-                logits = model(input_ids=ids[:, :-1], use_cache=False).logits[0].float()
-            nats = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
-            bits += float(nats.double().sum()) / math.log(2)
-            tokens += len(window)
+        for group in _groups(windows, batch):
+            bits += _bits(model, tokenizer, group)
+            tokens += sum(len(ids) - first for ids, first in group)
     finally:
         model.train(training)
     return BitsPerByte(bits, tokens, sum(map(len, texts)), sum(len(text.encode()) for text in texts))
 
 
-def _windows(tokenizer: Tokenizer, texts: Iterable[str], size: int) -> Iterator[list[int]]:
-    for text in texts:
-        ids = tokenizer.encode(text)
-        for begin in range(0, len(ids), size):
-            yield ids[begin : begin + size]
+def require_context(most: int | None, context: int, stride: int | None = None) -> None:
+    """Raise `ValueError` for a context beyond `most` (the model's positions), or a stride beyond it."""
+    if context < 2:
+        raise ValueError(f"context: want at least 2, not {context}")
+    if stride is not None and not 0 < stride < context:
+        raise ValueError(f"stride: want 1 to {context - 1}, not {stride}")
+    if most is not None and context > most:
+        raise ValueError(f"context: {context} is beyond the model's {most} positions; want {most} or less")
+
+
+# The ids of a window, and the first of them that is predicted here; those before it are only read.
+_Window = tuple[list[int], int]
+
+
+def _windows(ids: list[int], size: int, stride: int | None) -> Iterator[_Window]:
+    step = stride or size
+    for begin in range(0, len(ids), step):
+        end = min(begin + step, len(ids))
+        start = begin if stride is None else max(0, end - size)
+        yield ids[start:end], begin - start
+
+
+def _groups(windows: Iterable[_Window], batch: int) -> Iterator[list[_Window]]:
+    """So many windows at a time."""
+    windows = iter(windows)
+    while group := list(islice(windows, batch)):
+        yield group
+
+
+def _bits(model: Any, tokenizer: Tokenizer, group: Sequence[_Window]) -> float:
+    """Bits of the predicted tokens of some windows; the shorter ones are padded on the right."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    device = next(model.parameters()).device
+    longest = max(len(ids) for ids, _ in group)
+    rows = [[tokenizer.bos_id, *ids, *[0] * (longest - len(ids))] for ids, _ in group]
+    targets = [[-100] * first + ids[first:] + [-100] * (longest - len(ids)) for ids, first in group]
+    inputs = torch.tensor(rows, device=device)[:, :-1]
+    with torch.no_grad():
+        logits = model(input_ids=inputs, use_cache=False).logits
+    nats = 0.0
+    for scores, target in zip(logits, torch.tensor(targets, device=device), strict=True):
+        nats += float(cross_entropy(scores.float(), target, reduction="none").double().sum())
+    return nats / math.log(2)
