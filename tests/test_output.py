@@ -152,7 +152,7 @@ OUTPUTS = [
 #: Options of text that name no file; `--model` and `--base` are a folder to read or an id or number.
 TEXT = {
     *("--field", "--split", "--separator", "--task", "--add-token", "--device", "--model", "--base"),
-    *("--system", "--endpoint", "--key-env", "--extra", "--judge", "--judge-model"),
+    *("--system", "--endpoint", "--key-env", "--extra", "--judge", "--judge-model", "--subject", "text"),
 }
 
 

@@ -23,6 +23,7 @@ from zhuzi.cli.eval import evaluate
 from zhuzi.cli.instruct import instruct
 from zhuzi.cli.model import model
 from zhuzi.cli.options import Road, reason
+from zhuzi.cli.tokenize import tokenize
 from zhuzi.cli.train import pretrain, sft
 from zhuzi.cli.vocab import vocab
 from zhuzi.errors import TrainingInterrupted, ZhuziError
@@ -46,7 +47,7 @@ def cli() -> None:
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
-for command in (vocab, corpus, model, pretrain, instruct, sft, evaluate, chat, demo):
+for command in (vocab, tokenize, corpus, model, pretrain, instruct, sft, evaluate, chat, demo):
     cli.add_command(command)
 
 
