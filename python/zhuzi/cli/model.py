@@ -9,6 +9,7 @@ import click
 
 from zhuzi.cli import options
 from zhuzi.cli.options import MODEL, PATH, say
+from zhuzi.model.initial import INITS, Init
 
 
 @click.group(cls=options.Road)
@@ -31,6 +32,15 @@ def model() -> None:
     default=None,
     help="Add padding rows up to a multiple of this number, such as 64.",
 )
+@click.option(
+    "--init",
+    type=click.Choice(INITS),
+    default="subword-mean",
+    show_default=True,
+    help="How new rows start: the mean of the old rows of the piece's tokens, the mean of all old rows, a "
+    "draw from the normal distribution with their mean and covariance, or zero.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws of --init normal.")
 @options.out
 @options.overwrite
 def extend(
@@ -38,24 +48,33 @@ def extend(
     tokenizer: Path,
     dtype: Literal["bfloat16", "float16"] | None,
     pad_to_multiple: int | None,
+    init: Init,
+    seed: int,
     out: Path,
     overwrite: bool,
 ) -> None:
     """Append rows for the new ids to the embedding and the LM head.
 
-    Old rows stay bit-identical. A new row is the mean of the old rows of the piece's tokens under the old
-    tokenizer, without the dummy prefix.
+    Old rows stay bit-identical. By default a new row is the mean of the old rows of the piece's tokens under
+    the old tokenizer, without the dummy prefix.
     """
     from zhuzi.model import extend_model
 
     made = extend_model(
-        base, tokenizer, out, dtype=dtype, pad_to_multiple=pad_to_multiple, overwrite=overwrite
+        *(base, tokenizer, out),
+        dtype=dtype,
+        pad_to_multiple=pad_to_multiple,
+        init=init,
+        seed=seed,
+        overwrite=overwrite,
     )
     for token, (before, after) in made.moved.items():
         moved = "{token!r} moved from id {before} to {after}, and its rows with it"
         say(moved, token=token, before=before, after=after)
     for token, parts in made.no_row.items():
         no_row = "{token!r} had no row in the base; it starts as the mean of the rows of {parts}"
+        if init != "subword-mean":
+            no_row = "{token!r} had no row in the base; it starts as a new token does"
         say(no_row, token=token, parts=", ".join(map(repr, parts)))
     for token in made.left_out:
         say("{token!r} is left out: the base has no row for it, the tokenizer no id", token=token)

@@ -1,8 +1,7 @@
 """Give a model the rows of a larger vocabulary.
 
-A new row starts as the mean of the old rows of the piece's tokens under the old tokenizer, in embedding and
-head alike, without the dummy prefix (which would put a stray `▁` into nearly every mean). Mundra et al.
-2407.05841 and Swallow (2404.17790) find this on par with costlier initialisations.
+`initial.py` has the ways in which a new row can start. A piece's tokens under the old tokenizer are taken
+without the dummy prefix, which would put a stray `▁` into nearly every mean.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from zhuzi._show import Report
 from zhuzi.errors import InputError
 from zhuzi.model.folder import EMBEDDING, GENERATION, HEAD, ModelFolder
+from zhuzi.model.initial import INITS, Init
 from zhuzi.model.rows import RowPlan, plan_rows
 from zhuzi.record.disk import require_space
 from zhuzi.record.json_file import write_json
@@ -40,7 +40,7 @@ class ExtendReport(Report):
     out: Path
     old_rows: int
     new_rows: int
-    initialised: int  # rows that start as a mean: appended ones, and padding rows that became pieces
+    initialised: int  # rows of new ids: appended ones, and padding rows that became pieces
     dtype: str
     tied: bool
     base_fingerprint: str
@@ -48,9 +48,11 @@ class ExtendReport(Report):
     ids: int = 0  # of the new tokenizer
     padding: int = 0  # rows after those of the ids
     moved: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # token -> its old id, its new one
-    # Added tokens of the base without a row -> the tokens whose rows' mean their rows start as.
+    # Added tokens of the base without a row -> the tokens of their text, whose mean is `subword-mean`.
     no_row: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()  # added tokens of the base without a row, which the new tokenizer lacks
+    init: Init = "subword-mean"
+    seed: int | None = None  # of `normal`
 
     def _headline(self) -> str:
         return f"{self.out}: {self.old_rows:,} rows became {self.new_rows:,}, in {self.dtype}"
@@ -63,6 +65,8 @@ def extend_model(
     *,
     dtype: Literal["float16", "bfloat16"] | None = None,
     pad_to_multiple: int | None = None,
+    init: Init = "subword-mean",
+    seed: int = 0,
     overwrite: bool = False,
 ) -> ExtendReport:
     """Give embedding and head a row for each id that the tokenizer has beyond the model's own.
@@ -77,6 +81,10 @@ def extend_model(
             token there, or a token that the folder's record says was moved: its rows move with it.
         out: the new model folder: weights, config, the new tokenizer, and zhuzi.json.
         pad_to_multiple: add rows of padding up to a multiple of this (64 or 128 suit tensor cores).
+        init: how the rows of new ids start: as the mean of the old rows of their piece's tokens
+            (`subword-mean`), as the mean of all old rows (`mean`), drawn from the normal distribution with
+            the old rows' mean and covariance (`normal`), or as `zero`. `zhuzi.model.initial` has the sources.
+        seed: of `normal`.
 
     Raises:
         MismatchError: a trained row would be lost, or there is nothing to extend.
@@ -88,6 +96,8 @@ def extend_model(
     inputs = [path for path in (model, tokenizer) if isinstance(path, str | Path)]
     if pad_to_multiple is not None and pad_to_multiple < 1:
         raise ValueError(f"pad_to_multiple: want 1 or more, not {pad_to_multiple}")
+    if init not in INITS:
+        raise ValueError(f"init: want {', '.join(INITS[:-1])} or {INITS[-1]}, not {init!r}")
     require_free(out, overwrite=overwrite, inputs=inputs)
     base = ModelFolder.open(model)
     stored = _storage(base, dtype)
@@ -97,9 +107,10 @@ def extend_model(
     size = _size(base, plan, stored)
     require_space(out, size)
     _log.info(f"extending {base.path} from {base.rows:,} rows to {plan.rows:,} ({stored})")
-    matrices = _matrices(base, plan, stored)
+    matrices = _matrices(base, plan, stored, init, seed)
+    start = {"init": init, "seed": seed} if init == "normal" else {"init": init}
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as folder:
-        _write(folder, base, new, plan, matrices, stored)
+        _write(folder, base, new, plan, matrices, stored, start)
     return ExtendReport(
         out=out,
         old_rows=base.rows,
@@ -117,15 +128,22 @@ def extend_model(
             for token, (_, after) in plan.no_row.items()
         },
         left_out=plan.left_out,
+        init=init,
+        seed=seed if init == "normal" else None,
     )
 
 
-def _matrices(base: ModelFolder, plan: RowPlan, stored: str) -> dict[str, torch.Tensor]:
+def _matrices(
+    base: ModelFolder, plan: RowPlan, stored: str, init: Init, seed: int
+) -> dict[str, torch.Tensor]:
     """Embedding and head with the new rows, as far as the base stores them."""
-    matrices = {EMBEDDING: plan.apply(base.read(EMBEDDING), stored)}
-    if not base.tied:
-        matrices[HEAD] = plan.apply(base.read(HEAD), stored)
-    elif HEAD in base.tensors:
+    import torch
+
+    names = [EMBEDDING] if base.tied else [EMBEDDING, HEAD]
+    matrices = {
+        name: torch.cat(list(plan.blocks(base.read(name), stored, name, init, seed))) for name in names
+    }
+    if base.tied and HEAD in base.tensors:
         matrices[HEAD] = matrices[EMBEDDING].clone()
     return matrices
 
@@ -137,6 +155,7 @@ def _write(
     plan: RowPlan,
     matrices: Mapping[str, torch.Tensor],
     stored: str,
+    start: Mapping[str, object],
 ) -> None:
     """Write weights, settings, tokenizer and record of the new model."""
     own = {"bos_token_id": new.bos_id, "eos_token_id": new.eos_id, "pad_token_id": new.pad_id}
@@ -161,6 +180,7 @@ def _write(
         ids=plan.ids,
         original_rows=_original_rows(base, plan),
         moved=plan.moved,
+        **start,
     )
 
 

@@ -7,11 +7,13 @@ id that the new tokenizer's record names (`moved_tokens`, by `zhuzi vocab merge 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zhuzi.errors import MismatchError, naming
 from zhuzi.model.folder import GENERATION, ModelFolder
+from zhuzi.model.initial import BLOCK, Init, initialiser, mean_row
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.tokenizer.added_tokens import names_without_id
 
@@ -27,7 +29,7 @@ class RowPlan:
     rows: int
     trained: int  # the base's rows that belong to its ids; later ones are padding
     moved: dict[str, tuple[int, int]]  # token -> its old id and its new one
-    started: dict[int, list[int]]  # new id -> the old ids whose rows' mean it starts as
+    started: dict[int, list[int]]  # new id -> its text's ids under the old tokenizer, in the order of the ids
     no_row: dict[str, tuple[int, int]]  # token of the base without a row -> its old id and its new one
     left_out: tuple[str, ...]  # tokens of the base that have no row, nor an id of the new tokenizer
 
@@ -38,8 +40,10 @@ class RowPlan:
                 return after
         return id if isinstance(id, int) and 0 <= id < self.trained else None
 
-    def apply(self, matrix: torch.Tensor, dtype: str) -> torch.Tensor:
-        """The extended matrix, in `dtype`. Means are taken in fp64, over rows as stored.
+    def blocks(
+        self, matrix: torch.Tensor, dtype: str, name: str, init: Init, seed: int
+    ) -> Iterator[torch.Tensor]:
+        """The extended matrix in `dtype`, some rows at a time. `initial.py` says how the new ones start.
 
         New padding rows are the mean of the trained ones. In a head this makes a padding id less likely than
         the average token in any context (exp is convex), while rows of zeros may be likelier than most.
@@ -47,20 +51,24 @@ class RowPlan:
         import torch
 
         old = matrix.to(getattr(torch, dtype))
-        new = old.new_empty(self.rows, old.shape[1])
-        new[: len(old)] = old
-        if self.rows > max(self.ids, len(old)):
-            new[max(self.ids, len(old)) :] = old[: self.trained].double().mean(0).to(old.dtype)
-        for before, after in self.moved.values():
-            new[after] = old[before]
-        if self.started:
-            flat = torch.tensor([i for ids in self.started.values() for i in ids])
-            lengths = torch.tensor([len(ids) for ids in self.started.values()])
-            means = torch.nn.functional.embedding_bag(
-                flat, old.double(), lengths.cumsum(0) - lengths, mode="mean"
-            )
-            new[torch.tensor(list(self.started))] = means.to(old.dtype)
-        return new
+        start = initialiser(init, seed, old[: self.trained], name)
+        padding = mean_row(old[: self.trained]) if self.rows > max(self.ids, len(old)) else None
+        origin = {after: before for before, after in self.moved.values()}
+        for begin in range(0, self.rows, BLOCK):
+            ids = range(begin, min(begin + BLOCK, self.rows))
+            block = old.new_empty(len(ids), old.shape[1])
+            if begin < len(old):
+                held = old[begin : ids.stop]
+                block[: len(held)] = held
+            if padding is not None and ids.stop > max(self.ids, len(old)):
+                block[max(self.ids, len(old), begin) - begin :] = padding.to(old.dtype)
+            for after in ids:
+                if after in origin:
+                    block[after - begin] = old[origin[after]]
+            if new := [id for id in ids if id in self.started]:
+                rows = start([self.started[id] for id in new])
+                block[torch.tensor(new) - begin] = rows.to(old.dtype)
+            yield block
 
 
 def plan_rows(
