@@ -201,6 +201,17 @@ def test_the_positions_of_the_model(chat: Chat, caplog: pytest.LogCaptureFixture
         ({"max_position_embeddings": 2048, "rope_scaling": {"type": "linear", "factor": 4.0}}, 8192),
         ({"max_position_embeddings": 2048, "rope_parameters": {"rope_type": "default"}}, 2048),
         ({"max_position_embeddings": 8192, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 8192),
+        (
+            {
+                "max_position_embeddings": 2048,
+                "rope_scaling": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 2048,
+                },
+            },
+            8192,
+        ),
     ],
 )
 def test_positions_by_config(config: dict[str, Any], most: int | None) -> None:

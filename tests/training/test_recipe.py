@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -13,9 +14,18 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from zhuzi.errors import RecipeError
 from zhuzi.train import sft
 from zhuzi.train.base import adapt, count_parameters
-from zhuzi.train.recipe import SftRecipe, load_recipe, resolve_recipe
+from zhuzi.train.recipe import (
+    EvaluateRecipe,
+    LoraRecipe,
+    PretrainRecipe,
+    SamplesRecipe,
+    SftRecipe,
+    load_recipe,
+    resolve_recipe,
+)
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+PAGE = RECIPES.parent / "docs" / "training.md"
 SIZES = {"7b": (4096, 11008, 32, 32), "13b": (5120, 13824, 40, 40)}
 
 # Recomputed from the LLaMA shapes; the published shares are 2.97, 6.06, 6.22 and 4.10 %.
@@ -167,3 +177,29 @@ def test_paths_are_expanded_once_for_all(tmp_path: Path, monkeypatch: pytest.Mon
 def test_recipe_of_another_task() -> None:
     with pytest.raises(RecipeError, match="run it with `zhuzi pretrain`"):
         resolve_recipe(RECIPES / "llama-7b-pretrain-stage1.yaml", SftRecipe)
+
+
+def _keys_of_the_page() -> tuple[set[str], dict[str, set[str]]]:
+    """The recipe's keys in the table of docs/training.md, and the keys inside of them."""
+    table = PAGE.read_text(encoding="utf-8").split("## Recipes")[1].split("\n## ")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
+    inner = {cells[1].strip(" `"): set(re.findall(r"`([a-z_]+)`", cells[2])) for cells in rows}
+    return {key for cells in rows for key in re.findall(r"`([a-z_]+)`", cells[1])}, inner
+
+
+def test_the_page_lists_every_key_of_a_recipe_and_no_other() -> None:
+    keys, inner = _keys_of_the_page()
+    assert keys == PretrainRecipe.model_fields.keys() | SftRecipe.model_fields.keys()
+    for name, kind in (("lora", LoraRecipe), ("evaluate", EvaluateRecipe), ("samples", SamplesRecipe)):
+        values = {value for field in kind.model_fields.values() for value in get_args(field.annotation)}
+        assert inner[name] - values - {"null"} == kind.model_fields.keys(), name
+
+
+@pytest.mark.parametrize(
+    "key", [k for k, field in SftRecipe.model_fields.items() if get_origin(field.annotation) is Literal]
+)
+def test_the_page_names_the_values_of_a_key(key: str) -> None:
+    table = PAGE.read_text(encoding="utf-8").split("## Recipes")[1].split("\n## ")[0]
+    row = next(line for line in table.splitlines() if re.match(rf"\|[^|]*`{key}`", line))
+    for value in get_args(SftRecipe.model_fields[key].annotation):
+        assert re.search(rf"\b{value}\b", row), (key, value)

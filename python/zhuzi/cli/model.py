@@ -12,6 +12,15 @@ from zhuzi.cli.options import MODEL, PATH, say
 from zhuzi.model.initial import INITS, Init
 
 
+def _rope(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    from zhuzi.model.positions import Rope
+
+    try:
+        return None if value is None else str(Rope.parse(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error).removeprefix("rope: ")) from None
+
+
 @click.group(cls=options.Road)
 def model() -> None:
     """Extend a model's vocabulary, or merge an adapter into a model."""
@@ -19,7 +28,19 @@ def model() -> None:
 
 @model.command("extend")
 @click.option("--model", "base", type=MODEL, required=True, help="Model folder, or hub id.")
-@click.option("--tokenizer", type=PATH, required=True, help="Folder of the larger tokenizer.")
+@click.option(
+    "--tokenizer",
+    type=PATH,
+    default=None,
+    help="Folder of the larger tokenizer. [default: the model's own, with --rope]",
+)
+@click.option(
+    "--rope",
+    metavar="KIND:FACTOR",
+    callback=_rope,
+    default=None,
+    help="More positions by scaled RoPE: linear, dynamic, yarn or llama3, and the factor, as in linear:4.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["bfloat16", "float16"]),
@@ -45,7 +66,8 @@ def model() -> None:
 @options.overwrite
 def extend(
     base: str,
-    tokenizer: Path,
+    tokenizer: Path | None,
+    rope: str | None,
     dtype: Literal["bfloat16", "float16"] | None,
     pad_to_multiple: int | None,
     init: Init,
@@ -56,16 +78,20 @@ def extend(
     """Append rows for the new ids to the embedding and the LM head.
 
     Old rows stay bit-identical. By default a new row is the mean of the old rows of the piece's tokens under
-    the old tokenizer, without the dummy prefix.
+    the old tokenizer, without the dummy prefix. With --rope the model gets more positions, with or without
+    new rows.
     """
     from zhuzi.model import extend_model
 
+    if tokenizer is None and rope is None:
+        raise click.UsageError("Missing option '--tokenizer', or '--rope'.")
     made = extend_model(
         *(base, tokenizer, out),
         dtype=dtype,
         pad_to_multiple=pad_to_multiple,
         init=init,
         seed=seed,
+        rope=rope,
         overwrite=overwrite,
     )
     for token, (before, after) in made.moved.items():
@@ -87,6 +113,12 @@ def extend(
         padded=padded,
         dtype=made.dtype,
     )
+    if made.rope:
+        say(
+            "RoPE is scaled ({rope}): {n} positions; train on texts that long",
+            rope=made.rope,
+            n=made.positions,
+        )
 
 
 @model.command("merge")

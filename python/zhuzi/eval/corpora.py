@@ -17,7 +17,7 @@ from zhuzi.corpus.options import ReadKeywords
 from zhuzi.corpus.read import TextReader, read_texts
 from zhuzi.errors import InputError
 from zhuzi.eval.bits import BitsPerByte, bits_per_byte, require_context
-from zhuzi.eval.models import open_models
+from zhuzi.eval.models import open_models, scaling
 from zhuzi.eval.partial import PartialResults
 from zhuzi.model.positions import positions
 from zhuzi.record.json_file import write_json
@@ -158,7 +158,7 @@ def compare_bits(
         require_context(positions(model.folder.config), context, stride)
     sources = dict(zip(_names(corpora), corpora, strict=True))
     fingerprints = {model.name: model.fingerprint for model in opened}
-    facts = {
+    facts = scaling(opened) | {
         "models": fingerprints,
         "files": {name: _stamps(read_texts(corpus, **keywords)) for name, corpus in sources.items()},
         "options": [context, stride, max_documents, {key: str(value) for key, value in keywords.items()}],

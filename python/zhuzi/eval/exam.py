@@ -18,7 +18,7 @@ from zhuzi._show import Report, count
 from zhuzi.errors import InputError, naming
 from zhuzi.eval.exam_files import CHOICES, Exam, ExamName, Question, Subject, read_exam
 from zhuzi.eval.likelihood import log_likelihoods
-from zhuzi.eval.models import ModelToCompare, open_models
+from zhuzi.eval.models import ModelToCompare, open_models, scaling
 from zhuzi.eval.partial import PartialResults
 from zhuzi.infer.generate import generate
 from zhuzi.infer.prompt import format_prompt
@@ -225,6 +225,7 @@ def evaluate_exam(
     _require_room(opened, prompts, most, shots, by)
     facts = {"exam": name, "model": opened.fingerprint, "split": exam.split, "shots": shots, "by": by}
     facts |= {"seed": seed, "questions": [[s.name, len(s.questions)] for s in exam.subjects]}
+    facts |= scaling([opened])
     partial = PartialResults(out, facts)
     total = sum(len(subject.questions) for subject in exam.subjects)
     chat: Chat | None = None

@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zhuzi.errors import InputError, naming
 from zhuzi.infer.chat import Chat, device_of, open_model
 from zhuzi.model.adapter import AdapterFolder
 from zhuzi.model.folder import ADAPTER_FILES, ModelFolder
+from zhuzi.model.positions import rope_of
 
 # Folders that a training run names so: the name of the run says more.
 _PLAIN_NAMES = {"adapter", "model"}
@@ -45,6 +47,13 @@ class ModelToCompare:
         place = device_of(device)
         dtype = torch.float32 if place.type == "cpu" else self.folder.dtype
         return Chat(load_adapted(self.folder, self.adapter, dtype, place), self.folder.tokenizer)
+
+
+def scaling(opened: Sequence[ModelToCompare]) -> dict[str, Any]:
+    """What the weights' fingerprints do not tell, for a measurement's facts: how RoPE is scaled, if it is."""
+    ropes = {model.name: rope_of(model.folder.config) for model in opened}
+    scaled = {name: rope for name, rope in ropes.items() if rope["rope_type"] != "default"}
+    return {"rope": scaled} if scaled else {}
 
 
 def open_models(

@@ -10,6 +10,7 @@ from typing import Any
 
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder, read_json
+from zhuzi.model.positions import in_words, rope_of
 from zhuzi.model.weights import TensorInfo, read_header
 from zhuzi.record.disk import sha256
 from zhuzi.record.provenance import RECORD, read_record
@@ -113,8 +114,14 @@ class AdapterFolder:
 
     def require_made_on(self, base: ModelFolder) -> None:
         """Raise `MismatchError` if the record names another base; reads every byte of the base's weights."""
-        if self.record is not None:
-            self._require_equal("base model", self._recorded("base", "fingerprint"), base.fingerprint, base)
+        if self.record is None:
+            return
+        known = self._recorded("base")
+        if isinstance(known, dict) and isinstance(known.get("rope"), dict):  # missing in earlier records
+            ours = rope_of(base.config)
+            if known["rope"] != ours:
+                self._require_equal("RoPE", in_words(known["rope"]), in_words(ours), base)
+        self._require_equal("base model", self._recorded("base", "fingerprint"), base.fingerprint, base)
 
     def _require_equal(self, what: str, theirs: object, ours: object, base: ModelFolder) -> None:
         if theirs != ours:

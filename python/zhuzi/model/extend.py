@@ -1,4 +1,4 @@
-"""Give a model the rows of a larger vocabulary.
+"""Give a model the rows of a larger vocabulary, and more positions by scaled RoPE.
 
 `initial.py` has the ways in which a new row can start. A piece's tokens under the old tokenizer are taken
 without the dummy prefix, which would put a stray `▁` into nearly every mean.
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zhuzi._show import Report
-from zhuzi.errors import InputError
+from zhuzi.errors import InputError, naming
 from zhuzi.model.folder import EMBEDDING, GENERATION, HEAD, ModelFolder
 from zhuzi.model.initial import INITS, Init
+from zhuzi.model.positions import Rope, in_words, positions, rope_of
 from zhuzi.model.rows import RowPlan, plan_rows
 from zhuzi.record.disk import require_space
 from zhuzi.record.json_file import write_json
@@ -53,20 +54,24 @@ class ExtendReport(Report):
     left_out: tuple[str, ...] = ()  # added tokens of the base without a row, which the new tokenizer lacks
     init: Init = "subword-mean"
     seed: int | None = None  # of `normal`
+    rope: str = ""  # how RoPE was scaled, as in "linear:4"; empty if it was left
+    positions: int | None = None  # tokens that the new model sees at once, as its config.json says
 
     def _headline(self) -> str:
-        return f"{self.out}: {self.old_rows:,} rows became {self.new_rows:,}, in {self.dtype}"
+        scaled = f", {self.positions:,} positions (RoPE {self.rope})" if self.rope else ""
+        return f"{self.out}: {self.old_rows:,} rows became {self.new_rows:,}, in {self.dtype}{scaled}"
 
 
 def extend_model(
     model: str | Path,
-    tokenizer: str | Path | Tokenizer,
+    tokenizer: str | Path | Tokenizer | None,
     out: str | Path,
     *,
     dtype: Literal["float16", "bfloat16"] | None = None,
     pad_to_multiple: int | None = None,
     init: Init = "subword-mean",
     seed: int = 0,
+    rope: str | None = None,
     overwrite: bool = False,
 ) -> ExtendReport:
     """Give embedding and head a row for each id that the tokenizer has beyond the model's own.
@@ -78,13 +83,17 @@ def extend_model(
     Args:
         model: a model folder (with its tokenizer.model) or a hub id.
         tokenizer: the new tokenizer, or its folder. Every id of the model's own tokenizer must be the same
-            token there, or a token that the folder's record says was moved: its rows move with it.
+            token there, or a token that the folder's record says was moved: its rows move with it. None
+            keeps the model's own, where only `rope` changes.
         out: the new model folder: weights, config, the new tokenizer, and zhuzi.json.
         pad_to_multiple: add rows of padding up to a multiple of this (64 or 128 suit tensor cores).
         init: how the rows of new ids start: as the mean of the old rows of their piece's tokens
             (`subword-mean`), as the mean of all old rows (`mean`), drawn from the normal distribution with
             the old rows' mean and covariance (`normal`), or as `zero`. `zhuzi.model.initial` has the sources.
         seed: of `normal`.
+        rope: more positions by scaled RoPE: a kind (`zhuzi.model.positions.KINDS`) and by how much the
+            positions before any scaling are multiplied, as in "linear:4". The model has to be trained on
+            texts of the new length; without it, `dynamic` loses least.
 
     Raises:
         MismatchError: a trained row would be lost, or there is nothing to extend.
@@ -94,23 +103,23 @@ def extend_model(
     """
     out = Path(out)
     inputs = [path for path in (model, tokenizer) if isinstance(path, str | Path)]
-    if pad_to_multiple is not None and pad_to_multiple < 1:
-        raise ValueError(f"pad_to_multiple: want 1 or more, not {pad_to_multiple}")
-    if init not in INITS:
-        raise ValueError(f"init: want {', '.join(INITS[:-1])} or {INITS[-1]}, not {init!r}")
+    _require_valid(pad_to_multiple, init)
+    if tokenizer is None and rope is None:
+        raise naming(ValueError, "nothing to do: give ", ("tokenizer", None), ", or ", ("rope", "linear:4"))
+    scaling = None if rope is None else Rope.parse(rope)
     require_free(out, overwrite=overwrite, inputs=inputs)
     base = ModelFolder.open(model)
     stored = _storage(base, dtype)
-    new = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_dir(tokenizer)
-    moves = {} if isinstance(tokenizer, Tokenizer) else read_moves(Path(tokenizer))
-    plan = plan_rows(base, new, moves, pad_to_multiple)
+    changed = _scaled(base, scaling)
+    new, moves = _of_tokenizer(base, tokenizer)
+    plan = plan_rows(base, new, moves, pad_to_multiple, nothing=scaling is not None)
     size = _size(base, plan, stored)
     require_space(out, size)
     _log.info(f"extending {base.path} from {base.rows:,} rows to {plan.rows:,} ({stored})")
     matrices = _matrices(base, plan, stored, init, seed)
     start = {"init": init, "seed": seed} if init == "normal" else {"init": init}
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as folder:
-        _write(folder, base, new, plan, matrices, stored, start)
+        _write(folder, base, new, plan, matrices, stored, start, changed)
     return ExtendReport(
         out=out,
         old_rows=base.rows,
@@ -130,7 +139,41 @@ def extend_model(
         left_out=plan.left_out,
         init=init,
         seed=seed if init == "normal" else None,
+        rope="" if scaling is None else str(scaling),
+        positions=positions({**base.config, **changed}),
     )
+
+
+def _require_valid(pad_to_multiple: int | None, init: str) -> None:
+    if pad_to_multiple is not None and pad_to_multiple < 1:
+        raise ValueError(f"pad_to_multiple: want 1 or more, not {pad_to_multiple}")
+    if init not in INITS:
+        raise ValueError(f"init: want {', '.join(INITS[:-1])} or {INITS[-1]}, not {init!r}")
+
+
+def _of_tokenizer(
+    base: ModelFolder, tokenizer: str | Path | Tokenizer | None
+) -> tuple[Tokenizer, dict[str, tuple[int, int]]]:
+    """The new model's tokenizer, and the tokens whose ids it moved."""
+    if tokenizer is None:
+        return base.tokenizer, {}
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer, {}
+    return Tokenizer.from_dir(tokenizer), read_moves(Path(tokenizer))
+
+
+def _scaled(base: ModelFolder, scaling: Rope | None) -> dict[str, Any]:
+    """What scaling changes in config.json."""
+    if scaling is None:
+        return {}
+    try:
+        changed = scaling.settings(base.config)
+    except InputError as error:
+        raise InputError(f"{base.path}: {error}") from None
+    before = rope_of(base.config)
+    if before["rope_type"] != "default":
+        _log.warning(f"{base.path}: its RoPE was {in_words(before)}; it becomes {scaling} of the same base")
+    return changed
 
 
 def _matrices(
@@ -156,6 +199,7 @@ def _write(
     matrices: Mapping[str, torch.Tensor],
     stored: str,
     start: Mapping[str, object],
+    changed: Mapping[str, Any],
 ) -> None:
     """Write weights, settings, tokenizer and record of the new model."""
     own = {"bos_token_id": new.bos_id, "eos_token_id": new.eos_id, "pad_token_id": new.pad_id}
@@ -165,7 +209,7 @@ def _write(
     base.copy(
         folder,
         matrices,
-        config={"vocab_size": plan.rows, dtype_key: stored, **special},
+        config={"vocab_size": plan.rows, dtype_key: stored, **special, **changed},
         round_to=stored if base.dtype_name == "float32" else None,
     )
     if (folder / GENERATION).is_file():
@@ -184,8 +228,13 @@ def _write(
     )
 
 
-def _original_rows(base: ModelFolder, plan: RowPlan) -> int:
-    """Leading rows that are the first base's: those an extended base records, else its ids that stay."""
+def _original_rows(base: ModelFolder, plan: RowPlan) -> int | None:
+    """Leading rows that are the first base's: those an extended base records, else its ids that stay.
+
+    Unknown still where no row was added: the first base may be an earlier one.
+    """
+    if plan.rows == base.rows and not plan.started and base.original_rows is None:
+        return None
     stay = min([base.rows, base.tokenizer.vocab_size, *(before for before, _ in plan.moved.values())])
     return stay if base.original_rows is None else min(stay, base.original_rows)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import weights
+from zhuzi.model.positions import rope_of
 from zhuzi.record.json_file import read_object, write_json
 from zhuzi.record.provenance import RECORD, read_record
 from zhuzi.record.remembered import remembered
@@ -233,7 +234,8 @@ class ModelFolder:
 
     def describe(self) -> dict[str, Any]:
         """What a record says about this model, so that a later step can tell whether it is the same."""
-        return {"path": str(self.path), "fingerprint": self.fingerprint, "rows": self.rows}
+        facts = {"path": str(self.path), "fingerprint": self.fingerprint, "rows": self.rows}
+        return {**facts, "rope": rope_of(self.config)}
 
 
 @contextmanager

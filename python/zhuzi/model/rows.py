@@ -72,12 +72,17 @@ class RowPlan:
 
 
 def plan_rows(
-    base: ModelFolder, new: Tokenizer, moves: dict[str, tuple[int, int]], multiple: int | None
+    base: ModelFolder,
+    new: Tokenizer,
+    moves: dict[str, tuple[int, int]],
+    multiple: int | None,
+    *,
+    nothing: bool = False,
 ) -> RowPlan:
     """Plan the rows for the new tokenizer's ids, padded to a multiple if one is given.
 
     Raises:
-        MismatchError: a trained row would be lost, or there is nothing to extend.
+        MismatchError: a trained row would be lost, or, unless `nothing` is allowed, none is to be added.
     """
     old = base.tokenizer
     base.require_rows_of_pieces()
@@ -103,7 +108,7 @@ def plan_rows(
     rows = max(base.rows, new.vocab_size)
     if multiple is not None:
         rows = -(-rows // multiple) * multiple
-    if not started and rows == base.rows:
+    if not started and rows == base.rows and not nothing:
         raise naming(
             MismatchError,
             f"nothing to extend: each of the tokenizer's {new.vocab_size} ids has its row in {base.path} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from zhuzi.errors import InputError, RecipeError
 from zhuzi.infer.chat import prompt_ids
 from zhuzi.infer.generate import require_room as require_positions
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
-from zhuzi.model.positions import positions
+from zhuzi.model.positions import positions, unscaled_positions
 from zhuzi.record.disk import require_space
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 
@@ -41,9 +42,11 @@ def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
     _require_room_for_samples(recipe, folder)
     most = positions(folder.config)
     if most is not None and recipe.sequence_length > most:
+        factor = math.ceil(recipe.sequence_length / (unscaled_positions(folder.config) or most))
         raise RecipeError(
             f"sequence_length: {recipe.sequence_length} exceeds the {most} positions of {folder.path} "
-            f"(its max_position_embeddings); write {most} or less"
+            f"(its max_position_embeddings); write {most} or less, or scale its RoPE: `zhuzi model extend "
+            f"--model {folder.path} --rope linear:{factor} --out NEW`"
         )
     if recipe.lora is None:
         return

@@ -28,6 +28,8 @@ from zhuzi._process import is_main
 from zhuzi._show import Report, count
 from zhuzi.errors import OVERWRITE, OutputExistsError, naming
 from zhuzi.model.folder import ModelFolder
+from zhuzi.model.positions import in_words as rope_in_words
+from zhuzi.model.positions import rope_of
 from zhuzi.record.disk import naming_full_disk, new_file_mode
 from zhuzi.record.json_file import read_state, replace_json
 from zhuzi.record.lock import locked
@@ -114,6 +116,7 @@ class Run:
             "format": 1,
             "recipe": {k: v for k, v in recipe.model_dump(mode="json").items() if k != "output"},
             "tokenizer": folder.tokenizer.fingerprint,
+            "rope": rope_of(folder.config),
         }
         if run._is_begun and not overwrite:
             run._require_same(facts)
@@ -309,8 +312,12 @@ _MAY_CHANGE = {
 
 
 def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    for key in [key for key in ("recipe", "model", "tokenizer", "data") if key in new]:
+    for key in [key for key in ("recipe", "model", "rope", "tokenizer", "data") if key in new]:
         before, now = old.get(key), new[key]
+        if key == "rope":
+            if before is None or before == now:  # none: begun by an earlier version
+                continue
+            return f"RoPE ({rope_in_words(before)} there, {rope_in_words(now)} now)"
         if key == "recipe" and isinstance(before, dict):
             before, now = (
                 {k: v for k, v in completed(r).items() if k not in _MAY_CHANGE} for r in (before, now)
