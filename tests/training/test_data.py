@@ -137,8 +137,11 @@ def test_what_tuning_cannot_use_is_refused(tmp_path: Path, record: dict[str, Any
     [
         ({"conversations": [{"from": "human", "value": "a"}]}, "looks like a ShareGPT conversation"),
         ({"messages": [{"role": "user", "content": "a"}]}, "looks like a chat .messages"),
-        ({"kind": "k", "input": "a", "target": "b"}, "firefly's shape.*rename input to instruction"),
-        ({"prompt": "a", "response": "b"}, "rename them to instruction and output"),
+        (
+            {"kind": "k", "input": "a", "target": "b"},
+            "firefly's shape.*`map: {instruction: input, output: ",
+        ),
+        ({"prompt": "a", "response": "b"}, "`map: {instruction: prompt, output: response}` into the recipe"),
         ({"text": "a"}, "looks like plain text.*zhuzi corpus encode"),
         ({"data": [{"instruction": "a", "output": "b"}]}, "are in a list under 'data'; write only that list"),
     ],

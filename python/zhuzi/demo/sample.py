@@ -134,7 +134,8 @@ def _documents(path: Path | None, built_in: str) -> Split:
 def _records(path: Path | None) -> tuple[list[dict[str, str]], list[str]]:
     """The records that teach something, with the keys that tuning reads, and notes on the others."""
     from zhuzi.train.alpaca import KEYS, unread_keys
-    from zhuzi.train.data import checked, open_records, record_notes
+    from zhuzi.train.data import checked, record_notes
+    from zhuzi.train.sources import open_records
 
     with as_file(files(__package__) / "data" / "instructions.json") as sample:
         reader = open_records(path or sample)

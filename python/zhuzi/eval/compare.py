@@ -325,7 +325,7 @@ def read_prompts(path: Path) -> list[PromptToCompare]:
         prompts = [PromptToCompare(line.strip()) for line in lines if line.strip()]
     else:
         from zhuzi.train.alpaca import check
-        from zhuzi.train.data import open_records
+        from zhuzi.train.sources import open_records
 
         prompts = []
         for record, place in open_records(path):

@@ -6,16 +6,25 @@ after a newline.
 
 from __future__ import annotations
 
-PROMPT = (
+PREFACE = (
     "Below is an instruction that describes a task. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Response: "
+    "Write a response that appropriately completes the request."
 )
 
+PROMPT = PREFACE + "\n\n### Instruction:\n{instruction}\n\n### Response: "
 
-def format_prompt(instruction: str, input: str = "") -> str:  # as in Alpaca's records
-    """The prompt for an instruction; a non-empty `input` is appended to it after a newline."""
+
+def format_prompt(
+    instruction: str,
+    input: str = "",  # as in Alpaca's records
+    *,
+    preface: str = PREFACE,
+) -> str:
+    """The prompt for an instruction; a non-empty `input` is appended to it after a newline.
+
+    A system prompt is given as `preface`, in whose place it stands.
+    """
     if input:
         instruction = f"{instruction}\n{input}"
     # Not str.format: an instruction is text, not a template, and may contain braces.
-    return PROMPT.replace("{instruction}", instruction)
+    return preface + PROMPT.removeprefix(PREFACE).replace("{instruction}", instruction)

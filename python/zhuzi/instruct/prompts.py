@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from zhuzi.errors import InputError
 from zhuzi.instruct.parse import Parsed, ParsedAnswer
 from zhuzi.train.alpaca import KEYS, check
-from zhuzi.train.data import open_records
+from zhuzi.train.sources import open_records
 
 #: Examples that a prompt shows.
 EXAMPLES = 3

@@ -11,17 +11,20 @@ KEYS = ("instruction", "input", "output")
 
 _WANTED = "want an object with instruction, input and output"
 
-# Other formats of instruction data, by the keys that show them, and how to convert them to Alpaca's.
+# Other formats of instruction data, by the keys that show them.
+_CONVERSATIONS = {"conversations": "a ShareGPT conversation", "messages": "a chat"}
+# With what Alpaca's fields are called there.
 _SHAPES = [
-    (("conversations",), "a ShareGPT conversation", "write each question and its answer as a record"),
-    (("messages",), "a chat", "write each question and its answer as a record"),
-    (("kind", "input", "target"), "firefly's shape", "rename input to instruction, and target to output"),
-    (("prompt", "response"), "a prompt and its response", "rename them to instruction and output"),
-    (("prompt", "completion"), "a prompt and its completion", "rename them to instruction and output"),
-    (("question", "answer"), "a question and its answer", "rename them to instruction and output"),
-    (("query", "response"), "a query and its response", "rename them to instruction and output"),
-    (("text",), "plain text", "give it to `zhuzi corpus encode` and `zhuzi pretrain`"),
+    (("kind", "input", "target"), "firefly's shape", ("input", "target")),
+    (("prompt", "response"), "a prompt and its response", ("prompt", "response")),
+    (("prompt", "completion"), "a prompt and its completion", ("prompt", "completion")),
+    (("question", "answer"), "a question and its answer", ("question", "answer")),
+    (("query", "response"), "a query and its response", ("query", "response")),
+    (("instruction", "context", "response"), "Dolly's shape", ("instruction", "response", "context")),
+    (("instruction", "response"), "an instruction and its response", ("instruction", "response")),
+    (("prompt", "chosen"), "a pair of preferences", ("prompt", "chosen")),
 ]
+_TEXT = "plain text (text); give it to `zhuzi corpus encode` and `zhuzi pretrain`"
 
 
 def check(record: Any, place: str) -> dict[str, Any]:
@@ -30,25 +33,40 @@ def check(record: Any, place: str) -> dict[str, Any]:
     Raises:
         InputError: it is not; the message names `place`, what the record looks like and what to do.
     """
+    for key, what in _CONVERSATIONS.items() if isinstance(record, dict) else ():
+        if key in record and not {"instruction", "output"} <= record.keys():
+            raise InputError(
+                f"{place}: looks like {what} ({key}), and only Alpaca's records are read here: write each "
+                "question and its answer as a record"
+            )
+    check_texts(record, place)
+    _require_single_turn(record, place)
+    checked: dict[str, Any] = record
+    return checked
+
+
+def check_texts(record: Any, place: str) -> None:
+    """Raise as `check` does, but for earlier turns and a system prompt, which may be there."""
     if not isinstance(record, dict):
-        raise InputError(f"{place}: {_kind(record)}; {_WANTED}")
+        raise InputError(f"{place}: {kind_of(record)}; {_WANTED}")
     for key in ("instruction", "output"):
         if key not in record:
             raise InputError(f"{place}: {_other_shape(record) or f'has no {key!r}; {_WANTED}'}")
     for key in KEYS:
-        text = record.get(key)
-        if text is None and key == "input":  # null in some published records
+        if record.get(key) is None and key == "input":  # null in some published records
             continue
-        if not isinstance(text, str):
-            raise InputError(f"{place}: {key!r} is not a text but {_kind(text)}; write it as one string")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:  # JSON can write half of a UTF-16 pair, as \ud83d
-            raise InputError(
-                f"{place}: {key!r} holds a lone surrogate at character {error.start}; take it out"
-            ) from None
-    _require_single_turn(record, place)
-    return record
+        require_text(record.get(key), f"{place}: {key!r}")
+
+
+def require_text(text: Any, place: str) -> str:
+    """The text, if it is one that can be encoded; `InputError` otherwise."""
+    if not isinstance(text, str):
+        raise InputError(f"{place} is not a text but {kind_of(text)}; write it as one string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can write half of a UTF-16 pair, as \ud83d
+        raise InputError(f"{place} holds a lone surrogate at character {error.start}; take it out") from None
+    return text
 
 
 def unread_keys(record: Mapping[str, Any]) -> list[str]:
@@ -67,16 +85,27 @@ def _require_single_turn(record: Mapping[str, Any], place: str) -> None:
 
 
 def _other_shape(record: Mapping[str, Any]) -> str | None:
-    for keys, what, fix in _SHAPES:
+    for keys, what, names in _SHAPES:
         if all(key in record for key in keys):
-            return f"looks like {what} ({', '.join(keys)}); tuning reads Alpaca's records: {fix}"
+            fields = ", ".join(
+                f"{ours}: {theirs}"
+                for ours, theirs in zip(("instruction", "output", "input"), names, strict=False)
+                if ours != theirs
+            )
+            return (
+                f"looks like {what} ({', '.join(keys)}); write `map: {{{fields}}}` into the recipe of "
+                "tuning, or rename the fields"
+            )
+    if "text" in record:
+        return f"looks like {_TEXT}"
     for key, value in record.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             return f"the records are in a list under {key!r}; write only that list to a file"
     return None
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a value of JSON is, in words."""
     for kind, name in (
         (bool, "true or false"),
         (str, "a text"),

@@ -1,22 +1,31 @@
-"""What the model sees: blocks of a corpus for pre-training, Alpaca records for tuning."""
+"""What the model sees: blocks of a corpus for pre-training, conversations for tuning."""
 
 from __future__ import annotations
 
-import hashlib
+import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhuzi._show import count
-from zhuzi.corpus import read
 from zhuzi.corpus.dataset import Corpus
+from zhuzi.corpus.options import OnError
 from zhuzi.corpus.read import RecordReader
 from zhuzi.errors import InputError, MismatchError, TrainingError
-from zhuzi.infer.prompt import format_prompt
+from zhuzi.infer.template import ALPACA, Template
 from zhuzi.tokenizer import Tokenizer
-from zhuzi.train.alpaca import check, unread_keys
+from zhuzi.train.alpaca import check
+from zhuzi.train.conversations import Conversation, conversations_of
 from zhuzi.train.progress import tell, warn
+from zhuzi.train.sources import (
+    Source,
+    SourceReader,
+    digest_sources,
+    no_records,
+    open_records,
+    sources_of,
+)
 
 IGNORED = -100  # the label that transformers' loss ignores
 
@@ -74,51 +83,105 @@ def collate_blocks(blocks: Sequence[torch.Tensor]) -> Batch:
 
 
 class Records:
-    """Alpaca records as ids and labels: BOS + encode(prompt) + encode(output) + EOS, cut at `length`.
+    """Conversations as ids and labels, cut at `length` tokens; Alpaca's records are those of one question.
 
-    Prompt and output are encoded separately, as published; labels are -100 on BOS and prompt. A record whose
-    output is empty or cut away entirely teaches nothing (alone in a batch, its loss would be NaN): it is left
-    out and counted.
+    Labels are -100 on all but the answers and their ends. A conversation whose answers are all empty or cut
+    away teaches nothing (alone in a batch, its loss would be NaN): it is left out and counted.
+
+    Args:
+        inputs: paths, or `Source`s with a weight or field names of their own.
+        template: turns conversations into ids; by default BOS + encode(prompt) + encode(output) + EOS.
+        on_error: "skip" leaves out wrong records and counts them.
+        train_on_prompt: labels everything but BOS.
 
     Raises:
         InputError: a record cannot be read or used (the message names file and place).
         TrainingError: no record remains.
     """
 
-    def __init__(self, inputs: Sequence[Path], tokenizer: Tokenizer, length: int) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Path | Source],
+        tokenizer: Tokenizer,
+        length: int,
+        *,
+        template: Template = ALPACA,
+        on_error: OnError = "stop",
+        train_on_prompt: bool = False,
+    ) -> None:
         if tokenizer.bos_id is None or tokenizer.eos_id is None:
             raise MismatchError("the tokenizer has no BOS or no EOS id; tuning needs both, use LLaMA's")
-        self.items: list[tuple[list[int], int]] = []  # ids, and how many of them are the prompt's
+        template.require(tokenizer)
+        self.items: list[tuple[list[int], tuple[int, ...]]] = []  # ids; begin and end of each answer in them
         self.left_out = 0  # records without room for their output
         self.empty_outputs = 0
-        self.cut = 0  # records whose output was cut
+        self.cut = 0  # records of which something was cut
+        self.cut_answers = 0  # answers of which nothing is left, in records that are kept
+        self.unanswered = 0  # conversations whose last question has no answer
         self.unread_keys: Counter[str] = Counter()  # records that have it, by key
-        reader = open_records(inputs)
-        self.files = [Path(file) for file, _ in reader.files]
-        for record in checked(reader):
-            self._add(record, tokenizer, length)
-        for line in [*reader.notes(), *self.notes(length)]:
+        self._tokenizer, self._length, self._template = tokenizer, length, template
+        self._unlabelled = {tokenizer.bos_id} if train_on_prompt else None
+        readers = [SourceReader(source, on_error) for source in sources_of(inputs)]
+        self.files = [file for reader in readers for file in reader.files]
+        ends = []
+        for reader in readers:
+            for conversation, place in reader:
+                try:
+                    self._add(conversation)
+                except InputError as error:  # of the template
+                    reader.refuse(InputError(f"{place}: {error}"))
+            ends.append(len(self.items))
+            self.unread_keys.update(reader.unread_keys)
+        self.skipped = sum(reader.skipped for reader in readers)  # wrong records
+        for line in [*(note for reader in readers for note in reader.notes()), *self.notes(length)]:
             warn(line)
         if not self.items:
             raise TrainingError(
                 f"{', '.join(map(str, self.files))}: no record with an output, and room for it in {length} "
                 "tokens; give more records, or raise sequence_length"
             )
+        self.fingerprint = digest_sources(readers)
+        """sha256 (hex) of the files, and of how they are read."""
+        self._weights = list(zip(ends, (reader.source.weight for reader in readers), strict=True))
 
-    def _add(self, record: Mapping[str, Any], tokenizer: Tokenizer, length: int) -> None:
-        self.unread_keys.update(unread_keys(record))
-        if not record["output"].strip():
+    @property
+    def is_weighted(self) -> bool:
+        """Whether an epoch is another number of records than there are."""
+        return any(weight != 1 for _, weight in self._weights)
+
+    def weighted(self, chosen: Sequence[int], seed: int) -> list[int]:
+        """The chosen records as often as the weights of their sources say.
+
+        A weight's fraction takes as many of the source's records once more, drawn by `seed`.
+        """
+        order: list[int] = []
+        begin = 0
+        for at, (end, weight) in enumerate(self._weights):
+            held = [i for i in chosen if begin <= i < end]
+            draw = random.Random(f"{seed} {at}")
+            order += held * int(weight)
+            order += sorted(draw.sample(held, round((weight - int(weight)) * len(held))))
+            begin = end
+        return order
+
+    def _add(self, conversation: Conversation) -> None:
+        if conversation[-1].role == "user":
+            self.unanswered += 1
+            conversation = conversation[:-1]
+        if not any(m.role == "assistant" and m.trained and m.content.strip() for m in conversation):
             self.empty_outputs += 1
             return
-        assert tokenizer.bos_id is not None and tokenizer.eos_id is not None
-        text = format_prompt(record["instruction"], record.get("input") or "")
-        prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
-        ids = [*prompt, *tokenizer.encode(record["output"]), tokenizer.eos_id]
-        if len(prompt) >= length:
+        ids, spans = self._template.encode(self._tokenizer, conversation)
+        length = self._length
+        answers = [(begin, min(end, length)) for begin, end in pairs(spans) if begin < length]
+        if not answers:
             self.left_out += 1
             return
         self.cut += len(ids) > length
-        self.items.append((ids[:length], len(prompt)))
+        self.cut_answers += len(spans) // 2 - len(answers)
+        if len(ids) > length:  # a question whose answer is cut away teaches nothing
+            ids = ids[: length if self._unlabelled is not None else answers[-1][1]]
+        self.items.append((ids, tuple(at for span in answers for at in span)))
 
     def notes(self, length: int) -> list[str]:
         """What part of the records is not trained on, one line each."""
@@ -127,15 +190,28 @@ class Records:
             notes.append(f"{count(self.left_out, 'record')} left out: the prompt fills the {length:,} tokens")
         if self.cut:
             notes.append(f"{count(self.cut, 'record')} cut: the output ends beyond the {length:,} tokens")
+        if self.cut_answers:
+            notes.append(f"{count(self.cut_answers, 'later answer')} of these records cut away whole")
+        if self.unanswered:
+            notes.append(f"{count(self.unanswered, 'last question')} without an answer left out")
         return notes + record_notes(self.empty_outputs, self.unread_keys)
 
     def __len__(self) -> int:
         return len(self.items)
 
+    def tokens(self, i: int) -> int:
+        """The number of ids of record i."""
+        return len(self.items[i][0])
+
     def __getitem__(self, i: int) -> tuple[list[int], list[int]]:
         """Ids and labels of record i."""
-        ids, prompt = self.items[i]
-        return ids, [IGNORED] * prompt + ids[prompt:]
+        ids, answers = self.items[i]
+        if self._unlabelled is not None:
+            return ids, [IGNORED if id in self._unlabelled else id for id in ids]
+        labels = [IGNORED] * len(ids)
+        for begin, end in pairs(answers):
+            labels[begin:end] = ids[begin:end]
+        return ids, labels
 
 
 class PadRecords:
@@ -162,6 +238,11 @@ class PadRecords:
         }
 
 
+def pairs(flat: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(begin, end) of begin, end, begin, end, ..."""
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
 def record_notes(empty_outputs: int, unread: Counter[str]) -> list[str]:
     """What part of Alpaca records teaches nothing, one line each; `unread` counts records by key."""
     notes = []
@@ -173,26 +254,15 @@ def record_notes(empty_outputs: int, unread: Counter[str]) -> list[str]:
     return notes
 
 
-def open_records(inputs: Path | Sequence[Path]) -> RecordReader:
-    """A reader of files, folders and patterns; its `notes()` tell what it left out.
-
-    It reads JSON Lines and JSON arrays (`.jsonl`, `.ndjson`, `.json`, also compressed), Parquet and Arrow.
-
-    Raises:
-        InputError: an input does not exist, or is of a kind that has no records.
-    """
-    inputs = [inputs] if isinstance(inputs, Path) else inputs
-    try:
-        return read.read_records(inputs)
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such file; name a file or folder of Alpaca records") from None
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
-
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The Alpaca records of a file, in order; raises as `open_records` and `checked` do."""
-    return checked(open_records(path))
+    """The records of a file that tuning reads, in order; raises as `SourceReader` does."""
+    empty = True
+    for record, place in open_records(path):
+        empty = False
+        conversations_of(record, place)
+        yield record
+    if empty:
+        raise no_records([path])
 
 
 def checked(reader: RecordReader) -> Iterator[dict[str, Any]]:
@@ -206,14 +276,4 @@ def checked(reader: RecordReader) -> Iterator[dict[str, Any]]:
         empty = False
         yield check(record, place)
     if empty:
-        files = ", ".join(str(file) for file, _ in reader.files)
-        raise InputError(f"{files}: contains no records; want a JSON list of them, or one per line")
-
-
-def digest_files(files: Sequence[Path]) -> str:
-    """sha256 (hex) over the bytes of the files, in order."""
-    whole = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+        raise no_records([file for file, _ in reader.files])

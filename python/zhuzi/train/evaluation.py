@@ -30,6 +30,11 @@ class Subset:
     def __getitem__(self, i: int) -> Any:
         return self.dataset[self.indices[i]]
 
+    def tokens(self, i: int) -> int:
+        """The number of ids of record i."""
+        tokens: int = self.dataset.tokens(self.indices[i])
+        return tokens
+
 
 def split(dataset: Any, settings: EvaluateRecipe | None, seed: int) -> tuple[Any, Subset | None]:
     """What trains, and what is held out: a share drawn by the seed.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from zhuzi.train.data import IGNORED, Records
+from zhuzi.train.data import IGNORED
 from zhuzi.train.progress import tell
 
 if TYPE_CHECKING:
@@ -19,6 +19,16 @@ _OPEN = 256
 Block = tuple[list[int], list[int], list[int]]
 
 
+class Examples(Protocol):
+    """`zhuzi.train.data.Records`, or some of them."""
+
+    def __len__(self) -> int: ...
+
+    def tokens(self, i: int) -> int: ...
+
+    def __getitem__(self, i: int) -> tuple[list[int], list[int]]: ...
+
+
 class PackedRecords:
     """Records put into blocks of at most `length` tokens: an item is a block.
 
@@ -26,14 +36,14 @@ class PackedRecords:
     restart at 0 with each record: from that, transformers makes a mask that keeps the records apart.
     """
 
-    def __init__(self, records: Records, length: int, seed: int, batch_size: int) -> None:
+    def __init__(self, records: Examples, length: int, seed: int, batch_size: int) -> None:
         self.records = records
         order = list(range(len(records)))
         random.Random(seed).shuffle(order)
         self.blocks: list[list[int]] = []
         room: list[tuple[list[int], int]] = []
         for i in order:
-            size = len(records.items[i][0])
+            size = records.tokens(i)
             at = next((k for k, (_, left) in enumerate(room) if left >= size), None)
             if at is None:
                 self.blocks.append([i])
@@ -44,7 +54,7 @@ class PackedRecords:
                 room[at] = block, left - size
             if len(room) > _OPEN:
                 room.remove(min(room, key=lambda entry: entry[1]))
-        tokens = sum(len(ids) for ids, _ in records.items)
+        tokens = sum(records.tokens(i) for i in range(len(records)))
         tell(
             f"{len(records):,} records in {len(self):,} blocks of {length:,} tokens, "
             f"{tokens / (len(self) * length):.0%} full: about {batch_size * len(records) / len(self):,.0f} "

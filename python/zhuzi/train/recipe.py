@@ -14,14 +14,18 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StrictBool,
+    Tag,
     ValidationError,
     model_validator,
 )
 
 from zhuzi._paths import expand, expand_text
 from zhuzi.errors import RecipeError
+from zhuzi.train.conversations import MAPPED
+from zhuzi.train.sources import Source
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -57,7 +61,7 @@ def _on_or_off(value: Any) -> Any:
 
 
 def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str | Path) else value
+    return (value,) if isinstance(value, str | Path | dict) else value
 
 
 def _leaves_the_base_alone(init: Any) -> Any:
@@ -218,21 +222,66 @@ class PretrainRecipe(Recipe):
         return (self.corpus,)
 
 
+def _known_fields(fields: dict[str, str]) -> dict[str, str]:
+    for name in fields:
+        if name not in MAPPED:
+            near = difflib.get_close_matches(name, MAPPED, n=1)
+            raise ValueError(
+                f"{name!r} is no field of a record; "
+                + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(MAPPED)}")
+            )
+    return fields
+
+
+_Map = Annotated[dict[str, Annotated[str, Field(min_length=1)]], AfterValidator(_known_fields)]
+
+
+class SourceRecipe(_Frozen):
+    """Instruction data with a weight or field names of their own."""
+
+    files: Annotated[tuple[_Kept, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
+    weight: _Number = Field(1, gt=0)  # how often each record is in an epoch; 0.5: half of them
+    map: _Map | None = None  # none: the recipe's
+
+
+def _is_source(value: Any) -> str:
+    return "source" if isinstance(value, dict | SourceRecipe) else "path"
+
+
+_Source = Annotated[
+    Annotated[_Kept, Tag("path")] | Annotated[SourceRecipe, Tag("source")], Discriminator(_is_source)
+]
+
+
 class SftRecipe(Recipe):
-    """Instruction tuning on Alpaca records."""
+    """Instruction tuning on conversations, such as Alpaca records."""
 
     task: Literal["sft"]
-    # Files, folders, patterns.
-    instructions: Annotated[tuple[_Kept, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
+    # Files, folders, patterns; or sources of them with `files`, `weight`, `map`.
+    instructions: Annotated[tuple[_Source, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
+    # What the records call the fields, as in `instruction: prompt`; see docs/training.md.
+    map: _Map = {}
+    # At a wrong record; `skip` leaves it out and counts it.
+    on_error: Literal["stop", "skip"] = "stop"
+    # Of the loss: true for all tokens, false for the answers and their ends.
+    train_on_prompt: StrictBool = False
     # Several records in one sequence, which do not see each other; `batch_size` then counts such sequences.
     packing: StrictBool = False
     # Noise on the embeddings, its alpha (NEFTune, Jain et al. 2023, arXiv 2310.05914); none: no noise.
     neftune: _Number | None = Field(None, gt=0)
 
     @property
+    def sources(self) -> list[Source]:
+        """The instruction data."""
+        told = [it for it in self.instructions if isinstance(it, SourceRecipe)]
+        paths = tuple(it for it in self.instructions if not isinstance(it, SourceRecipe))
+        named = [Source(it.files, it.weight, self.map if it.map is None else it.map) for it in told]
+        return [*([Source(paths, fields=self.map)] if paths else []), *named]
+
+    @property
     def data(self) -> tuple[Path, ...]:
         """What the run reads besides the model."""
-        return self.instructions
+        return tuple(path for source in self.sources for path in source.files)
 
 
 _TASKS: dict[str, type[PretrainRecipe] | type[SftRecipe]] = {"pretrain": PretrainRecipe, "sft": SftRecipe}
@@ -316,12 +365,13 @@ def _reasons(error: ValidationError, kind: type[BaseModel]) -> str:
 
 
 def _reason(detail: Any, kind: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+    key = ".".join(str(part) for part in detail["loc"] if part not in ("path", "source"))
     if detail["type"] == "extra_forbidden":
         known: dict[str, type[BaseModel]] = {
             "lora": LoraRecipe,
             "evaluate": EvaluateRecipe,
             "samples": SamplesRecipe,
+            "instructions": SourceRecipe,
         }
         fields = known.get(str(detail["loc"][0]), kind).model_fields
         for task, other in _TASKS.items():
@@ -359,6 +409,7 @@ _WORDS = {
     "tuple_type": "want a list, as in [a, b]",
     "too_short": "want one or more",
     "too_long": "want no more than {max_length}",
+    "dict_type": "want keys of its own, as in {{{example}}}",
     "model_type": "want keys of its own, as in {{{example}}}",
 }
 
@@ -367,6 +418,7 @@ _EXAMPLES = {
     "lora": "rank: 8, alpha: 32",
     "evaluate": "every: 500, share: 0.01",
     "samples": "every: 500, prompts: [...]",
+    "map": "instruction: prompt, output: response",
 }
 
 

@@ -60,6 +60,9 @@ class TrainReport(Report):
     left_out: int = 0  # records without room for their output
     empty_outputs: int = 0  # records left out because their output is empty
     cut: int = 0  # records whose output was cut at `sequence_length`
+    cut_answers: int = 0  # later answers of such records, cut away whole
+    unanswered: int = 0  # conversations whose last question has no answer, and is left out
+    skipped: int = 0  # wrong records left out, with `on_error: skip`
     unread_keys: dict[str, int] = field(default_factory=dict)  # keys of records that tuning does not read
     evaluations: list[dict[str, Any]] = field(default_factory=list)  # see `TrainState.evaluations`
     device: str = ""  # of the process that finished it: "cpu", "cuda:0 NVIDIA ..."

@@ -52,19 +52,23 @@ def train_stage(
     dataset: Any,
     collate: Callable[[Any], dict[str, torch.Tensor]],
     *,
+    held_out: Any = None,
     callbacks: Sequence[TrainCallback],
     progress: bool | None = None,
     counts: Mapping[str, Any] | None = None,
 ) -> TrainReport:
     """Train (from the last checkpoint if there is one), save the result, and report.
 
+    `held_out` is a part of the data kept from `dataset` already; by default `evaluate` draws one from it.
     `counts` are fields of the report about the data.
     """
     if not is_main():
         transformers.logging.set_verbosity_error()  # rank 0 has said it
     set_seed(recipe.seed)  # LoRA's first values are drawn from here
     with _advising(recipe):
-        examples, held_out = split(dataset, recipe.evaluate, recipe.seed)
+        examples = dataset
+        if held_out is None:
+            examples, held_out = split(dataset, recipe.evaluate, recipe.seed)
         evaluation = None
         if recipe.evaluate is not None:
             micro, _ = micro_batch(recipe)

@@ -1,4 +1,4 @@
-"""Instruction tuning on Alpaca records, with the published prompt."""
+"""Instruction tuning on conversations, by default Alpaca records with the published prompt."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zhuzi.errors import TrainingError
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
-from zhuzi.train.data import PadRecords, Records, digest_files, open_records
+from zhuzi.train.data import PadRecords, Records
 from zhuzi.train.packing import PackedRecords, PadBlocks
+from zhuzi.train.progress import tell
 from zhuzi.train.recipe import SftRecipe, resolve_recipe
 from zhuzi.train.run import Run, TrainReport
+from zhuzi.train.sources import open_records
 from zhuzi.train.state import TrainCallback, require_callbacks
 
 
@@ -24,7 +27,7 @@ def sft(
 ) -> TrainReport:
     """Tune a model on instructions, as the recipe says; resume a run that was interrupted.
 
-    The loss is only on the output and its EOS (`zhuzi.train.data.Records`). Arguments as in `pretrain`.
+    The loss is only on the answers and their ends (`zhuzi.train.data.Records`). Arguments as in `pretrain`.
 
     Raises:
         RecipeError: the recipe is invalid.
@@ -35,39 +38,70 @@ def sft(
         TrainingInterrupted: a signal came; a checkpoint was written, from which the next call resumes.
         OSError: the disk has no room for a checkpoint or the result.
     """
-    source = Path(recipe) if isinstance(recipe, str | Path) else None
+    source_file = Path(recipe) if isinstance(recipe, str | Path) else None
     require_callbacks(callbacks)
     recipe = resolve_recipe(recipe, SftRecipe)
     folder = ModelFolder.open(recipe.model)
     folder.require_rows()
     require_possible(recipe, folder)
-    open_records(recipe.instructions)  # missing files are refused before anything is announced
-    facts = Run.prepare(recipe, folder, overwrite=overwrite, source=source)
-    records = Records(recipe.instructions, folder.tokenizer, recipe.sequence_length)
-    data = digest_files(records.files)
-    with Run.open(recipe, folder, facts, data, overwrite=overwrite, source=source) as run:
+    for source in recipe.sources:  # missing files are refused before anything is announced
+        open_records(source.files, recipe.on_error)
+    facts = Run.prepare(recipe, folder, overwrite=overwrite, source=source_file)
+    records = Records(
+        recipe.sources,
+        folder.tokenizer,
+        recipe.sequence_length,
+        on_error=recipe.on_error,
+        train_on_prompt=recipe.train_on_prompt,
+    )
+    with Run.open(recipe, folder, facts, records.fingerprint, overwrite=overwrite, source=source_file) as run:
         done = run.finished(overwrite)
         if done is not None:
             return done
         from zhuzi.train.stage import train_stage
 
-        dataset: Any = records
-        collate: Any = PadRecords(folder.tokenizer)
-        if recipe.packing:
-            dataset = PackedRecords(records, recipe.sequence_length, recipe.seed, recipe.batch_size)
-            collate = PadBlocks(collate.pad)
+        dataset, held_out = _examples(recipe, records)
+        collate = PadRecords(folder.tokenizer)
         return train_stage(
             recipe,
             folder,
             run,
             dataset,
-            collate,
+            PadBlocks(collate.pad) if recipe.packing else collate,
+            held_out=held_out,
             callbacks=callbacks,
             progress=progress,
             counts={
                 "left_out": records.left_out,
                 "empty_outputs": records.empty_outputs,
                 "cut": records.cut,
+                "cut_answers": records.cut_answers,
+                "unanswered": records.unanswered,
+                "skipped": records.skipped,
                 "unread_keys": dict(records.unread_keys),
             },
         )
+
+
+def _examples(recipe: SftRecipe, records: Records) -> tuple[Any, Any]:
+    """What trains, and what is held out if that is decided here.
+
+    With weights it is: of a record that is there several times, no copy may train if another is held out.
+    """
+
+    def packed(some: Any) -> Any:
+        if not recipe.packing:
+            return some
+        return PackedRecords(some, recipe.sequence_length, recipe.seed, recipe.batch_size)
+
+    if not records.is_weighted:
+        return packed(records), None
+    from zhuzi.train.evaluation import Subset, split
+
+    chosen, held_out = split(records, recipe.evaluate, recipe.seed)
+    indices = range(len(records)) if held_out is None else chosen.indices
+    order = records.weighted(indices, recipe.seed)
+    if not order:
+        raise TrainingError("the weights of instructions leave no record; raise them")
+    tell(f"{len(indices):,} records, {len(order):,} in an epoch by their weights")
+    return packed(Subset(records, order)), None if held_out is None else packed(held_out)
