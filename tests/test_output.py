@@ -153,6 +153,7 @@ OUTPUTS = [
 TEXT = {
     *("--field", "--split", "--separator", "--task", "--add-token", "--device", "--model", "--base"),
     *("--system", "--endpoint", "--key-env", "--extra", "--judge", "--judge-model", "--subject", "text"),
+    *("--set", "--gpu-memory", "--rope"),
 }
 
 

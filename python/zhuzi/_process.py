@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 
 def rank() -> int:
@@ -30,6 +31,13 @@ def is_together() -> bool:
 def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_gpu() -> bool:
+    """Whether this machine has a GPU that torch might use, by its driver's files; torch is not loaded."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
 
 
 def _number(name: str) -> int:

@@ -15,7 +15,8 @@ from zhuzi import pretrain
 from zhuzi.errors import RecipeError, TrainingError
 from zhuzi.train import TrainCallback, TrainState, layers
 from zhuzi.train.layers import is_compiled
-from zhuzi.train.recipe import PretrainRecipe, load_recipe
+from zhuzi.train.recipe import PretrainRecipe
+from zhuzi.train.recipe_file import load_recipe
 
 Recipes = Callable[..., PretrainRecipe]
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

@@ -14,7 +14,8 @@ from zhuzi.errors import RecipeError
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train import noise
 from zhuzi.train.base import load_for_training
-from zhuzi.train.recipe import SftRecipe, load_recipe
+from zhuzi.train.recipe import SftRecipe
+from zhuzi.train.recipe_file import load_recipe
 
 
 @pytest.fixture

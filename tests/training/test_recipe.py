@@ -20,9 +20,8 @@ from zhuzi.train.recipe import (
     PretrainRecipe,
     SamplesRecipe,
     SftRecipe,
-    load_recipe,
-    resolve_recipe,
 )
+from zhuzi.train.recipe_file import as_yaml, load_recipe, resolve_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PAGE = RECIPES.parent / "docs" / "training.md"
@@ -203,3 +202,29 @@ def test_the_page_names_the_values_of_a_key(key: str) -> None:
     row = next(line for line in table.splitlines() if re.match(rf"\|[^|]*`{key}`", line))
     for value in get_args(SftRecipe.model_fields[key].annotation):
         assert re.search(rf"\b{value}\b", row), (key, value)
+
+
+def test_settings_are_put_over_a_recipe(tmp_path: Path) -> None:
+    path = RECIPES / "llama-7b-pretrain-stage2.yaml"
+    recipe = load_recipe(
+        path,
+        ["steps=10", "lora.rank=16", "lora.targets=[q_proj, v_proj]", "samples.prompts=甲", "compile=off"],
+    )
+    assert (recipe.steps, recipe.compile) == (10, "off") and recipe.lora is not None
+    assert (recipe.lora.rank, recipe.lora.targets) == (16, ("q_proj", "v_proj"))
+    assert recipe.lora.alpha == 32 and recipe.samples is not None and recipe.samples.prompts == ("甲",)
+    assert load_recipe(path, ["lora=null"]).lora is None
+    for setting, message in (
+        ("lora.rnk=16", r"unknown key 'lora\.rnk'; did you mean 'rank'"),
+        ("steps", "want key=value, as in"),
+        ("lora.=1", "want key=value"),
+        ("steps=many", "steps: want a whole number"),
+        ("betas=[0.9", "its value is not YAML"),
+        ("lora={rank: 1, rank: 2}", "its value is not YAML"),
+        ("task=chat", "with task=chat: task is 'chat'"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(path, [setting])
+    again = tmp_path / "again.yaml"
+    again.write_text(as_yaml(recipe), "utf-8")
+    assert load_recipe(again) == recipe

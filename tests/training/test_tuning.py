@@ -12,7 +12,8 @@ import pytest
 from zhuzi import Tokenizer, sft
 from zhuzi.errors import OutputExistsError, RecipeError
 from zhuzi.train.data import Records
-from zhuzi.train.recipe import SftRecipe, load_recipe
+from zhuzi.train.recipe import SftRecipe
+from zhuzi.train.recipe_file import load_recipe
 from zhuzi.train.tuning import _examples
 
 Recipes = Callable[..., Any]

@@ -23,6 +23,7 @@ from zhuzi.cli.eval import evaluate
 from zhuzi.cli.instruct import instruct
 from zhuzi.cli.model import model
 from zhuzi.cli.options import Road, reason
+from zhuzi.cli.plan import plan
 from zhuzi.cli.tokenize import tokenize
 from zhuzi.cli.train import pretrain, sft
 from zhuzi.cli.vocab import vocab
@@ -47,6 +48,7 @@ def cli() -> None:
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
+model.add_command(plan)
 for command in (vocab, tokenize, corpus, model, pretrain, instruct, sft, evaluate, chat, demo):
     cli.add_command(command)
 

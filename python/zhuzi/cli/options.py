@@ -75,6 +75,13 @@ class Road(click.Group):
 
 out = click.option("--out", type=OUT_FOLDER, required=True, help="Folder to write; must be new or empty.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what Zhuzi wrote there before.")
+settings = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Put a setting over the recipe's, such as steps=10 or lora.rank=16; may be given several times.",
+)
 fields = click.option(
     "--field",
     multiple=True,

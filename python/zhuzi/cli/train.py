@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,21 @@ from zhuzi.cli import options
 from zhuzi.cli.options import PATH, say
 
 if TYPE_CHECKING:
+    from zhuzi.train.recipe import AnyRecipe
     from zhuzi.train.run import TrainReport
+
+
+_dry_run = click.option(
+    "--dry-run", is_flag=True, help="Check the run, print its recipe with all keys and its plan, and end."
+)
 
 
 @click.command()
 @click.argument("recipe", type=PATH)
+@options.settings
+@_dry_run
 @options.overwrite
-def pretrain(recipe: Path, overwrite: bool) -> None:
+def pretrain(recipe: Path, settings: tuple[str, ...], dry_run: bool, overwrite: bool) -> None:
     """Pre-train as RECIPE, a YAML file, says.
 
     Ctrl-C or SIGTERM ends a run after its current step, with a checkpoint and exit code 75. The same command
@@ -27,13 +36,21 @@ def pretrain(recipe: Path, overwrite: bool) -> None:
     """
     from zhuzi.train import pretrain
 
-    _say(pretrain(recipe, overwrite=overwrite))
+    if dry_run:
+        from zhuzi.train.pretraining import prepare
+        from zhuzi.train.recipe import PretrainRecipe
+
+        _rehearse(recipe, settings, PretrainRecipe, prepare, overwrite=overwrite)
+        return
+    _say(pretrain(recipe, settings=settings, overwrite=overwrite))
 
 
 @click.command()
 @click.argument("recipe", type=PATH)
+@options.settings
+@_dry_run
 @options.overwrite
-def sft(recipe: Path, overwrite: bool) -> None:
+def sft(recipe: Path, settings: tuple[str, ...], dry_run: bool, overwrite: bool) -> None:
     """Tune on instructions as RECIPE, a YAML file, says.
 
     Ctrl-C or SIGTERM ends a run after its current step, with a checkpoint and exit code 75. The same command
@@ -41,7 +58,32 @@ def sft(recipe: Path, overwrite: bool) -> None:
     """
     from zhuzi.train import sft
 
-    _say(sft(recipe, overwrite=overwrite))
+    if dry_run:
+        from zhuzi.train.recipe import SftRecipe
+        from zhuzi.train.tuning import prepare
+
+        _rehearse(recipe, settings, SftRecipe, prepare, overwrite=overwrite)
+        return
+    _say(sft(recipe, settings=settings, overwrite=overwrite))
+
+
+def _rehearse(
+    path: Path,
+    settings: tuple[str, ...],
+    kind: type[AnyRecipe],
+    prepare: Callable[..., object],
+    *,
+    overwrite: bool,
+) -> None:
+    """Do what is done before anything is loaded, and show the recipe and its plan."""
+    from zhuzi.train import plan_run
+    from zhuzi.train.recipe_file import as_yaml, resolve_recipe
+
+    recipe = resolve_recipe(path, kind, settings)
+    prepare(recipe, overwrite=overwrite, source=path)
+    click.echo(as_yaml(recipe))
+    for line in plan_run(recipe).lines():
+        click.echo(line)
 
 
 def _say(report: TrainReport) -> None:

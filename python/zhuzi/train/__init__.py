@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING
 from zhuzi._lazy import lazy
 
 if TYPE_CHECKING:
+    from zhuzi.train.plan import Plan, plan_run
     from zhuzi.train.pretraining import pretrain
-    from zhuzi.train.recipe import load_recipe
+    from zhuzi.train.recipe_file import load_recipe
     from zhuzi.train.state import TrainCallback, TrainState
     from zhuzi.train.tuning import sft
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
+        "Plan": "zhuzi.train.plan",
         "TrainCallback": "zhuzi.train.state",
         "TrainState": "zhuzi.train.state",
-        "load_recipe": "zhuzi.train.recipe",
+        "load_recipe": "zhuzi.train.recipe_file",
+        "plan_run": "zhuzi.train.plan",
         "pretrain": "zhuzi.train.pretraining",
         "sft": "zhuzi.train.tuning",
     },
 )
 
-__all__ = ["TrainCallback", "TrainState", "load_recipe", "pretrain", "sft"]
+__all__ = ["Plan", "TrainCallback", "TrainState", "load_recipe", "plan_run", "pretrain", "sft"]

@@ -137,9 +137,17 @@ def old_rows(recipe: Recipe, folder: ModelFolder) -> int:
     return rows
 
 
-def micro_batch(recipe: Recipe) -> tuple[int, int]:
-    """Sequences per forward on one device, and forwards per step."""
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
+def steps_of(recipe: Recipe, examples: int) -> int:
+    """Optimiser steps of a run: as given, or as many as show each of the examples in `epochs` epochs."""
+    if recipe.epochs is None:
+        assert recipe.steps is not None
+        return recipe.steps
+    return max(1, math.ceil(recipe.epochs * examples / recipe.batch_size))
+
+
+def micro_batch(recipe: Recipe, devices: int | None = None) -> tuple[int, int]:
+    """Sequences per forward on one device, and forwards per step; on torchrun's devices if none are given."""
+    devices = devices or int(os.environ.get("WORLD_SIZE", "1"))
     micro = recipe.micro_batch_size or recipe.batch_size // devices
     if micro == 0 or recipe.batch_size % (micro * devices):
         raise RecipeError(

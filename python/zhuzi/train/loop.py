@@ -13,13 +13,13 @@ from zhuzi.errors import OVERWRITE, TrainingError, TrainingInterrupted, naming
 from zhuzi.train import checkpoint
 from zhuzi.train.base import compute_dtype, trainable
 from zhuzi.train.batches import Batches
-from zhuzi.train.checks import micro_batch
+from zhuzi.train.checks import micro_batch, steps_of
 from zhuzi.train.evaluation import Evaluation
 from zhuzi.train.interrupt import Interrupts
 from zhuzi.train.measures import best, is_over
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run
-from zhuzi.train.schedule import learning_rate_factor, make_optimizer, set_learning_rate, steps_of
+from zhuzi.train.schedule import learning_rate_factor, make_optimizer, set_learning_rate
 from zhuzi.train.speed import Speed
 from zhuzi.train.state import TrainCallback, TrainState
 

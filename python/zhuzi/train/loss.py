@@ -18,9 +18,7 @@ from torch.nn import functional
 from transformers.modeling_outputs import CausalLMOutput
 
 from zhuzi.train.data import IGNORED
-
-CHUNK_BYTES = 64 << 20
-"""fp32 logits that are in memory at a time."""
+from zhuzi.train.memory import CHUNK_BYTES
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from zhuzi.corpus.dataset import Corpus
 from zhuzi.errors import MismatchError, naming
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
 from zhuzi.train.data import Blocks, collate_blocks
-from zhuzi.train.recipe import PretrainRecipe, resolve_recipe
+from zhuzi.train.recipe import PretrainRecipe
+from zhuzi.train.recipe_file import resolve_recipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.state import TrainCallback, require_callbacks
 
@@ -18,6 +20,7 @@ from zhuzi.train.state import TrainCallback, require_callbacks
 def pretrain(
     recipe: PretrainRecipe | str | Path,
     *,
+    settings: Sequence[str] = (),
     overwrite: bool = False,
     callbacks: Sequence[TrainCallback] = (),
     progress: bool | None = None,
@@ -29,6 +32,7 @@ def pretrain(
 
     Args:
         recipe: a recipe, or the path of its YAML file.
+        settings: `key=value` each, put over the recipe: `lora.rank=16`, see `load_recipe`.
         overwrite: remove what the output folder contains and start again.
         callbacks: told how the run goes, see `zhuzi.train.TrainCallback`.
         progress: True for a bar, False for no output per step. By default a bar on a terminal and in a
@@ -45,7 +49,27 @@ def pretrain(
     # torch and transformers take seconds to load: whatever can be checked without them comes first.
     source = Path(recipe) if isinstance(recipe, str | Path) else None
     require_callbacks(callbacks)
-    recipe = resolve_recipe(recipe, PretrainRecipe)
+    recipe = resolve_recipe(recipe, PretrainRecipe, settings)
+    folder, corpus, facts = prepare(recipe, overwrite=overwrite, source=source)
+    blocks = Blocks(corpus, recipe.sequence_length, folder.rows)
+    with Run.open(recipe, folder, facts, corpus.fingerprint(), overwrite=overwrite, source=source) as run:
+        done = run.finished(overwrite)
+        if done is not None:
+            return done
+        from zhuzi.train.stage import train_stage
+
+        return train_stage(
+            recipe, folder, run, blocks, collate_blocks, callbacks=callbacks, progress=progress
+        )
+
+
+def prepare(
+    recipe: PretrainRecipe, *, overwrite: bool = False, source: Path | None = None
+) -> tuple[ModelFolder, Corpus, dict[str, Any]]:
+    """All checks that need neither torch nor weights: the model, the corpus, and what run.json says of them.
+
+    Raises what `pretrain` raises for the recipe, the model, the corpus, the output and the disk.
+    """
     folder = ModelFolder.open(recipe.model)
     corpus = Corpus(recipe.corpus)
     folder.require_rows()
@@ -57,14 +81,4 @@ def pretrain(
             f"({folder.tokenizer.vocab_size} ids); encode it with ",
             ("tokenizer", str(folder.path)),
         )
-    facts = Run.prepare(recipe, folder, overwrite=overwrite, source=source)
-    blocks = Blocks(corpus, recipe.sequence_length, folder.rows)
-    with Run.open(recipe, folder, facts, corpus.fingerprint(), overwrite=overwrite, source=source) as run:
-        done = run.finished(overwrite)
-        if done is not None:
-            return done
-        from zhuzi.train.stage import train_stage
-
-        return train_stage(
-            recipe, folder, run, blocks, collate_blocks, callbacks=callbacks, progress=progress
-        )
+    return folder, corpus, Run.prepare(recipe, folder, overwrite=overwrite, source=source)

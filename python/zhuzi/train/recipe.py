@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import reprlib
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,7 +20,6 @@ from pydantic import (
 )
 
 from zhuzi._paths import expand, expand_text
-from zhuzi.errors import RecipeError
 from zhuzi.train.conversations import MAPPED
 from zhuzi.train.sources import Source
 
@@ -284,148 +280,16 @@ class SftRecipe(Recipe):
         return tuple(path for source in self.sources for path in source.files)
 
 
-_TASKS: dict[str, type[PretrainRecipe] | type[SftRecipe]] = {"pretrain": PretrainRecipe, "sft": SftRecipe}
+TASKS: dict[str, type[PretrainRecipe] | type[SftRecipe]] = {"pretrain": PretrainRecipe, "sft": SftRecipe}
 
 AnyRecipe = TypeVar("AnyRecipe", PretrainRecipe, SftRecipe)
 
 
-def load_recipe(path: str | Path) -> PretrainRecipe | SftRecipe:
-    """Read a YAML recipe.
-
-    Raises:
-        RecipeError: no such file, not YAML, an unknown key (a similar one is suggested), or an invalid value.
-    """
-    try:
-        # A SafeLoader, which builds plain values only.
-        read = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_EachKeyOnce)
-    except OSError as error:
-        raise RecipeError(
-            f"{path}: cannot be read ({error.strerror}); name a recipe, as in recipes/"
-        ) from error
-    except _KeyGivenTwiceError as error:
-        raise RecipeError(f"{path}, line {error.line}: {error.key!r} is given twice; keep one") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(read, dict):
-        raise RecipeError(f"{path}: want `key: value` lines, as in recipes/")
-    task = read.get("task")
-    if task not in _TASKS:
-        raise RecipeError(f"{path}: task is {task!r}; want `task: pretrain` or `task: sft`")
-    try:
-        return _TASKS[task].model_validate(read)
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {_reasons(error, _TASKS[task])}") from error
-
-
 def completed(recorded: dict[str, Any]) -> dict[str, Any]:
     """A recorded recipe with all keys of this version: an earlier one knew fewer."""
-    kind = _TASKS.get(str(recorded.get("task")))
+    kind = TASKS.get(str(recorded.get("task")))
     try:
         read = kind.model_validate({**recorded, "output": "."}) if kind is not None else None
     except ValidationError:  # of a later version
         return recorded
     return recorded if read is None else read.model_dump(mode="json", exclude={"output"})
-
-
-def resolve_recipe(recipe: AnyRecipe | str | Path, kind: type[AnyRecipe]) -> AnyRecipe:
-    """A recipe of the wanted kind, itself or read from its file."""
-    given = recipe if isinstance(recipe, BaseModel) else load_recipe(recipe)
-    if isinstance(given, kind):
-        return given
-    where = "the recipe" if isinstance(recipe, BaseModel) else recipe
-    other = "sft" if kind is PretrainRecipe else "pretrain"
-    raise RecipeError(f"{where}: its task is {other}; run it with `zhuzi {other}`")
-
-
-class _KeyGivenTwiceError(Exception):
-    def __init__(self, key: Any, line: int) -> None:
-        self.key, self.line = key, line
-
-
-class _EachKeyOnce(yaml.SafeLoader):
-    """Refuses a key given twice; plain YAML silently takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key_node.tag != "tag:yaml.org,2002:merge":
-                if key in seen:
-                    raise _KeyGivenTwiceError(key, key_node.start_mark.line + 1)
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _reasons(error: ValidationError, kind: type[BaseModel]) -> str:
-    details = error.errors()
-    # To pydantic a list with an invalid item is also "too short".
-    inner = {detail["loc"][:-1] for detail in details}
-    told = [d for d in details if d["type"] != "too_short" or d["loc"] not in inner]
-    return "; ".join(_reason(detail, kind) for detail in told)
-
-
-def _reason(detail: Any, kind: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in detail["loc"] if part not in ("path", "source"))
-    if detail["type"] == "extra_forbidden":
-        known: dict[str, type[BaseModel]] = {
-            "lora": LoraRecipe,
-            "evaluate": EvaluateRecipe,
-            "samples": SamplesRecipe,
-            "instructions": SourceRecipe,
-        }
-        fields = known.get(str(detail["loc"][0]), kind).model_fields
-        for task, other in _TASKS.items():
-            if key in other.model_fields and kind is not other:
-                return f"unknown key {key!r}: it belongs to task: {task}"
-        near = difflib.get_close_matches(str(detail["loc"][-1]), fields, n=1)
-        return f"unknown key {key!r}; " + (
-            f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
-        )
-    if detail["type"] == "missing":
-        return f"{key} is missing"
-    reason, value = _in_our_words(detail), detail["input"]
-    if not key or (isinstance(value, str) and value and reason.startswith(f"{value}: ")):
-        return f"{key}: {reason}" if key else reason
-    return f"{key}: {reason} (it is {reprlib.repr(value)})"
-
-
-# Our wording of pydantic's errors, by their type; `{}` is filled from the error's context.
-_WORDS = {
-    "int_type": "want a whole number",
-    "int_parsing": "want a whole number",
-    "int_parsing_size": "want a whole number",
-    "int_from_float": "want a whole number",
-    "float_type": "want a number",
-    "float_parsing": "want a number",
-    "finite_number": "want a finite number",
-    "bool_type": "want true or false",
-    "string_type": "want text; put it in quotes",
-    "path_type": "want a path",
-    "literal_error": "want {expected}",
-    "greater_than": "want more than {gt}",
-    "greater_than_equal": "want {ge} or more",
-    "less_than": "want less than {lt}",
-    "less_than_equal": "want {le} or less",
-    "tuple_type": "want a list, as in [a, b]",
-    "too_short": "want one or more",
-    "too_long": "want no more than {max_length}",
-    "dict_type": "want keys of its own, as in {{{example}}}",
-    "model_type": "want keys of its own, as in {{{example}}}",
-}
-
-
-_EXAMPLES = {
-    "lora": "rank: 8, alpha: 32",
-    "evaluate": "every: 500, share: 0.01",
-    "samples": "every: 500, prompts: [...]",
-    "map": "instruction: prompt, output: response",
-}
-
-
-def _in_our_words(detail: Any) -> str:
-    context = {"example": _EXAMPLES.get(".".join(map(str, detail["loc"]))), **detail.get("ctx", {})}
-    if detail["type"] in _WORDS:
-        shown = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
-        return _WORDS[detail["type"]].format(**shown)
-    message: str = detail["msg"]
-    return message.removeprefix("Value error, ")

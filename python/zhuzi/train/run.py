@@ -36,6 +36,7 @@ from zhuzi.record.lock import locked
 from zhuzi.record.place import require_free
 from zhuzi.train.checks import in_words, require_room
 from zhuzi.train.measures import changes
+from zhuzi.train.plan import brief_plan
 from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import PretrainRecipe, SftRecipe, completed
 
@@ -126,6 +127,9 @@ class Run:
         if overwrite or not (run.path / "report.json").is_file():
             require_room(recipe, folder)
             tell(in_words(recipe, folder))
+            planned = brief_plan(recipe, folder.path)
+            if planned is not None:
+                tell(planned)
             if run._is_begun and not overwrite:
                 run._tell_of_rounding()
         return facts

@@ -13,14 +13,6 @@ from zhuzi.train.checks import STORED_AS, module_of
 from zhuzi.train.recipe import Recipe
 
 
-def steps_of(recipe: Recipe, examples: int) -> int:
-    """Optimiser steps of a run: as given, or as many as show each of the examples in `epochs` epochs."""
-    if recipe.epochs is None:
-        assert recipe.steps is not None
-        return recipe.steps
-    return max(1, math.ceil(recipe.epochs * examples / recipe.batch_size))
-
-
 def learning_rate_factor(recipe: Recipe, steps: int, step: int) -> float:
     """The share of the peak learning rate in step `step` of `steps`, counted from 0."""
     warmup = math.ceil(recipe.warmup * steps)

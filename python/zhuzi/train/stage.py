@@ -32,6 +32,7 @@ from zhuzi.train.checks import (
     module_of,
     old_rows,
     result_bytes,
+    steps_of,
     texts_to_measure,
 )
 from zhuzi.train.evaluation import Evaluation, split
@@ -40,7 +41,6 @@ from zhuzi.train.loop import Loop
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.samples import Samples
-from zhuzi.train.schedule import steps_of
 from zhuzi.train.state import TrainCallback, TrainState
 from zhuzi.train.trackers import Trackers
 

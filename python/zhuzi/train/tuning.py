@@ -12,7 +12,8 @@ from zhuzi.train.checks import require_possible
 from zhuzi.train.data import PadRecords, Records
 from zhuzi.train.packing import PackedRecords, PadBlocks
 from zhuzi.train.progress import tell
-from zhuzi.train.recipe import SftRecipe, resolve_recipe
+from zhuzi.train.recipe import SftRecipe
+from zhuzi.train.recipe_file import resolve_recipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.sources import open_records
 from zhuzi.train.state import TrainCallback, require_callbacks
@@ -21,6 +22,7 @@ from zhuzi.train.state import TrainCallback, require_callbacks
 def sft(
     recipe: SftRecipe | str | Path,
     *,
+    settings: Sequence[str] = (),
     overwrite: bool = False,
     callbacks: Sequence[TrainCallback] = (),
     progress: bool | None = None,
@@ -40,13 +42,8 @@ def sft(
     """
     source_file = Path(recipe) if isinstance(recipe, str | Path) else None
     require_callbacks(callbacks)
-    recipe = resolve_recipe(recipe, SftRecipe)
-    folder = ModelFolder.open(recipe.model)
-    folder.require_rows()
-    require_possible(recipe, folder)
-    for source in recipe.sources:  # missing files are refused before anything is announced
-        open_records(source.files, recipe.on_error)
-    facts = Run.prepare(recipe, folder, overwrite=overwrite, source=source_file)
+    recipe = resolve_recipe(recipe, SftRecipe, settings)
+    folder, facts = prepare(recipe, overwrite=overwrite, source=source_file)
     records = Records(
         recipe.sources,
         folder.tokenizer,
@@ -105,3 +102,18 @@ def _examples(recipe: SftRecipe, records: Records) -> tuple[Any, Any]:
         raise TrainingError("the weights of instructions leave no record; raise them")
     tell(f"{len(indices):,} records, {len(order):,} in an epoch by their weights")
     return packed(Subset(records, order)), None if held_out is None else packed(held_out)
+
+
+def prepare(
+    recipe: SftRecipe, *, overwrite: bool = False, source: Path | None = None
+) -> tuple[ModelFolder, dict[str, Any]]:
+    """All checks that need neither torch nor weights nor records: the model, and what run.json says of it.
+
+    Raises what `sft` raises for the recipe, the model, the output and the disk.
+    """
+    folder = ModelFolder.open(recipe.model)
+    folder.require_rows()
+    require_possible(recipe, folder)
+    for each in recipe.sources:  # missing files are refused before anything is announced
+        open_records(each.files, recipe.on_error)
+    return folder, Run.prepare(recipe, folder, overwrite=overwrite, source=source)
