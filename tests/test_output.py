@@ -152,6 +152,7 @@ OUTPUTS = [
 #: Options of text that name no file; `--model` and `--base` are a folder to read or an id or number.
 TEXT = {
     *("--field", "--split", "--separator", "--task", "--add-token", "--device", "--model", "--base"),
+    *("--name", "--license", "--base-model"),
     *("--system", "--endpoint", "--key-env", "--extra", "--judge", "--judge-model", "--subject", "text"),
     *("--set", "--gpu-memory", "--rope"),
 }
@@ -199,6 +200,7 @@ def invocations(
         ("corpus", "export"): ([corpus], corpus),
         ("corpus", "stats"): ([corpus, "--tokenizer", merged], corpus / "manifest.json"),
         ("model", "extend"): (["--model", work / "model", "--tokenizer", merged], merged),
+        ("model", "export"): (["--model", work / "model", "--check", text], text),
         ("model", "merge"): (["--model", work / "model", "--adapter", merged], merged),
         ("instruct",): (
             ["--seeds", seeds, "--endpoint", "http://127.0.0.1:9/v1", "--model", "m"],

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from zhuzi.eval import bits_per_byte
     from zhuzi.infer import Chat, Sampling
     from zhuzi.instruct import collect_instructions
-    from zhuzi.model import extend_model, merge_adapter
+    from zhuzi.model import export_model, extend_model, merge_adapter
     from zhuzi.tokenizer import EncodedBatch, Encoding, Tokenizer
     from zhuzi.train import load_recipe, pretrain, sft
     from zhuzi.vocab import extend_vocab, merge_vocab, train_vocab
@@ -79,6 +79,7 @@ __getattr__, __dir__ = lazy(
         "errors": None,
         "eval": None,  # not in __all__: `from zhuzi import *` must leave Python's own alone
         "evaluate": None,
+        "export_model": "zhuzi.model",
         "extend_model": "zhuzi.model",
         "hf": None,  # not in __all__ either: it imports transformers
         "extend_vocab": "zhuzi.vocab",
@@ -127,6 +128,7 @@ __all__ = [
     "encode_corpus",
     "errors",
     "evaluate",
+    "export_model",
     "extend_model",
     "extend_vocab",
     "infer",

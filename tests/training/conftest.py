@@ -76,17 +76,14 @@ def make_model(old_tokenizer: Path) -> Callable[..., Path]:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        config = LlamaConfig(
-            vocab_size=rows,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=256,
-            bos_token_id=1,
-            eos_token_id=2,
-            **settings,
-        )
+        shape = {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 256,
+        }
+        config = LlamaConfig(vocab_size=rows, bos_token_id=1, eos_token_id=2, **{**shape, **settings})
         torch.manual_seed(0)
         model = LlamaForCausalLM(config).to(getattr(torch, dtype))
         model.save_pretrained(folder, max_shard_size="20KB" if settings else "1GB")

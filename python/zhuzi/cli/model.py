@@ -1,4 +1,4 @@
-"""`zhuzi model`: extend a model to a larger vocabulary, merge an adapter into it."""
+"""`zhuzi model`: extend a model to a larger vocabulary, merge an adapter into it, export it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from zhuzi.cli import options
+from zhuzi.cli.model_export import export
 from zhuzi.cli.options import MODEL, PATH, say
 from zhuzi.model.initial import INITS, Init
 
@@ -23,7 +24,7 @@ def _rope(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 
 @click.group(cls=options.Road)
 def model() -> None:
-    """Extend a model's vocabulary, or merge an adapter into a model."""
+    """Extend a model's vocabulary, merge an adapter into a model, or export it."""
 
 
 @model.command("extend")
@@ -149,3 +150,6 @@ def merge(base: str, adapter: Path, unverified: bool, out: Path, overwrite: bool
     )
     if not made.verified:
         say("the adapter does not say which base it was made on: only its shapes were checked")
+
+
+model.add_command(export)

@@ -1,4 +1,4 @@
-"""Models on disk: what a folder holds, extending one, merging an adapter into one.
+"""Models on disk: what a folder holds, extending one, merging an adapter into one, export for others.
 
 torch, transformers and PEFT are loaded only after every check that does not need them has passed.
 """
@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING
 from zhuzi._lazy import lazy
 
 if TYPE_CHECKING:
+    from zhuzi.model.export.export import export_model
     from zhuzi.model.extend import extend_model
     from zhuzi.model.merge import merge_adapter
 
 
 __getattr__, __dir__ = lazy(
-    __name__, {"extend_model": "zhuzi.model.extend", "merge_adapter": "zhuzi.model.merge"}
+    __name__,
+    {
+        "export_model": "zhuzi.model.export.export",
+        "extend_model": "zhuzi.model.extend",
+        "merge_adapter": "zhuzi.model.merge",
+    },
 )
 
-__all__ = ["extend_model", "merge_adapter"]
+__all__ = ["export_model", "extend_model", "merge_adapter"]

@@ -52,10 +52,18 @@ def is_marked_folder(folder: Path) -> bool:
 
 
 def foreign_name(folder: Path) -> str | None:
-    """The first name in a folder that Zhuzi never writes; None if there is no such name."""
+    """The first name in a folder that Zhuzi never writes; None if there is no such name.
+
+    A file of a common name (README.md) is ours if the folder's record has its SHA-256.
+    """
+    recorded = object_or_empty(folder / RECORD).get("files")
+    digests = recorded if isinstance(recorded, dict) else {}
     for path in sorted(folder.iterdir()):
-        if not any(fnmatchcase(path.name, name) for name in _NAMES):
-            return path.name
+        if any(fnmatchcase(path.name, name) for name in _NAMES):
+            continue
+        if path.is_file() and path.name in digests and digests[path.name] == sha256(path):
+            continue
+        return path.name
     return None
 
 

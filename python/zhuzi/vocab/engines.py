@@ -274,14 +274,14 @@ class GgufVocabulary:
             raise RuntimeError("llama.cpp cannot load this vocabulary")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        return [self._encode(text.encode()) for text in texts]
+    def encode(self, texts: list[str], *, special: bool = False) -> list[list[int]]:
+        """Ids of texts without BOS; special tokens in a text are text, unless `special`."""
+        return [self._encode(text.encode(), special) for text in texts]
 
-    def _encode(self, text: bytes) -> list[int]:
-        # No more tokens than bytes, and the `▁` in front.
-        buffer = (self._api.llama_token * (len(text) + 2))()
-        # Special tokens are neither added nor looked for in the text.
-        n = self._api.llama_tokenize(self._vocab, text, len(text), buffer, len(buffer), False, False)
+    def _encode(self, text: bytes, special: bool) -> list[int]:
+        # No more tokens than bytes, and the `▁` in front (and after each special token).
+        buffer = (self._api.llama_token * (2 * len(text) + 2))()
+        n = self._api.llama_tokenize(self._vocab, text, len(text), buffer, len(buffer), False, special)
         if n < 0:
             raise RuntimeError(f"llama.cpp gives {-n} tokens for {len(text)} bytes")
         return list(buffer[:n])

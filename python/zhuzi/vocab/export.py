@@ -69,7 +69,7 @@ def export_vocab(
 
     `chat_template` is a Jinja file, "alpaca" (the published prompt; left out without BOS and EOS) or None.
     With `split_special_tokens` a `</s>` in a text is text in transformers too; chat templates then need
-    `tokenizer.apply_chat_template(..., tokenizer_kwargs={"split_special_tokens": False})`.
+    `tokenizer.apply_chatchat_template_text(..., tokenizer_kwargs={"split_special_tokens": False})`.
 
     What was written is loaded and compared with Zhuzi's ids: on every piece, on random texts of pieces, and
     on the documents of `check`.
@@ -86,20 +86,20 @@ def export_vocab(
     if chat_template not in (None, "alpaca"):
         inputs.append(Path(str(chat_template)))
     loaded = load(source)
-    template = _template(chat_template, loaded)
-    texts = chain(_check_texts(loaded), read_texts(check) if check else ())
+    template = chat_template_text(chat_template, loaded)
+    texts = chain(check_texts(loaded), read_texts(check) if check else ())
     if format == "gguf":
         if (refusal := why_not_gguf(loaded)) is not None:
             raise ModelFileError(f"{source}: no GGUF gives the ids of this vocabulary: {refusal}")
         with new_file(out, kind="vocabulary", overwrite=overwrite, inputs=inputs) as path:
             write_gguf(loaded, path, chat_template=template)
-            checked = _check_gguf(loaded, texts, path, source)
+            checked = check_gguf(loaded, texts, path, source)
         return ExportedVocab(Path(out), format, loaded.vocab_size, True, None, checked)
     reason = why_inexact(loaded)
     with new_folder(out, overwrite=overwrite, inputs=inputs) as folder:
         write_hf(loaded, folder, exact=reason is None, template=template, split=split_special_tokens)
         write_record(folder, "tokenizer", exported_from=str(source), fingerprint=loaded.fingerprint)
-        checked = _check_hf(loaded, texts, folder, source)
+        checked = check_hf(loaded, texts, folder, source)
     return ExportedVocab(Path(out), format, loaded.vocab_size, reason is None, reason, checked)
 
 
@@ -137,7 +137,8 @@ def alpaca_template() -> str:
     )
 
 
-def _template(wanted: PathLike | None, tokenizer: Tokenizer) -> str | None:
+def chat_template_text(wanted: PathLike | None, tokenizer: Tokenizer) -> str | None:
+    """The text of a template: a Jinja file, or "alpaca", which needs BOS and EOS; None without one."""
     if wanted is None:
         return None
     if wanted == "alpaca":
@@ -145,44 +146,62 @@ def _template(wanted: PathLike | None, tokenizer: Tokenizer) -> str | None:
     return Path(wanted).read_text("utf-8")
 
 
-def _check_texts(tokenizer: Tokenizer) -> Iterator[str]:
-    """Every piece, and random texts of pieces: pairs that no real text has."""
+def check_texts(tokenizer: Tokenizer) -> Iterator[str]:
+    """Every piece, control pieces as plain text, and random texts of pieces: pairs that no real text has."""
     pieces = [piece.text.replace(SPACE, " ") for piece in tokenizer.pieces() if piece.kind == "NORMAL"]
     yield from pieces
+    yield from (piece.text for piece in tokenizer.pieces() if piece.kind == "CONTROL")
     draw = random.Random(0)
     for _ in range(_RANDOM_TEXTS):
         yield "".join(draw.choices(pieces, k=_RANDOM_PIECES))
 
 
-def _check_gguf(tokenizer: Tokenizer, texts: Iterable[str], path: Path, source: Path) -> int:
-    """Load the file with llama.cpp and compare the ids of texts."""
+def _special_tokens(tokenizer: Tokenizer) -> list[str]:
+    """Tokens that an engine finds in a text when it is told to look for them."""
+    return [piece.text for piece in tokenizer.pieces() if piece.kind in ("CONTROL", "UNKNOWN")]
+
+
+def check_gguf(tokenizer: Tokenizer, texts: Iterable[str], path: Path, source: Path) -> int:
+    """Load the file with llama.cpp and compare the ids of texts, alone and between special tokens.
+
+    Gives the number of texts; 0 if llama.cpp is not installed. Raises `ModelFileError` if ids differ.
+    """
     if installed("llama-cpp-python") is None:
         return 0
     vocabulary = GgufVocabulary(path)
+    eos, special = tokenizer.eos_id, _special_tokens(tokenizer)
     n = 0
     for text in texts:
         n += 1
-        if vocabulary.encode([text]) != [tokenizer.encode(text)]:
+        ids = tokenizer.encode(text)
+        same = vocabulary.encode([text]) == [ids]
+        if same and eos is not None and n % 16 == 0 and not any(token in text for token in special):
+            end = tokenizer.id_to_token(eos)
+            same = vocabulary.encode([end + text + end], special=True) == [[eos, *ids, eos]]
+        if not same:
             raise ModelFileError(
                 f"{source}: llama.cpp gives other ids for {text[:60]!r}; nothing was written"
             )
     return n
 
 
-def _check_hf(tokenizer: Tokenizer, texts: Iterable[str], folder: Path, source: Path) -> int:
-    """Load the folder as its users do, and compare the ids of texts, alone and between special tokens."""
+def check_hf(tokenizer: Tokenizer, texts: Iterable[str], folder: Path, source: Path) -> int:
+    """Load the folder as its users do, and compare the ids of texts, alone and between special tokens.
+
+    Gives the number of texts; 0 if transformers is not installed. Raises `ModelFileError` if ids differ.
+    """
     if installed("transformers") is None:
         return 0
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(folder)
-    eos = tokenizer.eos_id
+    eos, special = tokenizer.eos_id, _special_tokens(tokenizer)
     n = 0
     for text in texts:
         n += 1
         ids = tokenizer.encode(text)
         same = theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] == ids
-        if same and eos is not None and n % 16 == 0:
+        if same and eos is not None and n % 16 == 0 and not any(token in text for token in special):
             marked = theirs.eos_token + text + theirs.eos_token
             found = theirs(marked, add_special_tokens=False, split_special_tokens=False)["input_ids"]
             same = found == [eos, *ids, eos]

@@ -44,7 +44,7 @@ def fast_file(tokenizer: Tokenizer) -> dict[str, Any]:
     first = tokenizer.vocab_size - len(tokenizer.added_tokens)
     special = [id for id, piece in enumerate(pieces) if piece.kind in ("CONTROL", "UNKNOWN") or id >= first]
     user_defined = [id for id, piece in enumerate(pieces) if piece.kind == "USER_DEFINED"]
-    merges = sorted(_merges(tokenizer, pieces), key=lambda merge: (-merge.score, merge.id))
+    merges = sorted(_merges(_live(tokenizer, pieces), pieces), key=lambda merge: (-merge.score, merge.id))
     spaces = [{"type": "Prepend", "prepend": SPACE}] if settings["add_dummy_prefix"] else []
     bos = tokenizer.bos_id
     return {
@@ -104,13 +104,15 @@ def why_inexact(tokenizer: Tokenizer) -> str | None:
         if wrong:
             return what
     normal = {piece.text for piece in pieces if piece.kind == "NORMAL"}
-    merges = _merges(tokenizer, pieces)
-    lacking = sorted({letter for merge in merges for letter in pieces[merge.id].text} - normal)
+    live = _live(tokenizer, pieces)
+    # SentencePiece joins such characters all the same; merges are of two pieces.
+    lacking = sorted({letter for text in live if len(text) > 1 for letter in text} - normal)
     if lacking:
         return f"pieces hold characters that are no pieces themselves: {some(lacking)}"
     other = [piece.text for piece in pieces if len(piece.text) == 1 and piece.kind not in ("NORMAL", "BYTE")]
     if other:
         return f"characters that text must not become are pieces: {some(other)}"
+    merges = _merges(live, pieces)
     ties: dict[float, list[_Merge]] = defaultdict(list)
     for merge in merges:
         ties[merge.score].append(merge)
@@ -130,17 +132,21 @@ def _settings(tokenizer: Tokenizer) -> _core._ModelSettings:
     return _core.model_settings(tokenizer.model, "model")
 
 
-def _merges(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> list[_Merge]:
-    """The pieces that texts can become, with the pairs of pieces that spell them.
-
-    Only one of a piece's pairs is ever seen: in whatever text, a piece is made as its own text alone makes
-    it. The others do no harm. A piece that its own text does not become is made by no text, and is left out.
-    """
-    live = {
+def _live(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> dict[str, int]:
+    """The pieces that texts can become: one that its own text does not become is made by no text."""
+    return {
         piece.text: id
         for id, piece in enumerate(pieces)
         if piece.kind == "NORMAL" and (len(piece.text) == 1 or tokenizer.encode_piece(piece.text) == [id])
     }
+
+
+def _merges(live: Mapping[str, int], pieces: Sequence[Piece]) -> list[_Merge]:
+    """The pieces that texts can become, with the pairs of pieces that spell them.
+
+    Only one of a piece's pairs is ever seen: in whatever text, a piece is made as its own text alone makes
+    it. The others do no harm.
+    """
     found = []
     for text, id in live.items():
         splits = [

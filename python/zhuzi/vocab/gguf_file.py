@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from zhuzi import _core
 from zhuzi.tokenizer import Tokenizer
@@ -39,7 +40,6 @@ def write_gguf(tokenizer: Tokenizer, path: Path, *, chat_template: str | None = 
     """
     import gguf
 
-    pieces = tokenizer.pieces()
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("vocabulary")
     # llama.cpp reads these first, even if only the vocabulary is wanted; there is no model behind them.
@@ -50,12 +50,30 @@ def write_gguf(tokenizer: Tokenizer, path: Path, *, chat_template: str | None = 
     writer.add_head_count(1)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_dimension_count(32)
-    writer.add_vocab_size(len(pieces))
+    add_vocabulary(writer, tokenizer, chat_template=chat_template)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def add_vocabulary(
+    writer: Any, tokenizer: Tokenizer, *, rows: int | None = None, chat_template: str | None = None
+) -> None:
+    """Add the pieces, special ids and the chat template to a `gguf.GGUFWriter`.
+
+    llama.cpp wants a piece for each of the embedding's `rows`. Those beyond the tokenizer's ids become unused
+    pieces with a space in their names: no text becomes them, as a space in a text is a `▁`.
+    """
+    pieces = tokenizer.pieces()
+    padding = range(len(pieces), rows or len(pieces))
+    writer.add_vocab_size(len(pieces) + len(padding))
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([piece.text.encode() for piece in pieces])
-    writer.add_token_scores([piece.score for piece in pieces])
-    writer.add_token_types([_TYPES[piece.kind] for piece in pieces])
+    writer.add_token_list(
+        [*(piece.text.encode() for piece in pieces), *(b"padding %d" % id for id in padding)]
+    )
+    writer.add_token_scores([*(piece.score for piece in pieces), *(-1000.0 for _ in padding)])
+    writer.add_token_types([*(_TYPES[piece.kind] for piece in pieces), *(_TYPES["UNUSED"] for _ in padding)])
     writer.add_unk_token_id(tokenizer.unk_id)
     for id, add in (
         (tokenizer.bos_id, writer.add_bos_token_id),
@@ -71,6 +89,3 @@ def write_gguf(tokenizer: Tokenizer, path: Path, *, chat_template: str | None = 
     writer.add_add_space_prefix(settings["add_dummy_prefix"])
     if chat_template is not None:
         writer.add_chat_template(chat_template)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
