@@ -56,6 +56,27 @@ def test_tensorboard_holds_what_the_log_does_and_a_resumed_run_continues_it(
     assert found["evaluation/bits_per_byte/held_out"] == bits
 
 
+def test_tensorboard_shows_the_samples(stage1: Recipes) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    samples = {"every": 2, "prompts": ["The river", "你好"], "max_new_tokens": 8, "temperature": 1.0}
+    recipe = stage1(samples=samples)
+    with pytest.raises(Stop):
+        pretrain(recipe, callbacks=[StopAt()])
+    pretrain(recipe)
+    written = [json.loads(line) for line in (recipe.output / "samples.jsonl").read_text().splitlines()]
+    events = accumulator.EventAccumulator(str(recipe.output / "tensorboard"))
+    events.Reload()
+    for n, prompt in enumerate(["The river", "你好"], 1):
+        shown = {
+            event.step: event.tensor_proto.string_val[0].decode()
+            for event in events.Tensors(f"samples/{n}/text_summary")  # step 4 twice: it was trained again
+        }
+        wanted = {line["step"]: line["text"] for line in written if line["prompt"] == prompt}
+        assert list(shown) == list(wanted) == [0, 2, 4, 6]
+        for step, text in shown.items():
+            assert text.replace("\n    ", "\n") == f"    {prompt}\n\n{wanted[step]}"
+
+
 def test_no_tracker_where_none_is_wanted_or_installed(
     stage1: Recipes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +126,7 @@ def test_mlflow_continues_its_run(stage1: Recipes, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow-skinny has no other
     mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
-    recipe = stage1(log_every=1, trackers=["mlflow"])
+    recipe = stage1(log_every=1, trackers=["mlflow"], samples={"every": 3, "prompts": "天"})
     with pytest.raises(Stop):
         pretrain(recipe, callbacks=[StopAt()])
     report = pretrain(recipe)
@@ -113,12 +134,14 @@ def test_mlflow_continues_its_run(stage1: Recipes, tmp_path: Path, monkeypatch: 
     assert len(runs) == 1 and runs[0].data.params["sequence_length"] == "16"
     history = mlflow.MlflowClient().get_metric_history(runs[0].info.run_id, "train/loss")
     assert {(m.step, m.value) for m in history} == set(report.losses)
+    found = mlflow.MlflowClient().list_artifacts(runs[0].info.run_id, "samples")
+    assert [file.path for file in found] == [f"samples/step-{step}.txt" for step in (0, 3, 6)]
 
 
 @pytest.mark.skipif(not find_spec("wandb"), reason="wandb is not installed")
 def test_wandb_offline_continues_its_run(stage1: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    recipe = stage1(log_every=1, trackers=["wandb"])
+    recipe = stage1(log_every=1, trackers=["wandb"], samples={"every": 3, "prompts": "天"})
     with pytest.raises(Stop):
         pretrain(recipe, callbacks=[StopAt()])
     pretrain(recipe)
@@ -130,7 +153,7 @@ def test_wandb_offline_continues_its_run(stage1: Recipes, monkeypatch: pytest.Mo
 @pytest.mark.skipif(not find_spec("swanlab"), reason="swanlab is not installed")
 def test_swanlab_offline_continues_its_run(stage1: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWANLAB_MODE", "offline")
-    recipe = stage1(log_every=1, trackers=["swanlab"])
+    recipe = stage1(log_every=1, trackers=["swanlab"], samples={"every": 3, "prompts": "天"})
     with pytest.raises(Stop):
         pretrain(recipe, callbacks=[StopAt()])
     pretrain(recipe)

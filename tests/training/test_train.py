@@ -514,7 +514,9 @@ def test_a_4_bit_base_trains_and_merges(stage2: Recipes, model: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "settings", [{"rslora": True}, {"dora": True}, {"init": "gaussian"}, {"init": "orthogonal"}], ids=str
+    "settings",
+    [{"rslora": True}, {"dora": True}, {"init": "gaussian"}, {"init": "orthogonal"}, {"init": "eva"}],
+    ids=str,
 )
 def test_kinds_of_lora_are_pefts(
     stage2: Recipes, model: Path, tmp_path: Path, settings: dict[str, Any]

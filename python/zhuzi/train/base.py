@@ -105,7 +105,8 @@ def adapt(model: Any, recipe: Recipe, *, tied: bool, old_rows: int = 0) -> Any:
         lora_dropout=recipe.lora.dropout,
         use_rslora=recipe.lora.rslora,
         use_dora=recipe.lora.dora,
-        init_lora_weights=True if recipe.lora.init == "default" else recipe.lora.init,
+        # `eva` needs data, and is done once the model is whole (`eva.py`).
+        init_lora_weights=True if recipe.lora.init in ("default", "eva") else recipe.lora.init,
         target_modules=list(recipe.lora.targets),
         modules_to_save=None if old_rows else matrices or None,
         trainable_token_indices=dict.fromkeys(matrices, new) if old_rows else None,

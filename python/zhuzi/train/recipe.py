@@ -64,7 +64,7 @@ def _leaves_the_base_alone(init: Any) -> Any:
     if isinstance(init, str) and init.lower().startswith(("pissa", "olora", "loftq", "corda")):
         raise ValueError(
             f"{init} changes the base's own weights, so its adapter fits no stored base; want 'default', "
-            "'gaussian' or 'orthogonal'"
+            "'gaussian', 'orthogonal' or 'eva'"
         )
     return init
 
@@ -93,9 +93,10 @@ class LoraRecipe(_Frozen):
     targets: Annotated[tuple[str, ...], AfterValidator(_each_once)] = Field(ATTENTION, min_length=1)
     rslora: StrictBool = False  # scale by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)
     dora: StrictBool = False  # weight-decomposed (Liu et al. 2024, arXiv 2402.09353)
-    init: Annotated[Literal["default", "gaussian", "orthogonal"], BeforeValidator(_leaves_the_base_alone)] = (
-        "default"
-    )
+    # eva: the main directions of each layer's inputs (Paischer et al. 2024, arXiv 2410.07170).
+    init: Annotated[
+        Literal["default", "gaussian", "orthogonal", "eva"], BeforeValidator(_leaves_the_base_alone)
+    ] = "default"
 
     @model_validator(mode="after")
     def _can_be(self) -> LoraRecipe:

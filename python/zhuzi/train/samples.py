@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zhuzi._process import is_main
@@ -26,9 +27,17 @@ class Samples(TrainCallback):
     It draws from a generator of its own, in evaluation mode: training is not changed by it.
     """
 
-    def __init__(self, recipe: Recipe, run: Run, tokenizer: Tokenizer, progress: bool | None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Run,
+        tokenizer: Tokenizer,
+        progress: bool | None,
+        send: Callable[[int, Sequence[tuple[str, str]]], None],
+    ) -> None:
+        """`send` is given the step, and its prompts and texts."""
         self.recipe, self.path, self.tokenizer = recipe, run.path / "samples.jsonl", tokenizer
-        self.shows = progress is not False
+        self.shows, self.send = progress is not False, send
 
     def on_train_begin(self, state: TrainState) -> None:
         if not is_main() or self.recipe.samples is None:
@@ -51,9 +60,11 @@ class Samples(TrainCallback):
 
     def _write(self, state: TrainState) -> None:
         assert self.recipe.samples is not None
+        written = []
         for prompt in self.recipe.samples.prompts:
             with eager():
                 text = self._text(state.model, prompt)
+            written.append((prompt, text))
             line = json.dumps({"step": state.step, "prompt": prompt, "text": text}, ensure_ascii=False)
             with naming_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
@@ -61,6 +72,7 @@ class Samples(TrainCallback):
                 shown = " ".join(f"{prompt} >>> {text}".split())
                 cut = f"{shown[:_SHOWN]}..." if len(shown) > _SHOWN else shown
                 tell(f"step {state.step:,}, sample: {cut}")
+        self.send(state.step, written)
 
     def _text(self, model: Any, prompt: str) -> str:
         settings = self.recipe.samples

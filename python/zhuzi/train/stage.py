@@ -18,14 +18,18 @@ from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder
 from zhuzi.record.disk import sha256
 from zhuzi.record.output import new_folder
 from zhuzi.record.provenance import write_record
+from zhuzi.train import eva
 from zhuzi.train.base import (
     compute_dtype,
     count_parameters,
+    device,
     device_name,
     digest_tensors,
     load_for_training,
     trainable,
 )
+from zhuzi.train.batches import Batches
+from zhuzi.train.checkpoint import checkpoints
 from zhuzi.train.checks import (
     STORED_AS,
     micro_batch,
@@ -84,12 +88,15 @@ def train_stage(
         if recipe.epochs is not None:
             run.require_steps(steps_of(recipe, len(examples)), len(examples))
         model = load_for_training(folder, recipe)
+        if recipe.lora is not None and recipe.lora.init == "eva" and not checkpoints(run.checkpoints):
+            first = Batches(examples, collate, recipe, micro_batch(recipe)[0])
+            eva.initialise(model, first, device(), compute_dtype())
         names = [name for name, _ in trainable(model)]
         trained, parameters = count_parameters(model)
         before = digest_tensors(model) if recipe.verify_frozen else None
 
         logs, trackers = LogProgress(run.path / "log.jsonl", progress), Trackers(recipe, run)
-        samples = Samples(recipe, run, folder.tokenizer, progress)
+        samples = Samples(recipe, run, folder.tokenizer, progress, trackers.send_samples)
         told = [logs, trackers, samples, _Settle(run), *callbacks]
         loop = Loop(model, recipe, run, examples, collate, told, evaluation)
         started = time.monotonic()

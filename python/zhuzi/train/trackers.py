@@ -1,4 +1,4 @@
-"""The figures of log.jsonl in TensorBoard, W&B, SwanLab or MLflow, by accelerate's trackers.
+"""The figures of log.jsonl, and samples, in TensorBoard, W&B, SwanLab or MLflow, by accelerate's trackers.
 
 OUT/tensorboard/    TensorBoard's event files
 OUT/trackers.json   the ids of runs elsewhere, so that a resumed run continues them
@@ -10,7 +10,7 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
@@ -74,6 +74,10 @@ class Trackers(TrainCallback):
         names = {"loss": "loss", **{name: f"bits_per_byte/{name}" for name in found if name != "loss"}}
         self._send(state.step, {f"evaluation/{names[name]}": value for name, value in found.items()})
 
+    def send_samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
+        """The prompts and texts of a step: a table, or a text for each prompt."""
+        self._each(lambda tracker: _send_texts(tracker, step, samples))
+
     def close(self) -> None:
         """Finish them, however training ended."""
         self._each(lambda tracker: tracker.finish())
@@ -118,6 +122,23 @@ class Trackers(TrainCallback):
             except Exception as error:
                 del self.started[name]
                 warn(f"trackers: {name} failed ({_one_line(error)}); training goes on without it")
+
+
+def _send_texts(tracker: Any, step: int, samples: Sequence[tuple[str, str]]) -> None:
+    if tracker.name == "wandb":
+        tracker.log_table("samples", columns=["prompt", "text"], data=list(map(list, samples)), step=step)
+    elif tracker.name == "swanlab":
+        from swanlab import Text
+
+        tracker.log({"samples": [Text(text, caption=prompt) for prompt, text in samples]}, step=step)
+    elif tracker.name == "mlflow":
+        import mlflow
+
+        lines = "".join(f"{prompt}\n{text}\n\n" for prompt, text in samples)
+        mlflow.log_text(lines, f"samples/step-{step}.txt")
+    else:  # TensorBoard reads Markdown, in which indented lines are shown as they are
+        shown = (f"{prompt}\n\n{text}".replace("\n", "\n    ") for prompt, text in samples)
+        tracker.log({f"samples/{n}": f"    {text}" for n, text in enumerate(shown, 1)}, step=step)
 
 
 def _tag(name: str) -> str:
