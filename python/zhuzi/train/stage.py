@@ -73,24 +73,19 @@ def train_stage(
         examples = dataset
         if held_out is None:
             examples, held_out = split(dataset, recipe.evaluate, recipe.seed)
+        micro, _ = micro_batch(recipe)
         evaluation = None
         if recipe.evaluate is not None:
-            micro, _ = micro_batch(recipe)
             evaluation = Evaluation(
-                held_out,
-                texts_to_measure(recipe),
-                collate,
-                folder.tokenizer,
+                *(held_out, texts_to_measure(recipe), collate, folder.tokenizer),
                 micro=micro,
                 context=recipe.sequence_length,
             )
-
         if recipe.epochs is not None:
             run.require_steps(steps_of(recipe, len(examples)), len(examples))
         model = load_for_training(folder, recipe)
         if recipe.lora is not None and recipe.lora.init == "eva" and not checkpoints(run.checkpoints):
-            first = Batches(examples, collate, recipe, micro_batch(recipe)[0])
-            eva.initialise(model, first, device(), compute_dtype())
+            eva.initialise(model, Batches(examples, collate, recipe, micro), device(), compute_dtype())
         names = [name for name, _ in trainable(model)]
         trained, parameters = count_parameters(model)
         before = digest_tensors(model) if recipe.verify_frozen else None
