@@ -65,11 +65,12 @@ def test_commands_stand_in_the_order_of_the_road(run: Callable[..., Outcome]) ->
         return [line.split()[0] for line in lines if line[:2] == "  " and line[2:3].strip()]
 
     assert listed() == [
-        *("vocab", "tokenize", "corpus", "model", "pretrain", "instruct", "sft", "eval", "chat", "demo"),
+        *("vocab", "tokenize", "corpus", "model", "recipes", "pretrain", "instruct", "sft"),
+        *("eval", "chat", "demo"),
     ]
     assert listed("vocab") == ["extend", "train", "merge", "audit", "export"]
     assert listed("corpus") == ["encode", "verify", "merge", "export", "stats", "show"]
-    assert listed("model") == ["extend", "merge", "plan"]
+    assert listed("model") == ["extend", "merge", "export", "plan"]
 
 
 @pytest.mark.parametrize("columns", ["40", "80"])

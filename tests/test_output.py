@@ -154,7 +154,7 @@ TEXT = {
     *("--field", "--split", "--separator", "--task", "--add-token", "--device", "--model", "--base"),
     *("--name", "--license", "--base-model"),
     *("--system", "--endpoint", "--key-env", "--extra", "--judge", "--judge-model", "--subject", "text"),
-    *("--set", "--gpu-memory", "--rope"),
+    *("--set", "--gpu-memory", "--rope", "name"),
 }
 
 
@@ -199,6 +199,7 @@ def invocations(
         ("corpus", "merge"): ([corpus], corpus),
         ("corpus", "export"): ([corpus], corpus),
         ("corpus", "stats"): ([corpus, "--tokenizer", merged], corpus / "manifest.json"),
+        ("recipes", "copy"): (["llama-7b-sft"], text),
         ("model", "extend"): (["--model", work / "model", "--tokenizer", merged], merged),
         ("model", "export"): (["--model", work / "model", "--check", text], text),
         ("model", "merge"): (["--model", work / "model", "--adapter", merged], merged),

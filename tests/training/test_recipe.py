@@ -9,11 +9,14 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from zhuzi.errors import RecipeError
+from zhuzi.cli import cli
+from zhuzi.errors import OutputExistsError, RecipeError
 from zhuzi.train import sft
 from zhuzi.train.base import adapt, count_parameters
+from zhuzi.train.plan import bytes_of, plan_run
 from zhuzi.train.recipe import (
     EvaluateRecipe,
     LoraRecipe,
@@ -22,10 +25,11 @@ from zhuzi.train.recipe import (
     SftRecipe,
 )
 from zhuzi.train.recipe_file import as_yaml, load_recipe, resolve_recipe
+from zhuzi.train.shipped import shipped_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PAGE = RECIPES.parent / "docs" / "training.md"
-SIZES = {"7b": (4096, 11008, 32, 32), "13b": (5120, 13824, 40, 40)}
+SIZES = {"7b": (4096, 11008, 32, 32), "13b": (5120, 13824, 40, 40), "33b": (6656, 17920, 60, 52)}
 
 # Recomputed from the LLaMA shapes; the published shares are 2.97, 6.06, 6.22 and 4.10 %.
 PUBLISHED = {
@@ -34,11 +38,56 @@ PUBLISHED = {
     "llama-7b-sft": (49_954, 429_211_648, 6_905_483_264),
     "llama-13b-pretrain": (49_953, 542_812_160, 13_230_996_480),
     "llama-13b-sft": (49_954, None, None),
+    "llama-33b-pretrain": (49_953, 725_922_816, 32_828_882_432),
+    "llama-33b-sft": (49_954, 725_936_128, 32_828_895_744),
+}
+#: One GPU, and its memory.
+SINGLE = {
+    "llama-7b-pretrain-12gb": "12GB",
+    "llama-7b-sft-12gb": "12GB",
+    "llama-7b-pretrain-24gb": "24GB",
+    "llama-7b-sft-24gb": "24GB",
+    "llama-13b-pretrain-80gb": "80GB",
+    "llama-13b-sft-80gb": "80GB",
 }
 
 
 def test_every_recipe_is_known() -> None:
-    assert {path.stem for path in RECIPES.glob("*.yaml")} == PUBLISHED.keys()
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == PUBLISHED.keys() | SINGLE.keys()
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_recipes_of_one_gpu_fit_it(name: str) -> None:
+    recipe = load_recipe(name)
+    assert plan_run(recipe, gpus=1, gpu_memory=bytes_of(SINGLE[name])).fits
+    assert SINGLE[name].removesuffix("GB") + " GB" in shipped_recipe(name).about
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *SINGLE])
+def test_recipes_come_with_the_package(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke
+    assert name in run(cli, ["recipes", "list"]).output
+    text = (RECIPES / f"{name}.yaml").read_text("utf-8")
+    assert run(cli, ["recipes", "show", name]).output == text
+    by_name = load_recipe(name)
+    assert run(cli, ["recipes", "copy", name]).exit_code == 0
+    copied = tmp_path / f"{name}.yaml"
+    assert copied.read_text("utf-8") == text and load_recipe(copied) == by_name
+    assert isinstance(run(cli, ["recipes", "copy", name]).exception, OutputExistsError)
+    (tmp_path / name).write_text("task: chat")  # a file comes first
+    with pytest.raises(RecipeError, match="task is 'chat'"):
+        load_recipe(name)
+    assert run(cli, ["model", "plan", copied.name, "--gpus", "1"]).exit_code == 0
+
+
+def test_a_name_of_no_recipe() -> None:
+    with pytest.raises(RecipeError, match="llama-7b-stf: no recipe of this name; did you mean llama-7b-sft"):
+        shipped_recipe("llama-7b-stf")
+    with pytest.raises(RecipeError, match="one of `zhuzi recipes list`"):
+        load_recipe("llama-7b-stf")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe("recipes-of-mine/llama-7b-sft")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -24,6 +24,7 @@ from zhuzi.cli.instruct import instruct
 from zhuzi.cli.model import model
 from zhuzi.cli.options import Road, reason
 from zhuzi.cli.plan import plan
+from zhuzi.cli.recipes import recipes
 from zhuzi.cli.tokenize import tokenize
 from zhuzi.cli.train import pretrain, sft
 from zhuzi.cli.vocab import vocab
@@ -49,7 +50,7 @@ def cli() -> None:
 
 
 model.add_command(plan)
-for command in (vocab, tokenize, corpus, model, pretrain, instruct, sft, evaluate, chat, demo):
+for command in (vocab, tokenize, corpus, model, recipes, pretrain, instruct, sft, evaluate, chat, demo):
     cli.add_command(command)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zhuzi.train.plan import Plan, plan_run
     from zhuzi.train.pretraining import pretrain
     from zhuzi.train.recipe_file import load_recipe
+    from zhuzi.train.shipped import copy_recipe, shipped_recipes
     from zhuzi.train.state import TrainCallback, TrainState
     from zhuzi.train.tuning import sft
 
@@ -26,8 +27,20 @@ __getattr__, __dir__ = lazy(
         "load_recipe": "zhuzi.train.recipe_file",
         "plan_run": "zhuzi.train.plan",
         "pretrain": "zhuzi.train.pretraining",
+        "copy_recipe": "zhuzi.train.shipped",
         "sft": "zhuzi.train.tuning",
+        "shipped_recipes": "zhuzi.train.shipped",
     },
 )
 
-__all__ = ["Plan", "TrainCallback", "TrainState", "load_recipe", "plan_run", "pretrain", "sft"]
+__all__ = [
+    "Plan",
+    "TrainCallback",
+    "TrainState",
+    "copy_recipe",
+    "load_recipe",
+    "plan_run",
+    "pretrain",
+    "sft",
+    "shipped_recipes",
+]

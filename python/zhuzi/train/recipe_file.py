@@ -22,13 +22,14 @@ from zhuzi.train.recipe import (
     SftRecipe,
     SourceRecipe,
 )
+from zhuzi.train.shipped import shipped_recipes
 
 
 def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> PretrainRecipe | SftRecipe:
     """Read a YAML recipe.
 
     Args:
-        path: the file.
+        path: the file, or the name of one of the package's recipes (`zhuzi recipes list`).
         settings: `key=value` each, put over what the file says: `steps=10`, `lora.rank=16`, `lora=null`,
             `evaluate.texts=[en.jsonl]`. Values are YAML.
 
@@ -78,18 +79,27 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """The keys of a YAML file, each given once; raises as `load_recipe` does."""
     try:
         # A SafeLoader, which builds plain values only.
-        read = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_EachKeyOnce)
+        read = yaml.load(_text_of(path), Loader=_EachKeyOnce)
     except OSError as error:
         raise RecipeError(
-            f"{path}: cannot be read ({error.strerror}); name a recipe, as in recipes/"
+            f"{path}: cannot be read ({error.strerror}); name a recipe's file, or one of `zhuzi recipes list`"
         ) from error
     except _KeyGivenTwiceError as error:
         raise RecipeError(f"{path}, line {error.line}: {error.key!r} is given twice; keep one") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(read, dict):
-        raise RecipeError(f"{path}: want `key: value` lines, as in recipes/")
+        raise RecipeError(f"{path}: want `key: value` lines, as `zhuzi recipes show llama-7b-sft` has")
     return read
+
+
+def _text_of(path: str | Path) -> str:
+    file = Path(path)
+    if not file.exists() and file.name == str(path):
+        known = shipped_recipes().get(file.name)
+        if known is not None:
+            return known.text
+    return file.read_text(encoding="utf-8")
 
 
 def _with_settings(read: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
