@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,8 @@ def made(short: None, inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) 
     """A demo that nothing interrupted."""
     lines: list[str] = []
     result = run_demo(tmp_path_factory.mktemp("demo") / "out", **inputs, say=lines.append)
-    assert [line[:3] for line in lines if line[:1].isdigit()] == [f"{i}/9" for i in range(1, 10)]
-    assert len(lines) >= 9 + len(MODELS)
+    assert [line[:3] for line in lines if line[:1].isdigit()] == [f"{i}/8" for i in range(1, 9)]
+    assert len(lines) >= 8 + len(MODELS)
     assert [line for line in lines if line.startswith(str(inputs["corpus"].parent))] == result.facts["notes"]
     return result
 
@@ -148,7 +149,7 @@ def test_a_demo_stopped_anywhere_goes_on(made: DemoResult, inputs: Inputs, tmp_p
             with pytest.raises(KeyboardInterrupt):
                 run_demo(out, **inputs, say=_stop_at_new(lines))
 
-    go_on_until("7/9")
+    go_on_until("6/8")
     command = [sys.executable, "-c", SHORT + "from zhuzi.cli import main; main()", "demo", "--out", str(out)]
     for option, path in inputs.items():
         command += [f"--{option.replace('_', '-')}", str(path)]
@@ -160,10 +161,10 @@ def test_a_demo_stopped_anywhere_goes_on(made: DemoResult, inputs: Inputs, tmp_p
         with pytest.raises(OutputExistsError, match="another process"):
             run_demo(out, **inputs)
         running.send_signal(signal.SIGKILL)
-    go_on_until("9/9")
+    go_on_until("8/8")
     again = run_demo(out, **inputs)
     assert _figures(again) == _figures(made)
-    assert len([line for line in lines if line[:1].isdigit()]) == 9, "each step begins once"
+    assert len([line for line in lines if line[:1].isdigit()]) == 8, "each step begins once"
     assert not list(out.glob(".*partial")), "nothing is left of what was killed"
 
     before = (out / "demo.json").read_bytes()
@@ -177,7 +178,7 @@ def _stop_at_new(lines: list[str]) -> Callable[[str], None]:
     """Takes the lines of a demo; the first step or outcome not seen before interrupts it."""
 
     def say(line: str) -> None:
-        if re.match(r"\d/9| {5}", line) and line not in lines:
+        if re.match(r"\d/8| {5}", line) and line not in lines:
             lines.append(line)
             raise KeyboardInterrupt
 
@@ -272,6 +273,20 @@ def test_the_names_of_what_steps_make() -> None:
 
     made = {name for step in STEPS for name in step.makes if not name.endswith(".zhuzi.json")}
     assert made <= set(MADE)
+
+
+def test_the_counts_that_the_vocabulary_is_learnt_from(tmp_path: Path) -> None:
+    from zhuzi.demo.words import write_counts
+
+    told = write_counts(["今天 天气\n很好", "今天"], tmp_path / "counts.tsv")
+    rows = [line.split("\t") for line in (tmp_path / "counts.tsv").read_text("utf-8").splitlines()]
+    words, text = dict(rows[:-4]), rows[-4:]
+    assert [word for word, _ in text] == ["今天", "天气", "很好", "今天"]
+    assert int(words["的"]) > 100_000 and "T恤" not in words and all(int(n) >= 0 for _, n in rows)
+    weight = int(text[0][1])
+    listed = sum(len(word) * int(n) for word, n in words.items())
+    assert weight * 8 == pytest.approx(listed / 5, rel=1e-3)
+    assert told == {"word_list": f"jieba {version('jieba')}", "words": len(words), "text_counted": weight}
 
 
 def test_what_a_model_wrote_is_shown_on_few_lines() -> None:

@@ -101,7 +101,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except ModuleNotFoundError as error:
-        extras = {"httpx2": "instruct", "jinja2": "pages", "mistral_common": "demo"}
+        extras = {"httpx2": "instruct", "jieba": "demo", "jinja2": "pages", "mistral_common": "demo"}
         extra = {**extras, "pyarrow": "export", "ray": "ray"}.get(error.name or "", "train")
         _fail(
             f"this command needs {error.name}; install it with: pip install 'zhuzi[{extra}]'",

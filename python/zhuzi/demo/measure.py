@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -14,6 +15,7 @@ from zhuzi.demo import settings
 from zhuzi.demo.sample import Split
 from zhuzi.eval import bits_per_byte
 from zhuzi.infer.chat import Chat, complete
+from zhuzi.infer.sampling import Sampling
 from zhuzi.model.folder import ModelFolder
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.data import IGNORED, Records
@@ -21,8 +23,10 @@ from zhuzi.train.data import IGNORED, Records
 #: Texts for the models to continue.
 PROMPTS = {"english": "The old man walked to the", "chinese": "春天来了，"}
 
-#: Held-out instructions that models are asked, and the tokens of an answer, at most.
-ASKED, ANSWER_TOKENS = 4, 60
+#: Held-out instructions that models are asked.
+ASKED = 4
+#: How answers are drawn. At the 0.2 of `zhuzi chat`, a model this small repeats its most frequent token.
+ANSWER = Sampling(temperature=0.7, repetition_penalty=1.3, max_new_tokens=60)
 
 
 def asked_of(records: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -46,11 +50,14 @@ def measured(
         for language in ("english", "chinese")
     }
     chat = Chat(live, tokenizer)
+    # Each with a seed of its own: with one seed the first draw of all would fall alike.
     answers = [
         "".join(
-            chat.reply(r["instruction"], input=r.get("input", ""), max_new_tokens=ANSWER_TOKENS, seed=seed)
+            chat.reply(
+                record["instruction"], input=record.get("input", ""), sampling=replace(ANSWER, seed=seed + i)
+            )
         )
-        for r in asked
+        for i, record in enumerate(asked)
     ]
     return {
         "bits_per_byte": {language: found.per_byte for language, found in bits.items()},

@@ -98,9 +98,9 @@ def _road(facts: dict[str, Any]) -> list[tuple[Text, str, Markup, float]]:
     return [
         (
             ("Extend the vocabulary", "扩展词表"),
-            "zhuzi vocab train, vocab merge",
+            "zhuzi vocab extend",
             t("{:,} new pieces", "{:,} 个新词片", v["appended"]),
-            seconds["donor"] + seconds["vocabulary"],
+            seconds["vocabulary"],
         ),
         (
             ("Encode the corpus", "编码语料"),

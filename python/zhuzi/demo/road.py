@@ -47,7 +47,7 @@ def run_demo(
 ) -> DemoResult:
     """Walk the whole road on the built-in sample or the user's files and write OUT/report.html.
 
-    Donor vocabulary, merge, corpus, base model, extension, two stages of pre-training, merge, tuning, merge.
+    Vocabulary, corpus, base model, extension, two stages of pre-training, merge, tuning, merge.
     Chinese and English are measured on held-out text before and after each stage. It takes a few minutes on
     two cores, in fp32 on a CPU. `say` is called with a line for each step, and for each kind of input that
     the demo leaves out.
@@ -70,6 +70,7 @@ def run_demo(
         Path(corpus) if corpus else None, Path(instructions) if instructions else None, base_tokenizer
     )
     training = {"length": settings.SEQUENCE_LENGTH, "base": settings.BASE, **settings.STAGES}
+    training["new_ids"] = settings.NEW_IDS
     options = {"corpus": corpus, "instructions": instructions, "base-tokenizer": base_tokenizer}
     command = ["zhuzi", "demo", "--out", str(out)]
     command += [word for name, path in options.items() if path for word in (f"--{name}", str(path))]
@@ -103,6 +104,7 @@ def _walk(state: State, sample: Sample, seed: int, say: Callable[[str], object],
     told = {
         "documents": len(sample.zh.train),
         "records": len(sample.records),
+        "new_ids": settings.NEW_IDS,
         "base": settings.BASE,
         "stages": settings.STAGES,
     }

@@ -30,7 +30,7 @@ LAST = "report"
 
 #: What the steps put into the folder through `zhuzi.record.output`, which works in hidden folders beside it.
 MADE = (
-    *("donor.model", "base-tokenizer", "tokenizer", "base", "extended"),
+    *("base-tokenizer", "tokenizer", "base", "extended"),
     *("stage1", "stage2", "sft", "chinese-llama", "chinese-alpaca"),
 )
 _LEFT_OVER = re.compile(rf"\.({'|'.join(map(re.escape, MADE))})\.[a-z0-9_]{{8}}\.(partial|old)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from zhuzi.corpus import encode_corpus
 from zhuzi.demo import sample, settings
 from zhuzi.demo.base import make_base
 from zhuzi.demo.measure import (
-    ANSWER_TOKENS,
+    ANSWER,
     PROMPTS,
     answer_loss,
     asked_of,
@@ -27,14 +27,14 @@ from zhuzi.demo.measure import (
 )
 from zhuzi.demo.report import write_report
 from zhuzi.demo.state import LAST
-from zhuzi.errors import VocabSizeError
+from zhuzi.demo.words import write_counts
 from zhuzi.model import extend_model, merge_adapter
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train import pretrain, sft
 from zhuzi.train.base import device
 from zhuzi.train.recipe import ATTENTION, MLP
 from zhuzi.train.run import TrainReport
-from zhuzi.vocab import merge_vocab, train_vocab
+from zhuzi.vocab import extend_vocab
 
 Say = Callable[[str], object]
 Facts = dict[str, Any]
@@ -72,44 +72,35 @@ class Step:
     """What it writes and cannot resume after a kill, unlike training runs and the corpus."""
 
 
-def train_donor(road: Road, facts: Facts) -> None:
-    """A donor with one piece per ten characters, at most 4,000, or as many as the text allows."""
-    zh, out = road.sample.zh, road.out / "donor.model"
-    road.train_file.parent.mkdir(exist_ok=True)
+def extend_vocabulary(road: Road, facts: Facts) -> None:
+    """The base's vocabulary, pieces from a word list and the text, and [PAD] if it has no pad token."""
+    old, zh, data = road.sample.tokenizer, road.sample.zh, road.out / "data"
+    data.mkdir(exist_ok=True)
     sample.write_jsonl(road.train_file, zh.train)
-    sample.write_jsonl(road.out / "data" / "zh-held-out.jsonl", zh.held_out)
-    size = min(4000, max(500, sum(map(len, zh.train)) // 10))
-    try:
-        train_vocab([road.train_file], out, vocab_size=size)
-    except VocabSizeError as error:
-        if error.limit is None:
-            raise
-        fitting = error.limit if error.limit < size else error.limit * 5 // 4
-        road.say(f"     {error}; using {fitting:,}")
-        train_vocab([road.train_file], out, vocab_size=fitting)
-
-
-def merge_vocabularies(road: Road, facts: Facts) -> None:
-    """The base's vocabulary with the donor's pieces, and [PAD] if it has no pad token."""
-    old, held_out = road.sample.tokenizer, road.sample.zh.held_out
+    sample.write_jsonl(data / "zh-held-out.jsonl", zh.held_out)
+    learnt_from = write_counts(zh.train, data / "counts.tsv")
     old.save(road.out / "base-tokenizer")
-    merged = merge_vocab(
-        road.out / "base-tokenizer" / "tokenizer.model",
-        road.out / "donor.model",
+    pad = ["[PAD]"] if old.pad_id is None else []
+    made = extend_vocab(
+        [],
+        road.out / "base-tokenizer",
         road.out / "tokenizer",
-        add_tokens=["[PAD]"] if old.pad_id is None else [],
+        counts=data / "counts.tsv",
+        new_pieces=settings.NEW_IDS - len(pad),
+        characters="none",
+        add_tokens=pad,
     )
     new = Tokenizer.from_dir(road.out / "tokenizer")
     facts["vocabulary"] = {
-        "base_size": merged.base_size,
-        "appended": merged.appended,
-        "vocab_size": merged.vocab_size,
+        "base_size": old.vocab_size,
+        "appended": made.new_pieces,
+        "vocab_size": new.vocab_size,
         "fingerprint": new.fingerprint,
-        "learnt_from": road.sample.zh.name,
+        "learnt_from": learnt_from,
         "example": segmented(old, new, sample.EXAMPLE),
-        "median": segmented(old, new, median_sentence(old, new, held_out)),
-        "characters_a_token_before": characters_per_token(old, held_out),
-        "characters_a_token_after": characters_per_token(new, held_out),
+        "median": segmented(old, new, median_sentence(old, new, zh.held_out)),
+        "characters_a_token_before": characters_per_token(old, zh.held_out),
+        "characters_a_token_after": characters_per_token(new, zh.held_out),
     }
 
 
@@ -245,7 +236,7 @@ def measure_answers(road: Road, facts: Facts) -> None:
 
 def report(road: Road, facts: Facts) -> None:
     """The report page."""
-    facts |= {"prompts": PROMPTS, "answer_tokens": ANSWER_TOKENS, "command": road.command}
+    facts |= {"prompts": PROMPTS, "answer": asdict(ANSWER), "command": road.command}
     facts["asked"] = asked_of(road.sample.held_records)
     write_report(facts, road.out / "report.html")
 
@@ -260,15 +251,9 @@ _SECOND_MERGE = partial(
 #: The road. Titles are filled in by `str.format` in `zhuzi.demo.road`.
 STEPS = (
     Step(
-        "donor",
-        train_donor,
-        "vocabulary: train a donor on {documents:,} Chinese documents",
-        makes=("donor.model", "donor.model.zhuzi.json"),
-    ),
-    Step(
         "vocabulary",
-        merge_vocabularies,
-        "vocabulary: merge it into the base's",
+        extend_vocabulary,
+        "vocabulary: learn {new_ids:,} ids more from a word list and {documents:,} Chinese documents",
         makes=("base-tokenizer", "tokenizer"),
     ),
     Step("corpus", encode, "corpus: encode it into shards"),
