@@ -11,6 +11,7 @@ from texts import HARD_TEXTS, reference_corpora
 from zhuzi import Tokenizer
 from zhuzi.errors import ModelFileError
 from zhuzi.infer.chat import prompt_ids
+from zhuzi.infer.template import ALPACA, Message
 from zhuzi.vocab import engines
 from zhuzi.vocab.export import export_vocab
 
@@ -59,8 +60,11 @@ def test_a_folder_for_transformers_has_the_same_ids(
     assert theirs.apply_chat_template(chat, return_dict=False) == prompt_ids(ours, question)
     chat.append({"role": "assistant", "content": "Spring"})
     assert theirs.apply_chat_template(chat, return_dict=False)[-1] == ours.eos_id
-    with pytest.raises(Exception, match="no place for a message of the role system"):
-        theirs.apply_chat_template([{"role": "system", "content": "x"}])
+    asked = [{"role": "system", "content": "你是诗人。"}, chat[0]]
+    ids = ALPACA.prompt(ours, [Message("system", "你是诗人。"), Message("user", question)])
+    assert theirs.apply_chat_template(asked, return_dict=False) == ids
+    with pytest.raises(Exception, match="no place for a message of the role tool"):
+        theirs.apply_chat_template([{"role": "tool", "content": "x"}])
 
 
 def test_a_tokenizer_json_is_decoded_as_we_decode(ordered: Path, tmp_path: Path) -> None:

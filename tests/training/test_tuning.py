@@ -49,7 +49,9 @@ def test_no_copy_of_what_is_held_out_trains(
     made = recipe(evaluate={"share": 0.3}, packing=packing)
     records = Records(made.sources, Tokenizer.from_dir(model), 200, on_error="skip")
     assert (len(records), records.skipped, records.unanswered) == (9, 1, 1)
-    train, held_out = _examples(made, records)
+    _, apart = _examples(made, records)
+    assert apart is not None
+    train, held_out = apart
     if packing:
         train, held_out = train.records, held_out.records
     assert len(held_out) == 3 and len(set(train.indices)) == 6

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from zhuzi.errors import InputError
 from zhuzi.infer.generate import generate, require_room, stream_text
-from zhuzi.infer.prompt import format_prompt
+from zhuzi.infer.prompt import question
 from zhuzi.infer.sampling import GREEDY, Sampling, SamplingSettings
+from zhuzi.infer.template import ALPACA, Message, Template
+from zhuzi.infer.templates import template_of
 from zhuzi.model.positions import positions
 from zhuzi.tokenizer import Tokenizer
 
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chat:
-    """A model and its tokenizer. Each question is independent: the published tuning is single-turn."""
+    """A model, its tokenizer, and the template it was tuned with."""
 
     model: Any
     """A causal language model of transformers."""
     tokenizer: Tokenizer
+    template: Template = ALPACA
 
     @classmethod
     def from_dir(cls, path: str | Path, *, device: str | None = None) -> Chat:
@@ -47,7 +49,7 @@ class Chat:
 
         place = device_of(device)
         dtype = torch.float32 if place.type == "cpu" else folder.dtype
-        return cls(folder.load(dtype, place), folder.tokenizer)
+        return cls(folder.load(dtype, place), folder.tokenizer, template_of(folder.path))
 
     def reply(
         self,
@@ -70,10 +72,26 @@ class Chat:
             ValueError: an invalid setting.
             InputError: the prompt leaves no room for an answer in the model's positions.
         """
+        return self.answer([Message("user", question(instruction, input))], sampling=sampling, **settings)
+
+    def answer(
+        self,
+        messages: Sequence[Message],
+        *,
+        sampling: Sampling | None = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> Iterator[str]:
+        """The answer to the last of `messages`, a question, after those before it; as `reply` gives it.
+
+        Raises:
+            ValueError: an invalid setting.
+            InputError: the conversation leaves no room for an answer in the model's positions, or the
+                template has no place for a message.
+        """
         ids = generate(
             self.model,
-            prompt_ids(self.tokenizer, instruction, input),
-            eos_id=self.tokenizer.eos_id,
+            self.template.prompt(self.tokenizer, messages),
+            eos_id=self.template.end_id(self.tokenizer),
             limit=self.tokenizer.vocab_size,
             sampling=replace(sampling or Sampling(), **settings),
         )
@@ -91,17 +109,17 @@ def open_model(path: str | Path, asked: str | None = None) -> ModelFolder:
 
     folder = ModelFolder.open(path)
     folder.require_rows()
-    prompt = prompt_ids(folder.tokenizer, asked or "")  # refuses a tokenizer without BOS
+    template = template_of(folder.path)
+    template.require(folder.tokenizer)
+    prompt = template.prompt(folder.tokenizer, [Message("user", asked or "")])
     if asked is not None:
         require_room(positions(folder.config), len(prompt))
     return folder
 
 
 def prompt_ids(tokenizer: Tokenizer, instruction: str, input: str = "") -> list[int]:
-    """The prompt of tuning as ids, BOS in front; `InputError` if the tokenizer has no BOS."""
-    if tokenizer.bos_id is None:
-        raise InputError("the tokenizer has no BOS id, with which every prompt of tuning begins")
-    return [tokenizer.bos_id, *tokenizer.encode(format_prompt(instruction, input))]
+    """The published prompt as ids, BOS in front; `InputError` if the tokenizer has no BOS."""
+    return ALPACA.prompt(tokenizer, [Message("user", question(instruction, input))])
 
 
 def complete(

@@ -14,6 +14,11 @@ PREFACE = (
 PROMPT = PREFACE + "\n\n### Instruction:\n{instruction}\n\n### Response: "
 
 
+def question(instruction: str, input: str = "") -> str:
+    """What is asked: the instruction, and a non-empty `input` after a newline."""
+    return f"{instruction}\n{input}" if input else instruction
+
+
 def format_prompt(
     instruction: str,
     input: str = "",  # as in Alpaca's records
@@ -24,7 +29,6 @@ def format_prompt(
 
     A system prompt is given as `preface`, in whose place it stands.
     """
-    if input:
-        instruction = f"{instruction}\n{input}"
+    instruction = question(instruction, input)
     # Not str.format: an instruction is text, not a template, and may contain braces.
     return preface + PROMPT.removeprefix(PREFACE).replace("{instruction}", instruction)

@@ -6,12 +6,13 @@ is an answer with its end, and a text never becomes a control token, whatever is
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from zhuzi.errors import InputError
-from zhuzi.infer.prompt import PREFACE, format_prompt
+from zhuzi.infer.prompt import PREFACE, PROMPT, format_prompt
 from zhuzi.tokenizer import Tokenizer
 
 
@@ -46,6 +47,11 @@ class Template(ABC):
 
     name: str
     """What a recipe calls it; that of a Jinja file is the file's name."""
+
+    @property
+    @abstractmethod
+    def jinja(self) -> str:
+        """It as a chat template of transformers, vLLM and llama.cpp."""
 
     @abstractmethod
     def runs(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> Iterator[Run]:
@@ -86,6 +92,30 @@ class Alpaca(Template):
     """
 
     name = "alpaca"
+
+    @property
+    def jinja(self) -> str:
+        """It as a chat template, BOS before each question, EOS after each answer.
+
+        Prompts have the ids of tuning. An answer in an earlier turn may not: engines encode it together with
+        its prompt.
+        """
+        before, after = (json.dumps(part) for part in PROMPT.removeprefix(PREFACE).split("{instruction}"))
+        return (
+            f"{{%- set ns = namespace(preface={json.dumps(PREFACE)}) -%}}\n"
+            "{%- for message in messages -%}\n"
+            "{%- if message['role'] == 'system' -%}\n"
+            "{%- set ns.preface = message['content'] -%}\n"
+            "{%- elif message['role'] == 'user' -%}\n"
+            f"{{{{- bos_token + ns.preface + {before} + message['content'] + {after} -}}}}\n"
+            "{%- elif message['role'] == 'assistant' -%}\n"
+            "{{- message['content'] + eos_token -}}\n"
+            "{%- else -%}\n"
+            "{{- raise_exception('the published prompt has no place for a message of the role ' + "
+            "message['role']) -}}\n"
+            "{%- endif -%}\n"
+            "{%- endfor -%}\n"
+        )
 
     def runs(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> Iterator[Run]:
         """The parts of a conversation, in order."""

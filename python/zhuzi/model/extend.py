@@ -22,7 +22,7 @@ from zhuzi.record.disk import require_space
 from zhuzi.record.json_file import write_json
 from zhuzi.record.output import new_folder
 from zhuzi.record.place import require_free
-from zhuzi.record.provenance import read_moves, write_record
+from zhuzi.record.provenance import kept_template, read_moves, read_record, write_record
 from zhuzi.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -225,6 +225,7 @@ def _write(
         original_rows=_original_rows(base, plan),
         moved=plan.moved,
         **start,
+        **kept_template(read_record(base.path)),
     )
 
 

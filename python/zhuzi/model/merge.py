@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from zhuzi._show import Report
 from zhuzi.errors import InputError, MismatchError, TrainingError, ZhuziError, naming
 from zhuzi.model.adapter import RESTORE, AdapterFolder, is_whole, target_of
+from zhuzi.model.ending import write_ending
 from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder, first_line
 from zhuzi.model.weights import load_tensor
 from zhuzi.record.disk import require_space
 from zhuzi.record.output import new_folder
 from zhuzi.record.place import require_free
-from zhuzi.record.provenance import RECORD, write_record
+from zhuzi.record.provenance import RECORD, kept_template, read_record, write_record
 
 if TYPE_CHECKING:
     import torch
@@ -87,9 +88,11 @@ def merge_adapter(
 
     probe = _probe(base.rows)
     matrices, wanted, difference = _merge(base, made_by, probe)
+    tuned = kept_template(made_by.record, read_record(base.path))
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as made:
         base.copy(made, matrices)
         base.tokenizer.save(made)
+        write_ending(made, base.tokenizer, tuned.get("template"))
         write_record(
             made,
             "merged model",
@@ -98,6 +101,7 @@ def merge_adapter(
             tokenizer=base.tokenizer.fingerprint,
             rows=base.rows,
             original_rows=base.original_rows,
+            **tuned,
         )
         difference_stored = _difference(_logits(_reload(made), probe), wanted)
         if math.isnan(difference_stored):

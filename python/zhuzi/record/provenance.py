@@ -50,3 +50,8 @@ def read_moves(folder: Path) -> dict[str, tuple[int, int]]:
         raise InputError(
             f"{folder / RECORD}: {_MOVED} is not a table of token to its ids; make the tokenizer again"
         ) from None
+
+
+def kept_template(*records: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The chat template of the first record that has one, as a fact for the record of what is made."""
+    return next(({"template": held["template"]} for held in records if held and held.get("template")), {})

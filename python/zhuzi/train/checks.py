@@ -11,8 +11,9 @@ from itertools import islice
 from zhuzi._show import count
 from zhuzi.corpus.read import read_texts
 from zhuzi.errors import InputError, RecipeError
-from zhuzi.infer.chat import prompt_ids
 from zhuzi.infer.generate import require_room as require_positions
+from zhuzi.infer.template import Message
+from zhuzi.infer.templates import template_named
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
 from zhuzi.model.positions import positions, unscaled_positions
 from zhuzi.record.disk import require_space
@@ -102,8 +103,8 @@ def _require_room_for_samples(recipe: Recipe, folder: ModelFolder) -> None:
     tokenizer = folder.tokenizer
     for prompt in () if recipe.samples is None else recipe.samples.prompts:
         try:
-            if recipe.task == "sft":
-                ids = prompt_ids(tokenizer, prompt)
+            if isinstance(recipe, SftRecipe):
+                ids = template_named(recipe.template).prompt(tokenizer, [Message("user", prompt)])
             else:
                 ids = tokenizer.encode(prompt, add_bos=True)
             require_positions(positions(folder.config), len(ids))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zhuzi.errors import InputError
+from zhuzi.infer.prompt import question
 from zhuzi.infer.template import Message
 from zhuzi.train.alpaca import KEYS, check_texts, kind_of, require_text
 
@@ -75,10 +76,8 @@ def _alpaca(record: Any, place: str) -> Conversation:
             )
         for role, text in zip(("user", "assistant"), turn, strict=True):
             before.append(Message(role, require_text(text, f"{place}: turn {at} of 'history'")))
-    question = record["instruction"]
-    if record.get("input"):
-        question = f"{question}\n{record['input']}"
-    return [*before, Message("user", question), Message("assistant", record["output"])]
+    asked = question(record["instruction"], record.get("input") or "")
+    return [*before, Message("user", asked), Message("assistant", record["output"])]
 
 
 def _seed(record: Mapping[str, Any], place: str) -> list[Conversation]:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from zhuzi._paths import expand, expand_text
+from zhuzi.infer.templates import NAMES
 from zhuzi.train.conversations import MAPPED
 from zhuzi.train.sources import Source
 
@@ -250,6 +251,10 @@ _Source = Annotated[
 ]
 
 
+def _template(name: str) -> str:
+    return name if name in NAMES else expand_text(name)
+
+
 class SftRecipe(Recipe):
     """Instruction tuning on conversations, such as Alpaca records."""
 
@@ -258,6 +263,8 @@ class SftRecipe(Recipe):
     instructions: Annotated[tuple[_Source, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
     # What the records call the fields, as in `instruction: prompt`; see docs/training.md.
     map: _Map = {}
+    # `alpaca`, the published one; `llama-2`, `chatml`; or a Jinja file.
+    template: Annotated[str, AfterValidator(_template)] = "alpaca"
     # At a wrong record; `skip` leaves it out and counts it.
     on_error: Literal["stop", "skip"] = "stop"
     # Of the loss: true for all tokens, false for the answers and their ends.

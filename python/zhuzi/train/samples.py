@@ -9,6 +9,7 @@ from typing import Any
 from zhuzi._process import is_main
 from zhuzi.infer.chat import Chat, complete
 from zhuzi.infer.sampling import Sampling
+from zhuzi.infer.template import ALPACA, Template
 from zhuzi.record.disk import naming_full_disk
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.evaluation import eager
@@ -34,9 +35,11 @@ class Samples(TrainCallback):
         tokenizer: Tokenizer,
         progress: bool | None,
         send: Callable[[int, Sequence[tuple[str, str]]], None],
+        template: Template | None = None,
     ) -> None:
-        """`send` is given the step, and its prompts and texts."""
+        """`send` is given the step, and its prompts and texts; `template` is that of `sft`."""
         self.recipe, self.path, self.tokenizer = recipe, run.path / "samples.jsonl", tokenizer
+        self.template = template or ALPACA
         self.shows, self.send = progress is not False, send
 
     def on_train_begin(self, state: TrainState) -> None:
@@ -83,5 +86,6 @@ class Samples(TrainCallback):
             seed=self.recipe.seed,
         )
         if self.recipe.task == "sft":
-            return "".join(Chat(model, self.tokenizer).reply(prompt, sampling=sampling))
+            talk = Chat(model, self.tokenizer, self.template)
+            return "".join(talk.reply(prompt, sampling=sampling))
         return complete(model, self.tokenizer, prompt, sampling=sampling)

@@ -121,10 +121,13 @@ def digest_files(files: Sequence[Path]) -> str:
     return whole.hexdigest()
 
 
-def digest_sources(readers: Sequence[SourceReader]) -> str:
-    """sha256 (hex) of what the readers give: the bytes of their files, and how each source is read."""
+def digest_sources(readers: Sequence[SourceReader], template: str = "") -> str:
+    """sha256 (hex) of what the readers give: the bytes of their files, and how each source is read.
+
+    `template` is the source of one that is not the published template.
+    """
     files = digest_files([file for reader in readers for file in reader.files])
     settings = [[len(r.files), r.source.weight, sorted(r.source.fields.items())] for r in readers]
-    if all(weight == 1 and not fields for _, weight, fields in settings):
+    if not template and all(weight == 1 and not fields for _, weight, fields in settings):
         return files  # as before there were weights and field names
-    return hashlib.sha256(f"{files}{json.dumps(settings)}".encode()).hexdigest()
+    return hashlib.sha256(f"{files}{json.dumps(settings)}{template}".encode()).hexdigest()

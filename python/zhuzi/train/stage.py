@@ -14,10 +14,13 @@ from transformers import set_seed
 
 from zhuzi._process import is_main
 from zhuzi.errors import TrainingError
+from zhuzi.infer.template import Template
+from zhuzi.infer.templates import describe
+from zhuzi.model.ending import write_ending
 from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder
 from zhuzi.record.disk import sha256
 from zhuzi.record.output import new_folder
-from zhuzi.record.provenance import write_record
+from zhuzi.record.provenance import kept_template, read_record, write_record
 from zhuzi.train import eva
 from zhuzi.train.base import (
     compute_dtype,
@@ -56,23 +59,22 @@ def train_stage(
     dataset: Any,
     collate: Callable[[Any], dict[str, torch.Tensor]],
     *,
-    held_out: Any = None,
+    held_apart: tuple[Any, Any] | None = None,
+    template: Template | None = None,
     callbacks: Sequence[TrainCallback],
     progress: bool | None = None,
     counts: Mapping[str, Any] | None = None,
 ) -> TrainReport:
     """Train (from the last checkpoint if there is one), save the result, and report.
 
-    `held_out` is a part of the data kept from `dataset` already; by default `evaluate` draws one from it.
-    `counts` are fields of the report about the data.
+    `held_apart` is what of the dataset trains, and what is held out (or None); by default `evaluate` draws
+    it. `template` is that of the conversations of `sft`. `counts` are fields of the report about the data.
     """
     if not is_main():
         transformers.logging.set_verbosity_error()  # rank 0 has said it
     set_seed(recipe.seed)  # LoRA's first values are drawn from here
     with _advising(recipe):
-        examples = dataset
-        if held_out is None:
-            examples, held_out = split(dataset, recipe.evaluate, recipe.seed)
+        examples, held_out = held_apart or split(dataset, recipe.evaluate, recipe.seed)
         micro, _ = micro_batch(recipe)
         evaluation = None
         if recipe.evaluate is not None:
@@ -91,7 +93,7 @@ def train_stage(
         before = digest_tensors(model) if recipe.verify_frozen else None
 
         logs, trackers = LogProgress(run.path / "log.jsonl", progress), Trackers(recipe, run)
-        samples = Samples(recipe, run, folder.tokenizer, progress, trackers.send_samples)
+        samples = Samples(recipe, run, folder.tokenizer, progress, trackers.send_samples, template)
         told = [logs, trackers, samples, _Settle(run), *callbacks]
         loop = Loop(model, recipe, run, examples, collate, told, evaluation)
         started = time.monotonic()
@@ -123,7 +125,7 @@ def train_stage(
             **(counts or {}),
         )
         if is_main():
-            _save(model, recipe, folder, report.result)
+            _save(model, recipe, folder, report.result, template)
             run.finish(report)
         return report
 
@@ -182,13 +184,17 @@ def _trained_matrices(model: Any, recipe: Recipe, folder: ModelFolder) -> dict[s
     return matrices
 
 
-def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
+def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path, template: Template | None) -> None:
+    tuned = kept_template(read_record(folder.path))
+    if template is not None:
+        tuned = {"template": describe(template, folder.tokenizer)}
     facts: dict[str, Any] = {
         "base": folder.describe(),
         "tokenizer": folder.tokenizer.fingerprint,
         "rows": folder.rows,
         "original_rows": folder.original_rows,
         "recipe": recipe.model_dump(mode="json"),
+        **tuned,
     }
     # A run killed between saving and its report saves its result again.
     with new_folder(out, overwrite=True, size=result_bytes(recipe, folder)) as made:
@@ -198,6 +204,7 @@ def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path) -> None:
                 trained[HEAD] = trained[EMBEDDING].clone()
             folder.copy(made, trained)
             folder.tokenizer.save(made)
+            write_ending(made, folder.tokenizer, tuned.get("template"))
             write_record(made, "trained model", **facts)
         else:
             # Matrices trained whole are saved anyway; "auto" would ask the hub about the base.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi.errors import TrainingError
+from zhuzi.infer.templates import template_named
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
 from zhuzi.train.data import PadRecords, Records
@@ -44,10 +45,12 @@ def sft(
     require_callbacks(callbacks)
     recipe = resolve_recipe(recipe, SftRecipe, settings)
     folder, facts = prepare(recipe, overwrite=overwrite, source=source_file)
+    template = template_named(recipe.template)
     records = Records(
         recipe.sources,
         folder.tokenizer,
         recipe.sequence_length,
+        template=template,
         on_error=recipe.on_error,
         train_on_prompt=recipe.train_on_prompt,
     )
@@ -57,7 +60,7 @@ def sft(
             return done
         from zhuzi.train.stage import train_stage
 
-        dataset, held_out = _examples(recipe, records)
+        dataset, held_apart = _examples(recipe, records)
         collate = PadRecords(folder.tokenizer)
         return train_stage(
             recipe,
@@ -65,7 +68,8 @@ def sft(
             run,
             dataset,
             PadBlocks(collate.pad) if recipe.packing else collate,
-            held_out=held_out,
+            held_apart=held_apart,
+            template=template,
             callbacks=callbacks,
             progress=progress,
             counts={
@@ -80,10 +84,10 @@ def sft(
         )
 
 
-def _examples(recipe: SftRecipe, records: Records) -> tuple[Any, Any]:
-    """What trains, and what is held out if that is decided here.
+def _examples(recipe: SftRecipe, records: Records) -> tuple[Any, tuple[Any, Any] | None]:
+    """The examples; and with weights what of them trains, and what is held out.
 
-    With weights it is: of a record that is there several times, no copy may train if another is held out.
+    Of a record that is there several times, no copy may train if another is held out.
     """
 
     def packed(some: Any) -> Any:
@@ -101,7 +105,8 @@ def _examples(recipe: SftRecipe, records: Records) -> tuple[Any, Any]:
     if not order:
         raise TrainingError("the weights of instructions leave no record; raise them")
     tell(f"{len(indices):,} records, {len(order):,} in an epoch by their weights")
-    return packed(Subset(records, order)), None if held_out is None else packed(held_out)
+    trains = packed(Subset(records, order))
+    return trains, (trains, None if held_out is None else packed(held_out))
 
 
 def prepare(
@@ -114,6 +119,7 @@ def prepare(
     folder = ModelFolder.open(recipe.model)
     folder.require_rows()
     require_possible(recipe, folder)
+    template_named(recipe.template).require(folder.tokenizer)
     for each in recipe.sources:  # missing files are refused before anything is announced
         open_records(each.files, recipe.on_error)
     return folder, Run.prepare(recipe, folder, overwrite=overwrite, source=source)

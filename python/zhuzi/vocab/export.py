@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from zhuzi._show import Report
 from zhuzi.corpus.read import read_texts
 from zhuzi.errors import ModelFileError
-from zhuzi.infer.prompt import PROMPT
+from zhuzi.infer.template import ALPACA
 from zhuzi.record.json_file import read_object, write_json
 from zhuzi.record.output import new_file, new_folder
 from zhuzi.record.place import PathLike
@@ -122,19 +121,7 @@ def write_hf(tokenizer: Tokenizer, folder: Path, *, exact: bool, template: str |
 
 def alpaca_template() -> str:
     """The published prompt as a chat template: each question as in tuning, BOS before it, EOS after."""
-    before, after = (json.dumps(part, ensure_ascii=False) for part in PROMPT.split("{instruction}"))
-    refusal = "the published prompt has no place for a message of the role "
-    return (
-        "{%- for message in messages -%}\n"
-        "{%- if message['role'] == 'user' -%}\n"
-        f"{{{{- bos_token + {before} + message['content'] + {after} -}}}}\n"
-        "{%- elif message['role'] == 'assistant' -%}\n"
-        "{{- message['content'] + eos_token -}}\n"
-        "{%- else -%}\n"
-        f"{{{{- raise_exception('{refusal}' + message['role']) -}}}}\n"
-        "{%- endif -%}\n"
-        "{%- endfor -%}\n"
-    )
+    return ALPACA.jinja
 
 
 def chat_template_text(wanted: PathLike | None, tokenizer: Tokenizer) -> str | None:
@@ -142,7 +129,7 @@ def chat_template_text(wanted: PathLike | None, tokenizer: Tokenizer) -> str | N
     if wanted is None:
         return None
     if wanted == "alpaca":
-        return None if tokenizer.bos_id is None or tokenizer.eos_id is None else alpaca_template()
+        return None if tokenizer.bos_id is None or tokenizer.eos_id is None else ALPACA.jinja
     return Path(wanted).read_text("utf-8")
 
 

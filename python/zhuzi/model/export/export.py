@@ -11,7 +11,8 @@ from typing import Literal, get_args
 from zhuzi._show import Report
 from zhuzi.corpus.read import read_texts
 from zhuzi.errors import InputError, ModelFileError, naming
-from zhuzi.infer.prompt import format_prompt
+from zhuzi.infer.template import ALPACA, Message, Template
+from zhuzi.infer.templates import template_of
 from zhuzi.model.export.card import Card, card_text
 from zhuzi.model.export.check import Compared, compare_folder, compare_gguf
 from zhuzi.model.export.folder import dtype_of, require_tie, write_settings, write_weights
@@ -21,11 +22,10 @@ from zhuzi.model.folder import ModelFolder
 from zhuzi.record.disk import sha256
 from zhuzi.record.output import new_file, new_folder
 from zhuzi.record.place import PathLike, require_free, require_free_file
-from zhuzi.record.provenance import write_record
+from zhuzi.record.provenance import kept_template, read_record, write_record
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.vocab.engines import installed
 from zhuzi.vocab.export import (
-    TEMPLATE_FILE,
     alpaca_template,
     chat_template_text,
     check_gguf,
@@ -99,7 +99,7 @@ def export_model(
         model: a model folder or a hub id.
         type: `f32`, `f16`, `bf16` or (GGUF only) `q8_0`; the model's own by default. In GGUF vectors are f32,
             and matrices whose rows q8_0 cannot cut into blocks of 32 are f16.
-        chat_template: `stored` is the model's own `chat_template.jinja`, or without one the published prompt
+        chat_template: `stored` is the template the model was tuned with, or without one the published prompt
             (`alpaca`); or a Jinja file, or None.
         name: in the card and in GGUF; the name of the model's folder by default.
         license, base_model: for the card's header, as the hub has them; `license` also for GGUF.
@@ -145,8 +145,8 @@ def export_model(
 def _template(wanted: PathLike | None, folder: ModelFolder) -> str | None:
     if wanted != "stored":
         return chat_template_text(wanted, folder.tokenizer)
-    own = folder.path / TEMPLATE_FILE
-    return own.read_text("utf-8") if own.is_file() else chat_template_text("alpaca", folder.tokenizer)
+    stored = template_of(folder.path)
+    return chat_template_text("alpaca", folder.tokenizer) if stored is ALPACA else stored.jinja
 
 
 def _write_gguf(
@@ -221,14 +221,16 @@ def _write_folder(
             tokenizer=folder.tokenizer.fingerprint,
             rows=folder.rows,
             original_rows=folder.original_rows,
+            **kept_template(read_record(folder.path)),
             files={CARD_FILE: sha256(made / CARD_FILE)},
         )
         written = ModelFolder.open(made)
         compared = compare_folder(folder, written)
         compared.require(type, folder.path)
         checked = check_hf(folder.tokenizer, texts, made, folder.path)
-        if alpaca:
-            _check_template(folder.tokenizer, made)
+        stored = template_of(folder.path)
+        if template == stored.jinja:
+            _check_template(stored, folder.tokenizer, made)
         size = written.bytes_in("float32")
     unchecked = ["vLLM was not tried"]
     if reason is not None:
@@ -239,7 +241,7 @@ def _write_folder(
     return _exported(out, "hf", type, size, compared, checked, template, unchecked)
 
 
-def _check_template(tokenizer: Tokenizer, made: Path) -> None:
+def _check_template(template: Template, tokenizer: Tokenizer, made: Path) -> None:
     """The template gives the ids that tuning gave a question."""
     if installed("transformers") is None:
         return
@@ -247,8 +249,8 @@ def _check_template(tokenizer: Tokenizer, made: Path) -> None:
 
     theirs = AutoTokenizer.from_pretrained(made)
     chat = [{"role": "user", "content": _QUESTION}]
-    wanted = [tokenizer.bos_id, *tokenizer.encode(format_prompt(_QUESTION))]
-    if theirs.apply_chat_template(chat, return_dict=False) != wanted:
+    wanted = template.prompt(tokenizer, [Message("user", _QUESTION)])
+    if theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) != wanted:
         raise InputError(f"{made.name}: the chat template gives other ids than tuning; nothing was written")
 
 

@@ -1,0 +1,120 @@
+"""Templates by name, from a Jinja file, and those that a folder says its model was tuned with."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from zhuzi.errors import InputError
+from zhuzi.infer.template import ALPACA, Template
+from zhuzi.record.json_file import read_object
+from zhuzi.record.provenance import RECORD, read_record
+from zhuzi.tokenizer import Tokenizer
+
+#: As OpenAI, and many models since, write it; BOS in front.
+CHATML = (
+    "{{- bos_token -}}\n"
+    "{%- for message in messages -%}\n"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' -}}\n"
+    "{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}\n"
+    "{{- '<|im_start|>assistant\\n' -}}\n"
+    "{%- endif -%}\n"
+)
+
+#: That of Llama 2 chat (facebookresearch/llama, generation.py). The system prompt is in the first question.
+LLAMA_2 = (
+    "{%- set ns = namespace(system='') -%}\n"
+    "{%- for message in messages -%}\n"
+    "{%- if message['role'] == 'system' -%}\n"
+    "{%- set ns.system = '<<SYS>>\\n' + message['content'] + '\\n<</SYS>>\\n\\n' -%}\n"
+    "{%- elif message['role'] == 'user' -%}\n"
+    "{{- bos_token + '[INST] ' + (ns.system + message['content']).strip() + ' [/INST]' -}}\n"
+    "{%- set ns.system = '' -%}\n"
+    "{%- else -%}\n"
+    "{{- ' ' + message['content'].strip() + ' ' + eos_token -}}\n"
+    "{%- endif -%}\n"
+    "{%- endfor -%}\n"
+)
+
+#: Names of templates that need no file.
+NAMES = ("alpaca", "llama-2", "chatml")
+_SOURCES = {"llama-2": LLAMA_2, "chatml": CHATML}
+
+#: Bytes of a template's file, at most.
+_MOST = 1 << 20
+
+
+def template_named(name: str) -> Template:
+    """The template of a name, or of a Jinja file.
+
+    Raises:
+        InputError: no such name or file, or no template in it.
+    """
+    if name == ALPACA.name:
+        return ALPACA
+    if name in _SOURCES:
+        return _jinja(name, _SOURCES[name])
+    path = Path(name)
+    if not path.is_file():
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"want {', '.join(NAMES)}, or a Jinja file"
+        raise InputError(f"{name}: no such template; {hint}")
+    with path.open("rb") as file:
+        data = file.read(_MOST + 1)
+    if len(data) > _MOST:
+        raise InputError(f"{path}: too large for a template")
+    try:
+        return _jinja(path.name, data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start:,}; convert it to UTF-8 first") from None
+
+
+def template_of(folder: Path) -> Template:
+    """The template that a model or adapter was tuned with.
+
+    It is in the folder's record, else where transformers has it (`chat_template.jinja`, or in
+    `tokenizer_config.json`); without any it is the published one.
+
+    Raises:
+        InputError: a damaged record or template.
+    """
+    told = (read_record(folder) or {}).get("template")
+    if told is not None:
+        return _recorded(told, folder / RECORD)
+    found = _of_transformers(folder)
+    return ALPACA if found in (None, ALPACA.jinja) else _jinja(f"of {folder.name}", str(found))
+
+
+def describe(template: Template, tokenizer: Tokenizer) -> dict[str, str | None]:
+    """What a folder's record says of a template: its name, itself, and the token that ends an answer."""
+    end = template.end_id(tokenizer)
+    token = None if end is None else tokenizer.id_to_token(end)
+    return {"name": template.name, "jinja": template.jinja, "end": token}
+
+
+def _recorded(told: Any, place: Path) -> Template:
+    if not (isinstance(told, dict) and all(isinstance(told.get(key), str) for key in ("name", "jinja"))):
+        raise InputError(f"{place}: template is not a name and a Jinja template; take the folder again")
+    if told["name"] == ALPACA.name:  # whose ids no Jinja template gives in later turns
+        return ALPACA
+    return _jinja(told["name"], told["jinja"])
+
+
+def _of_transformers(folder: Path) -> str | None:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text("utf-8")
+    config = folder / "tokenizer_config.json"
+    held = read_object(config, InputError).get("chat_template") if config.is_file() else None
+    if isinstance(held, list):  # several, by name
+        named = {it.get("name"): it.get("template") for it in held if isinstance(it, dict)}
+        held = named.get("default")
+    return held if isinstance(held, str) else None
+
+
+def _jinja(name: str, source: str) -> Template:
+    from zhuzi.infer.jinja import JinjaTemplate  # jinja2 is not always there, nor needed
+
+    return JinjaTemplate(name, source)
