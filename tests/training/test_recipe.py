@@ -26,6 +26,7 @@ from zhuzi.train.recipe import (
 )
 from zhuzi.train.recipe_file import as_yaml, load_recipe, resolve_recipe
 from zhuzi.train.shipped import shipped_recipe
+from zhuzi.train.stages import load_stages
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PAGE = RECIPES.parent / "docs" / "training.md"
@@ -41,6 +42,7 @@ PUBLISHED = {
     "llama-33b-pretrain": (49_953, 725_922_816, 32_828_882_432),
     "llama-33b-sft": (49_954, 725_936_128, 32_828_895_744),
 }
+STAGES = {"llama-7b-pretrain": ["llama-7b-pretrain-stage1", "llama-7b-pretrain-stage2"]}
 #: One GPU, and its memory.
 SINGLE = {
     "llama-7b-pretrain-12gb": "12GB",
@@ -53,7 +55,14 @@ SINGLE = {
 
 
 def test_every_recipe_is_known() -> None:
-    assert {path.stem for path in RECIPES.glob("*.yaml")} == PUBLISHED.keys() | SINGLE.keys()
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == {*PUBLISHED, *SINGLE, *STAGES}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_recipes_of_several_stages_are_those_of_each(name: str) -> None:
+    for stage, alone in zip(load_stages(name), STAGES[name], strict=True):
+        changes = {key: getattr(stage.recipe, key) for key in ("model", "output")}
+        assert load_recipe(alone).model_copy(update=changes) == stage.recipe
 
 
 @pytest.mark.parametrize("name", SINGLE)

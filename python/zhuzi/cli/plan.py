@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from zhuzi.cli import options
 from zhuzi.cli.options import MODEL, PATH
+
+if TYPE_CHECKING:
+    from zhuzi.train.plan import Plan
 
 
 def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
@@ -57,10 +61,12 @@ def plan(
     fits, and if not, which settings would make it fit. Without --gpus and --gpu-memory it plans for the GPU
     of this machine, or its CPU.
     """
-    from zhuzi.train import load_recipe, plan_run
+    from zhuzi.train import load_stages
+    from zhuzi.train.plan import plan_stages
 
-    made = plan_run(
-        load_recipe(recipe, settings),
+    stages = load_stages(recipe, settings)
+    plans = plan_stages(
+        [stage.recipe for stage in stages],
         config=config,
         rows=rows,
         gpus=gpus,
@@ -68,7 +74,17 @@ def plan(
         speed=speed,
     )
     if as_json:
-        click.echo(json.dumps(made.as_json(), ensure_ascii=False, indent=2))
+        made = [{"stage": stage.name, **plan.as_json()} for stage, plan in zip(stages, plans, strict=True)]
+        shown = plans[0].as_json() if len(plans) == 1 else {"stages": made}
+        click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
         return
-    for line in made.lines():
-        click.echo(line)
+    for stage, plan in zip(stages, plans, strict=True):
+        show(stage.name, plan)
+
+
+def show(stage: str, plan: Plan) -> None:
+    """Print a plan, under the name of its stage if there are several."""
+    if stage:
+        click.echo(f"stage {stage}")
+    for line in plan.lines():
+        click.echo(f"  {line}" if stage else line)

@@ -12,6 +12,7 @@ from zhuzi._process import is_main
 from zhuzi._show import count
 from zhuzi.cli import options
 from zhuzi.cli.options import PATH, say
+from zhuzi.cli.plan import show
 
 if TYPE_CHECKING:
     from zhuzi.train.recipe import AnyRecipe
@@ -76,14 +77,16 @@ def _rehearse(
     overwrite: bool,
 ) -> None:
     """Do what is done before anything is loaded, and show the recipe and its plan."""
-    from zhuzi.train import plan_run
-    from zhuzi.train.recipe_file import as_yaml, resolve_recipe
+    from zhuzi.train.plan import plan_stages
+    from zhuzi.train.recipe_file import as_yaml
+    from zhuzi.train.stages import resolve_stages
 
-    recipe = resolve_recipe(path, kind, settings)
-    prepare(recipe, overwrite=overwrite, source=path)
-    click.echo(as_yaml(recipe))
-    for line in plan_run(recipe).lines():
-        click.echo(line)
+    stages = resolve_stages(path, kind, settings)
+    prepare(stages[0].recipe, overwrite=overwrite, source=path)
+    plans = plan_stages([stage.recipe for stage in stages])
+    for stage, plan in zip(stages, plans, strict=True):
+        click.echo(as_yaml(stage.recipe))
+        show(stage.name, plan)
 
 
 def _say(report: TrainReport) -> None:

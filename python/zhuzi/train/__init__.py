@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zhuzi.train.pretraining import pretrain
     from zhuzi.train.recipe_file import load_recipe
     from zhuzi.train.shipped import copy_recipe, shipped_recipes
+    from zhuzi.train.stages import load_stages
     from zhuzi.train.state import TrainCallback, TrainState
     from zhuzi.train.tuning import sft
 
@@ -25,6 +26,7 @@ __getattr__, __dir__ = lazy(
         "TrainCallback": "zhuzi.train.state",
         "TrainState": "zhuzi.train.state",
         "load_recipe": "zhuzi.train.recipe_file",
+        "load_stages": "zhuzi.train.stages",
         "plan_run": "zhuzi.train.plan",
         "pretrain": "zhuzi.train.pretraining",
         "copy_recipe": "zhuzi.train.shipped",
@@ -39,6 +41,7 @@ __all__ = [
     "TrainState",
     "copy_recipe",
     "load_recipe",
+    "load_stages",
     "plan_run",
     "pretrain",
     "sft",

@@ -37,6 +37,7 @@ class Plan(Report):
     """What a run will be."""
 
     recipe: PretrainRecipe | SftRecipe
+    first_model: str  # that of the first stage
     shape: Shape
     assumed: tuple[str, ...]  # what was not known, and what was taken for it
     trainable: int
@@ -133,7 +134,7 @@ class Plan(Report):
 def plan_run(
     recipe: PretrainRecipe | SftRecipe,
     *,
-    config: str | Path | None = None,
+    config: str | Path | Plan | None = None,
     rows: int | None = None,
     gpus: int | None = None,
     gpu_memory: int | None = None,
@@ -144,7 +145,7 @@ def plan_run(
     Args:
         config: one of `llama-7b`, `llama-13b`, `llama-33b`, `llama-65b`, a config.json, or a model folder; by
             default the recipe's `model`. If that is not there and its name holds a size (`7b`), LLaMA's shape
-            of that size is taken, and said.
+            of that size is taken, and said. A plan: what the recipe trains is that plan's result.
         rows: of the embedding; by default those of the settings.
         gpus: None plans for one GPU if there is one here or `gpu_memory` is given, else for the CPU.
         gpu_memory: bytes of one GPU, to be told whether it fits, and what would.
@@ -155,7 +156,8 @@ def plan_run(
         RecipeError: the batch cannot be divided, or LoRA's targets are not the model's.
     """
     shape, assumed = _shape(recipe, config, rows)
-    old_rows, more = _old_rows(recipe, shape)
+    first = config.first_model if isinstance(config, Plan) else recipe.model
+    old_rows, more = _old_rows(recipe, shape, first)
     on_gpu = gpus is not None or gpu_memory is not None or has_gpu()
     gpus = gpus or 1
     micro, forwards = micro_batch(recipe, gpus)
@@ -172,6 +174,7 @@ def plan_run(
     rate = None if speed is None else _speed(speed)
     return Plan(
         recipe=recipe,
+        first_model=first,
         shape=shape,
         assumed=(*assumed, *more, *unknown),
         trainable=parts.trainable,
@@ -201,6 +204,16 @@ def brief_plan(recipe: PretrainRecipe | SftRecipe, folder: Path) -> str | None:
         return None
 
 
+def plan_stages(stages: Sequence[PretrainRecipe | SftRecipe], **options: Any) -> list[Plan]:
+    """The plans of stages that follow each other; `options` as in `plan_run`."""
+    plans: list[Plan] = []
+    for recipe in stages:
+        if plans and not (Path(recipe.model) / "config.json").is_file():
+            options = {**options, "config": plans[-1]}
+        plans.append(plan_run(recipe, **options))
+    return plans
+
+
 def gib(size: int) -> str:
     """Bytes as GiB; small ones as MiB."""
     if size == 0:
@@ -220,8 +233,12 @@ def bytes_of(text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def _shape(recipe: Recipe, config: str | Path | None, rows: int | None) -> tuple[Shape, tuple[str, ...]]:
+def _shape(
+    recipe: Recipe, config: str | Path | Plan | None, rows: int | None
+) -> tuple[Shape, tuple[str, ...]]:
     """The model's shape, and what was assumed about it."""
+    if isinstance(config, Plan):
+        return with_rows(config.shape, rows), ()
     if config is not None:
         known = known_shape(str(config)) if str(config) in KNOWN else None
         if known is None:
@@ -267,11 +284,11 @@ def _cached_config(model: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _old_rows(recipe: Recipe, shape: Shape) -> tuple[int, tuple[str, ...]]:
+def _old_rows(recipe: Recipe, shape: Shape, model: str) -> tuple[int, tuple[str, ...]]:
     """Leading rows that do not train, and what was assumed about them."""
     if recipe.vocabulary == "full":
         return 0, ()
-    record = read_record(Path(recipe.model)) if Path(recipe.model).is_dir() else None
+    record = read_record(Path(model)) if Path(model).is_dir() else None
     recorded = (record or {}).get("original_rows")
     rows = recipe.original_rows or (recorded if isinstance(recorded, int) else LLAMA_ROWS)
     told = recipe.original_rows or isinstance(recorded, int)

@@ -12,8 +12,8 @@ from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
 from zhuzi.train.data import Blocks, collate_blocks
 from zhuzi.train.recipe import PretrainRecipe
-from zhuzi.train.recipe_file import resolve_recipe
 from zhuzi.train.run import Run, TrainReport
+from zhuzi.train.stages import resolve_stages, run_stages
 from zhuzi.train.state import TrainCallback, require_callbacks
 
 
@@ -31,7 +31,8 @@ def pretrain(
     Cui, Yang, Yao 2023 (arXiv 2304.08177).
 
     Args:
-        recipe: a recipe, or the path of its YAML file.
+        recipe: a recipe, the path of its YAML file, or the name of one of the package's. A file with `stages`
+            trains each on the result of the one before; the report is that of the last.
         settings: `key=value` each, put over the recipe: `lora.rank=16`, see `load_recipe`.
         overwrite: remove what the output folder contains and start again.
         callbacks: told how the run goes, see `zhuzi.train.TrainCallback`.
@@ -49,7 +50,19 @@ def pretrain(
     # torch and transformers take seconds to load: whatever can be checked without them comes first.
     source = Path(recipe) if isinstance(recipe, str | Path) else None
     require_callbacks(callbacks)
-    recipe = resolve_recipe(recipe, PretrainRecipe, settings)
+    return run_stages(
+        resolve_stages(recipe, PretrainRecipe, settings),
+        lambda stage: _train(stage, source, overwrite, callbacks, progress),
+    )
+
+
+def _train(
+    recipe: PretrainRecipe,
+    source: Path | None,
+    overwrite: bool,
+    callbacks: Sequence[TrainCallback],
+    progress: bool | None,
+) -> TrainReport:
     folder, corpus, facts = prepare(recipe, overwrite=overwrite, source=source)
     blocks = Blocks(corpus, recipe.sequence_length, folder.rows)
     with Run.open(recipe, folder, facts, corpus.fingerprint(), overwrite=overwrite, source=source) as run:

@@ -36,7 +36,10 @@ def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> PretrainRecip
     Raises:
         RecipeError: no such file, not YAML, an unknown key (a similar one is suggested), or an invalid value.
     """
-    read = _with_settings(read_yaml(path), settings)
+    read = read_yaml(path)
+    if "stages" in read:
+        raise RecipeError(f"{path}: holds several stages; read it with zhuzi.train.load_stages")
+    read = with_settings(read, settings)
     return validated(read, f"{path} with {' '.join(settings)}" if settings else str(path))
 
 
@@ -60,8 +63,13 @@ def resolve_recipe(
     else:
         given, where = recipe, "the recipe"
         if settings:
-            read = _with_settings(recipe.model_dump(mode="json"), settings)
+            read = with_settings(recipe.model_dump(mode="json"), settings)
             given = validated(read, f"{where} with {' '.join(settings)}")
+    return of_kind(given, kind, where)
+
+
+def of_kind(given: PretrainRecipe | SftRecipe, kind: type[AnyRecipe], where: str) -> AnyRecipe:
+    """The recipe, if it is of the wanted kind; else `RecipeError` names the other command."""
     if isinstance(given, kind):
         return given
     other = "sft" if kind is PretrainRecipe else "pretrain"
@@ -102,7 +110,7 @@ def _text_of(path: str | Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _with_settings(read: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+def with_settings(read: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """The keys with `key=value` put over them, those of an inner key (`lora.rank`) too."""
     changed = dict(read)
     for setting in settings:

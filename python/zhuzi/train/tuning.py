@@ -14,9 +14,9 @@ from zhuzi.train.data import PadRecords, Records
 from zhuzi.train.packing import PackedRecords, PadBlocks
 from zhuzi.train.progress import tell
 from zhuzi.train.recipe import SftRecipe
-from zhuzi.train.recipe_file import resolve_recipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.sources import open_records
+from zhuzi.train.stages import resolve_stages, run_stages
 from zhuzi.train.state import TrainCallback, require_callbacks
 
 
@@ -43,7 +43,19 @@ def sft(
     """
     source_file = Path(recipe) if isinstance(recipe, str | Path) else None
     require_callbacks(callbacks)
-    recipe = resolve_recipe(recipe, SftRecipe, settings)
+    return run_stages(
+        resolve_stages(recipe, SftRecipe, settings),
+        lambda stage: _train(stage, source_file, overwrite, callbacks, progress),
+    )
+
+
+def _train(
+    recipe: SftRecipe,
+    source_file: Path | None,
+    overwrite: bool,
+    callbacks: Sequence[TrainCallback],
+    progress: bool | None,
+) -> TrainReport:
     folder, facts = prepare(recipe, overwrite=overwrite, source=source_file)
     template = template_named(recipe.template)
     records = Records(
