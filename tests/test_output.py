@@ -154,7 +154,7 @@ TEXT = {
     *("--field", "--split", "--separator", "--task", "--add-token", "--device", "--model", "--base"),
     *("--name", "--license", "--base-model"),
     *("--system", "--endpoint", "--key-env", "--extra", "--judge", "--judge-model", "--subject", "text"),
-    *("--set", "--gpu-memory", "--rope", "name"),
+    *("--set", "--map", "--gpu-memory", "--rope", "name"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from zhuzi._show import count
 from zhuzi.cli import options
 from zhuzi.cli.options import PATH, say
 from zhuzi.cli.plan import show
+from zhuzi.cli.preview import show_records
 
 if TYPE_CHECKING:
     from zhuzi.train.recipe import AnyRecipe
@@ -46,12 +48,44 @@ def pretrain(recipe: Path, settings: tuple[str, ...], dry_run: bool, overwrite: 
     _say(pretrain(recipe, settings=settings, overwrite=overwrite))
 
 
+def _mapped(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    for pair in given:
+        if not all(pair.partition("=")):
+            raise click.BadParameter(f"{pair}: want FIELD=NAME, as in instruction=prompt")
+    return tuple(
+        f"map.{field}={json.dumps(name)}" for field, _, name in (pair.partition("=") for pair in given)
+    )
+
+
 @click.command()
 @click.argument("recipe", type=PATH)
 @options.settings
+@click.option(
+    "--map",
+    "fields",
+    multiple=True,
+    metavar="FIELD=NAME",
+    callback=_mapped,
+    help="What the records call a field, as in `--map instruction=prompt --map output=response`; over the "
+    "recipe's `map`.",
+)
+@click.option(
+    "--preview",
+    "shown",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Print the first N records as the model will see them, what is learned in colour, and end.",
+)
 @_dry_run
 @options.overwrite
-def sft(recipe: Path, settings: tuple[str, ...], dry_run: bool, overwrite: bool) -> None:
+def sft(
+    recipe: Path,
+    settings: tuple[str, ...],
+    fields: tuple[str, ...],
+    shown: int | None,
+    dry_run: bool,
+    overwrite: bool,
+) -> None:
     """Tune on instructions as RECIPE, a YAML file, says.
 
     Ctrl-C or SIGTERM ends a run after its current step, with a checkpoint and exit code 75. The same command
@@ -59,6 +93,10 @@ def sft(recipe: Path, settings: tuple[str, ...], dry_run: bool, overwrite: bool)
     """
     from zhuzi.train import sft
 
+    settings += fields
+    if shown is not None:
+        show_records(recipe, shown, settings)
+        return
     if dry_run:
         from zhuzi.train.recipe import SftRecipe
         from zhuzi.train.tuning import prepare

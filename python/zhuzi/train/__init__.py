@@ -13,6 +13,7 @@ from zhuzi._lazy import lazy
 if TYPE_CHECKING:
     from zhuzi.train.plan import Plan, plan_run
     from zhuzi.train.pretraining import pretrain
+    from zhuzi.train.preview import PreviewedRecord, preview_records
     from zhuzi.train.recipe_file import load_recipe
     from zhuzi.train.shipped import copy_recipe, shipped_recipes
     from zhuzi.train.stages import load_stages
@@ -23,12 +24,14 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "Plan": "zhuzi.train.plan",
+        "PreviewedRecord": "zhuzi.train.preview",
         "TrainCallback": "zhuzi.train.state",
         "TrainState": "zhuzi.train.state",
         "load_recipe": "zhuzi.train.recipe_file",
         "load_stages": "zhuzi.train.stages",
         "plan_run": "zhuzi.train.plan",
         "pretrain": "zhuzi.train.pretraining",
+        "preview_records": "zhuzi.train.preview",
         "copy_recipe": "zhuzi.train.shipped",
         "sft": "zhuzi.train.tuning",
         "shipped_recipes": "zhuzi.train.shipped",
@@ -37,6 +40,7 @@ __getattr__, __dir__ = lazy(
 
 __all__ = [
     "Plan",
+    "PreviewedRecord",
     "TrainCallback",
     "TrainState",
     "copy_recipe",
@@ -44,6 +48,7 @@ __all__ = [
     "load_stages",
     "plan_run",
     "pretrain",
+    "preview_records",
     "sft",
     "shipped_recipes",
 ]

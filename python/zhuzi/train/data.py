@@ -29,6 +29,9 @@ from zhuzi.train.sources import (
 
 IGNORED = -100  # the label that transformers' loss ignores
 
+#: Ids of a conversation, and where its answers are in them: begin, end, begin, end, ...
+Item = tuple[list[int], tuple[int, ...]]
+
 # torch takes seconds to load: it is imported where a tensor is made, as reading and checking need none.
 if TYPE_CHECKING:
     import torch
@@ -82,17 +85,92 @@ def collate_blocks(blocks: Sequence[torch.Tensor]) -> Batch:
     return {"input_ids": ids, "labels": ids.clone()}
 
 
-class Records:
-    """Conversations as ids and labels, cut at `length` tokens; Alpaca's records are those of one question.
+class RecordEncoder:
+    """Turns conversations into ids and labels, cut at `length` tokens, and counts what it leaves out.
 
     Labels are -100 on all but the answers and their ends. A conversation whose answers are all empty or cut
     away teaches nothing (alone in a batch, its loss would be NaN): it is left out and counted.
 
     Args:
-        inputs: paths, or `Source`s with a weight or field names of their own.
         template: turns conversations into ids; by default BOS + encode(prompt) + encode(output) + EOS.
-        on_error: "skip" leaves out wrong records and counts them.
         train_on_prompt: labels everything but BOS.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        length: int,
+        *,
+        template: Template = ALPACA,
+        train_on_prompt: bool = False,
+    ) -> None:
+        if tokenizer.bos_id is None or tokenizer.eos_id is None:
+            raise MismatchError("the tokenizer has no BOS or no EOS id; tuning needs both, use LLaMA's")
+        template.require(tokenizer)
+        self.left_out = 0  # records without room for their output
+        self.empty_outputs = 0
+        self.cut = 0  # records of which something was cut
+        self.cut_answers = 0  # answers of which nothing is left, in records that are kept
+        self.unanswered = 0  # conversations whose last question has no answer
+        self.unread_keys: Counter[str] = Counter()  # records that have it, by key
+        self.length = length
+        self._tokenizer, self._template = tokenizer, template
+        self._unlabelled = {tokenizer.bos_id} if train_on_prompt else None
+
+    def encode(self, conversation: Conversation) -> Item | None:
+        """Ids, and begin and end of each answer in them; None if it teaches nothing."""
+        if conversation[-1].role == "user":
+            self.unanswered += 1
+            conversation = conversation[:-1]
+        if not any(m.role == "assistant" and m.trained and m.content.strip() for m in conversation):
+            self.empty_outputs += 1
+            return None
+        ids, spans = self._template.encode(self._tokenizer, conversation)
+        length = self.length
+        answers = [(begin, min(end, length)) for begin, end in pairs(spans) if begin < length]
+        if not answers:
+            self.left_out += 1
+            return None
+        self.cut += len(ids) > length
+        self.cut_answers += len(spans) // 2 - len(answers)
+        if len(ids) > length:  # a question whose answer is cut away teaches nothing
+            ids = ids[: length if self._unlabelled is not None else answers[-1][1]]
+        return ids, tuple(at for span in answers for at in span)
+
+    def labels(self, item: Item) -> list[int]:
+        """The labels of an encoded conversation."""
+        ids, answers = item
+        if self._unlabelled is not None:
+            return [IGNORED if id in self._unlabelled else id for id in ids]
+        labels = [IGNORED] * len(ids)
+        for begin, end in pairs(answers):
+            labels[begin:end] = ids[begin:end]
+        return labels
+
+    def notes(self) -> list[str]:
+        """What part of the records is not trained on, one line each."""
+        notes = []
+        if self.left_out:
+            notes.append(
+                f"{count(self.left_out, 'record')} left out: the prompt fills the {self.length:,} tokens"
+            )
+        if self.cut:
+            notes.append(
+                f"{count(self.cut, 'record')} cut: the output ends beyond the {self.length:,} tokens"
+            )
+        if self.cut_answers:
+            notes.append(f"{count(self.cut_answers, 'later answer')} of these records cut away whole")
+        if self.unanswered:
+            notes.append(f"{count(self.unanswered, 'last question')} without an answer left out")
+        return notes + record_notes(self.empty_outputs, self.unread_keys)
+
+
+class Records(RecordEncoder):
+    """Conversations as ids and labels (`RecordEncoder`); Alpaca's records are those of one question.
+
+    Args:
+        inputs: paths, or `Source`s with a weight or field names of their own.
+        on_error: "skip" leaves out wrong records and counts them.
 
     Raises:
         InputError: a record cannot be read or used (the message names file and place).
@@ -109,31 +187,24 @@ class Records:
         on_error: OnError = "stop",
         train_on_prompt: bool = False,
     ) -> None:
-        if tokenizer.bos_id is None or tokenizer.eos_id is None:
-            raise MismatchError("the tokenizer has no BOS or no EOS id; tuning needs both, use LLaMA's")
-        template.require(tokenizer)
-        self.items: list[tuple[list[int], tuple[int, ...]]] = []  # ids; begin and end of each answer in them
-        self.left_out = 0  # records without room for their output
-        self.empty_outputs = 0
-        self.cut = 0  # records of which something was cut
-        self.cut_answers = 0  # answers of which nothing is left, in records that are kept
-        self.unanswered = 0  # conversations whose last question has no answer
-        self.unread_keys: Counter[str] = Counter()  # records that have it, by key
-        self._tokenizer, self._length, self._template = tokenizer, length, template
-        self._unlabelled = {tokenizer.bos_id} if train_on_prompt else None
+        super().__init__(tokenizer, length, template=template, train_on_prompt=train_on_prompt)
+        self.items: list[Item] = []
         readers = [SourceReader(source, on_error) for source in sources_of(inputs)]
         self.files = [file for reader in readers for file in reader.files]
         ends = []
         for reader in readers:
             for conversation, place in reader:
                 try:
-                    self._add(conversation)
+                    item = self.encode(conversation)
                 except InputError as error:  # of the template
                     reader.refuse(InputError(f"{place}: {error}"))
+                    continue
+                if item is not None:
+                    self.items.append(item)
             ends.append(len(self.items))
             self.unread_keys.update(reader.unread_keys)
         self.skipped = sum(reader.skipped for reader in readers)  # wrong records
-        for line in [*(note for reader in readers for note in reader.notes()), *self.notes(length)]:
+        for line in [*(note for reader in readers for note in reader.notes()), *self.notes()]:
             warn(line)
         if not self.items:
             raise TrainingError(
@@ -164,38 +235,6 @@ class Records:
             begin = end
         return order
 
-    def _add(self, conversation: Conversation) -> None:
-        if conversation[-1].role == "user":
-            self.unanswered += 1
-            conversation = conversation[:-1]
-        if not any(m.role == "assistant" and m.trained and m.content.strip() for m in conversation):
-            self.empty_outputs += 1
-            return
-        ids, spans = self._template.encode(self._tokenizer, conversation)
-        length = self._length
-        answers = [(begin, min(end, length)) for begin, end in pairs(spans) if begin < length]
-        if not answers:
-            self.left_out += 1
-            return
-        self.cut += len(ids) > length
-        self.cut_answers += len(spans) // 2 - len(answers)
-        if len(ids) > length:  # a question whose answer is cut away teaches nothing
-            ids = ids[: length if self._unlabelled is not None else answers[-1][1]]
-        self.items.append((ids, tuple(at for span in answers for at in span)))
-
-    def notes(self, length: int) -> list[str]:
-        """What part of the records is not trained on, one line each."""
-        notes = []
-        if self.left_out:
-            notes.append(f"{count(self.left_out, 'record')} left out: the prompt fills the {length:,} tokens")
-        if self.cut:
-            notes.append(f"{count(self.cut, 'record')} cut: the output ends beyond the {length:,} tokens")
-        if self.cut_answers:
-            notes.append(f"{count(self.cut_answers, 'later answer')} of these records cut away whole")
-        if self.unanswered:
-            notes.append(f"{count(self.unanswered, 'last question')} without an answer left out")
-        return notes + record_notes(self.empty_outputs, self.unread_keys)
-
     def __len__(self) -> int:
         return len(self.items)
 
@@ -205,13 +244,7 @@ class Records:
 
     def __getitem__(self, i: int) -> tuple[list[int], list[int]]:
         """Ids and labels of record i."""
-        ids, answers = self.items[i]
-        if self._unlabelled is not None:
-            return ids, [IGNORED if id in self._unlabelled else id for id in ids]
-        labels = [IGNORED] * len(ids)
-        for begin, end in pairs(answers):
-            labels[begin:end] = ids[begin:end]
-        return ids, labels
+        return self.items[i][0], self.labels(self.items[i])
 
 
 class PadRecords:
