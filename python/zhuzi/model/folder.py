@@ -279,8 +279,11 @@ def _local(model: str | Path) -> Path:
         path = Path(snapshot_download(model, allow_patterns=_HUB_FILES))
         names = [] if any(path.glob("*.safetensors")) else list_repo_files(model)
     except Exception as error:  # of the client, of requests or of the OS
+        from huggingface_hub.constants import ENDPOINT
+
         raise InputError(
-            f"{model}: no such folder, and the hub does not give it ({first_line(error)})"
+            f"{model}: no such folder, and {ENDPOINT} does not give it ({first_line(error)}); set "
+            "HF_ENDPOINT to a mirror that has it, or download it otherwise and name its folder"
         ) from error
     weights.refuse_pickles(model, names)
     return path
