@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
 from texts import HARD_TEXTS
-from zhuzi import Tokenizer
+from zhuzi import Tokenizer, merge_vocab
 from zhuzi.vocab import engines
 from zhuzi.vocab.fast_file import why_inexact
 
 LITERAL = ["a</s>b<s>", "<unk> [PAD] <pad>", "用户</s>助手", "<0x0A>", "▁▁x ▁", "\0x"]
 SPACES = [" " * n + "x" for n in range(70)]
+
+
+@pytest.fixture(scope="module")
+def ordered(base_model_file: Path, donor: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ordered") / "tokenizer"
+    return merge_vocab(
+        base_model_file, donor, out, policy="ordered", repair=True, add_tokens=["[PAD]"]
+    ).folder
 
 
 def present(parity: engines.Parity) -> list[engines.EngineParity]:
@@ -44,6 +53,32 @@ def test_ties_are_exact_but_for_tokenizers(merged: Path, chinese_texts: list[str
         assert ours[:2] == tuple(map(Tokenizer.from_dir(merged).id_to_token, before[-2:]))
 
 
+def test_special_tokens_are_recognised_in_the_same_way(
+    merged: Path, ordered: Path, chinese_texts: list[str]
+) -> None:
+    """After a special token the text begins anew, with a `▁` of its own, in every engine."""
+    for folder in (merged, ordered):
+        special = list(engines.special_tokens(engines.load(folder)))
+        assert special == ["<unk>", "<s>", "</s>", "[PAD]"]
+        draw = random.Random(0)
+        texts = LITERAL + SPACES + ["</s>", "</s></s>", "</s> </s>", "</s>  x</s>\n", "</s", "<</s>>"]
+        for text in chinese_texts + HARD_TEXTS:
+            at = draw.randint(0, len(text))
+            texts.append(text[:at] + draw.choice(special) + text[at:] + draw.choice(["", *special]))
+        names = [*engines.ENGINES[1:], engines.ZHUZI_TOKENIZER]
+        if folder == merged:
+            names.remove("tokenizers")
+        parity = engines.compare(folder, texts, engines=names, parse_special=True)
+        assert parity.exact, parity
+        assert "text for it" in parity.absent["sentencepiece"]
+        assert engines.compare(folder, texts, engines=names).exact  # and as text
+    parity = engines.compare(merged, texts, engines=["tokenizers"], parse_special=True)
+    if not parity.absent:
+        (first,) = [engine.first for engine in parity.engines]
+        assert first is not None and first.context in texts[first.document]
+        assert first.ours != first.theirs
+
+
 def test_an_engine_that_is_not_installed_is_named(
     base_model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +87,6 @@ def test_an_engine_that_is_not_installed_is_named(
     absent = {engine.engine: engine.absent for engine in parity.engines if engine.absent}
     assert absent.keys() == {"tokenizers", "llama.cpp"}
     assert all("not installed: pip install" in str(reason) for reason in absent.values())
-    assert "not installed" in str(parity)
+    assert "not installed" in str(parity) and parity.absent == absent
     with pytest.raises(ValueError, match="no engine is called 'spacy'"):
         engines.compare(base_model_file, [], engines=["spacy"])

@@ -7,9 +7,11 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import zhuzi
 from texts import HARD_TEXTS
 from zhuzi import Tokenizer
 
@@ -106,6 +108,64 @@ def test_padding_truncation_offsets_and_tensors(side: str, ours: Tokenizer, merg
         assert spans == [(0, 0), *ours.encode_with_offsets(text).offsets]
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_pairs_are_as_transformers_makes_them(
+    side: str, ours: Tokenizer, merged: Path, chinese_texts: list[str]
+) -> None:
+    """Offsets are those of each text by itself; all else is what transformers' own code makes of the ids."""
+    theirs = hf.ZhuziTokenizer.from_pretrained(
+        merged, padding_side=side, truncation_side=side, add_eos_token=True
+    )
+    second = [text for text in HARD_TEXTS if text][:7]  # transformers loses an empty one when it truncates
+    first, second = chinese_texts[:8], [*second, "second one"]
+    plain = super(hf.ZhuziTokenizer, theirs)._encode_plus
+    options = {"return_special_tokens_mask": True, "return_token_type_ids": True, "padding": True}
+    for call in ((first, second), (list(zip(first, second, strict=True)), None), (first[0], second[-1])):
+        whole = theirs(*call, return_offsets_mapping=True)["offset_mapping"]
+        for more in ({}, {"truncation": True}, {"truncation": "only_first"}, {"add_special_tokens": False}):
+            if "truncation" in more:
+                more = {**more, "max_length": 24}
+            found = theirs(*call, return_offsets_mapping=True, **options, **more)
+            given = theirs._get_padding_truncation_strategies(**options, **more)
+            names = ("padding_strategy", "truncation_strategy", "max_length")
+            settings = {**dict(zip(names, given, strict=False)), **given[3]}
+            wanted = plain(*call, split_special_tokens=True, **settings)
+            spans = found.pop("offset_mapping")
+            assert found.data == wanted.data
+            for row, complete, ids in zip(*map(as_rows, (spans, whole, found["input_ids"])), strict=True):
+                assert len(row) == len(ids) and set(row) <= {*complete, (0, 0)}
+    found = theirs("春天来了", "hello", return_offsets_mapping=True)["offset_mapping"]
+    parts = [ours.encode_with_offsets(text).offsets for text in ("春天来了", "hello")]
+    assert found == [(0, 0), *parts[0], (0, 0), (0, 0), *parts[1], (0, 0)]
+
+
+def as_rows(found: list[Any]) -> list[list[Any]]:
+    """What was found for a batch; for one text, the same as a batch of one."""
+    return found if found and isinstance(found[0], list) else [found]
+
+
+def test_tokens_of_chats_that_the_model_holds(base_model_file: Path, donor: Path, tmp_path: Path) -> None:
+    """With `--added-tokens keep` ChatML's tokens are CONTROL pieces: a template finds them all the same."""
+    base = tmp_path / "base"
+    Tokenizer(base_model_file.read_bytes(), added_tokens=["<|im_start|>", "<|im_end|>"]).save(base)
+    folder = zhuzi.merge_vocab(base, donor, tmp_path / "out", added_tokens="keep").folder
+    ours, theirs = Tokenizer.from_dir(folder), hf.ZhuziTokenizer.from_pretrained(folder)
+    assert ours.added_tokens == ()
+    start, end = (ours.token_to_id(token) for token in ("<|im_start|>", "<|im_end|>"))
+    assert start == theirs.convert_tokens_to_ids("<|im_start|>") == 32_000
+    assert len(theirs) == ours.vocab_size
+    theirs.chat_template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + m.content + '<|im_end|>' }}{% endfor %}"
+    )
+    theirs.save_pretrained(tmp_path / "saved")
+    for loaded in (theirs, transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")):
+        chat = [{"role": "user", "content": "你好"}]
+        assert loaded.apply_chat_template(chat, return_dict=False) == [start, *ours.encode("user你好"), end]
+        assert loaded("<|im_end|>", add_special_tokens=False)["input_ids"] == ours.encode("<|im_end|>")
+        assert loaded.decode([start, *ours.encode("a"), end]) == "<|im_start|>a<|im_end|>"
+        assert loaded.decode([start, *ours.encode("a"), end], skip_special_tokens=True) == "a"
+
+
 def test_datasets_map(ours: Tokenizer, merged: Path, chinese_texts: list[str]) -> None:
     datasets = pytest.importorskip("datasets")
     theirs = hf.ZhuziTokenizer.from_pretrained(merged)
@@ -134,6 +194,6 @@ def test_what_is_no_text_is_refused(merged: Path) -> None:
     with pytest.raises(ValueError, match="must be a string"):
         theirs(["a", None])
     with pytest.raises(NotImplementedError, match="offsets"):
-        theirs("a", "b", return_offsets_mapping=True)
+        theirs(["a", "b"], is_split_into_words=True, return_offsets_mapping=True)
     with pytest.raises(ValueError, match=r"give a zhuzi\.Tokenizer"):
         hf.ZhuziTokenizer()

@@ -14,7 +14,7 @@ from protobuf import NORMAL
 from random_models import Piece, model
 from zhuzi.cli import cli
 from zhuzi.errors import InputError, ModelFileError, OutputExistsError
-from zhuzi.vocab import audit_vocab
+from zhuzi.vocab import audit_vocab, engines
 from zhuzi.vocab.audit import AuditedVocab
 
 #: A base with one token for each digit.
@@ -147,6 +147,28 @@ def test_the_command(base: Path, corpus: Path, tmp_path: Path) -> None:
     assert again.exit_code == 1 and "not safe to train on: bad (1 new piece can never" in str(again.exception)
     strict = CliRunner().invoke(cli, ["vocab", "audit", str(base), "--strict"])
     assert strict.exit_code == 0 and "nothing wrong, as far as was looked" in strict.output
+    assert "not checked: base: without a corpus (--corpus) neither the engines nor" in strict.output
+
+
+def test_engines_that_are_not_installed_are_named(
+    base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No figure says that they agree, `--strict` and the JSON say that they were not asked."""
+    monkeypatch.setattr(engines, "installed", lambda package: None)
+    command = ["vocab", "audit", base, "--base", base, "--corpus", corpus, "--strict"]
+    command += ["--json", tmp_path / "audit.json"]
+    done = CliRunner().invoke(cli, [*map(str, command)])
+    assert done.exit_code == 0 and "base: nothing wrong, as far as was looked" in done.output
+    for name, extra in (("tokenizers", "train"), ("llama.cpp", "gguf")):
+        line = f'{name} was not compared (not installed: pip install "zhuzi[{extra}]")'
+        assert f"not checked: base: {line}" in done.output
+        row = next(line for line in done.output.splitlines() if line.startswith(f"same ids as {name}"))
+        assert row.endswith("not compared")
+    (held,) = json.loads((tmp_path / "audit.json").read_text())["vocabularies"]
+    absent = {e["engine"]: e["absent"] for e in held["parity"]["engines"] if e["absent"]}
+    assert absent.keys() == {"tokenizers", "llama.cpp"}
+    (vocab,) = audit_vocab(base, base=base, corpus=corpus).vocabularies
+    assert vocab.parity is not None and vocab.parity.exact and vocab.parity.absent == absent
 
 
 def test_bad_input(base: Path, corpus: Path, donor: Path, tmp_path: Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import zhuzi
 from texts import HARD_TEXTS, reference_corpora
 from zhuzi import Tokenizer
+from zhuzi.cli import cli
 from zhuzi.errors import ModelFileError
 from zhuzi.infer.chat import prompt_ids
 from zhuzi.infer.template import ALPACA, Message
-from zhuzi.vocab import engines
+from zhuzi.vocab import dead_pieces, engines
 from zhuzi.vocab.export import export_vocab
 
 transformers = pytest.importorskip("transformers")
@@ -48,6 +50,7 @@ def test_a_folder_for_transformers_has_the_same_ids(
     ours = Tokenizer.from_dir(source)
     assert made.checked > ours.vocab_size - 400 and made.exact == (policy == "ordered")
     assert (made.reason is None) == made.exact
+    assert made.dead == len(dead_pieces(source)) and (made.dead > 0) == (policy == "paper")
     assert Tokenizer.from_dir(made.path).fingerprint == ours.fingerprint
     theirs = transformers.AutoTokenizer.from_pretrained(made.path)
     assert theirs.is_fast == made.exact
@@ -65,6 +68,17 @@ def test_a_folder_for_transformers_has_the_same_ids(
     assert theirs.apply_chat_template(asked, return_dict=False) == ids
     with pytest.raises(Exception, match="no place for a message of the role tool"):
         theirs.apply_chat_template([{"role": "tool", "content": "x"}])
+
+
+def test_dead_pieces_are_counted(base_model_file: Path, donor: Path, tmp_path: Path) -> None:
+    """With strictly ordered scores every engine gives the same ids; what is dead is counted all the same."""
+    folder = zhuzi.merge_vocab(base_model_file, donor, tmp_path / "t", policy="ordered").folder
+    command = ["vocab", "export", "--tokenizer", str(folder), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0, done.output
+    dead = len(dead_pieces(folder))
+    assert dead and f"{dead:,} pieces can never be produced, in no engine" in done.output
+    assert "transformers gives the same ids for" in done.output
 
 
 def test_a_tokenizer_json_is_decoded_as_we_decode(ordered: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import copy
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import AddedToken, AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizer
 
@@ -20,6 +20,23 @@ from zhuzi.tokenizer import Tokenizer
 from zhuzi.tokenizer.files import FAST_FILE, HF_GUARD_FILE, HF_MODEL_FILE
 
 _PATTERNS = {(True, False): "bos", (True, True): "bos_eos", (False, True): "eos", (False, False): "none"}
+
+
+_Span = tuple[int, int]
+
+
+class _Encoded(NamedTuple):
+    """A text's ids, and where each lies in it (only if that is asked for)."""
+
+    ids: list[int]
+    spans: list[_Span]
+
+    def cut(self, length: int, side: str) -> _Encoded:
+        """What truncation to so many tokens leaves."""
+        length = max(length, 0)
+        if side == "right":
+            return _Encoded(self.ids[:length], self.spans[:length])
+        return _Encoded(self.ids[len(self.ids) - length :], self.spans[max(len(self.spans) - length, 0) :])
 
 
 class ZhuziTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers has no types
@@ -62,6 +79,8 @@ class ZhuziTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers
         decoder = kwargs.setdefault("added_tokens_decoder", {})
         first = self.tokenizer.vocab_size
         own = [id for id in special.values() if id is not None]
+        # Tokens of chats that the model itself holds (`vocab merge --added-tokens keep`, Mistral's [INST]).
+        own += [id for id, piece in enumerate(self.tokenizer.pieces()) if piece.kind == "CONTROL"]
         for id in {*own, *range(first, given.vocab_size)}:
             decoder.setdefault(id, AddedToken(given.id_to_token(id), special=True, normalized=False))
         before = kwargs.pop("special_tokens_pattern", "none" if given.bos_id is None else "bos")
@@ -157,8 +176,10 @@ class ZhuziTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers
         **kwargs: Any,
     ) -> str:
         ids = [token_ids] if isinstance(token_ids, int) else token_ids
-        skipped = set(self.all_special_ids) if skip_special_tokens else set()
         added = self._added_tokens_decoder
+        skipped = {*self.all_special_ids, *(id for id in added if added[id].special)}
+        if not skip_special_tokens:
+            skipped = set()
         text = "".join(
             self._texts(
                 [added[id].content if id in added else id for id in map(int, ids) if id not in skipped]
@@ -206,21 +227,16 @@ class ZhuziTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers
         **settings: Any,
     ) -> BatchEncoding:
         split = self.split_special_tokens if split_special_tokens is None else split_special_tokens
-        batch = [text] if isinstance(text, str) else text
-        ours = isinstance(batch, list | tuple) and all(isinstance(one, str) for one in batch)
-        if (
-            ours
-            and text_pair is None
-            and not is_split_into_words
-            and not return_overflowing_tokens
-            and not settings.get("sanitize_control_tokens")
-        ):
+        plain = not (
+            is_split_into_words or return_overflowing_tokens or settings.get("sanitize_control_tokens")
+        )
+        if plain and (given := _texts_and_pairs(text, text_pair)) is not None:
             return self._encode_texts(
-                batch, isinstance(text, str), split, offsets=return_offsets_mapping, **settings
+                *given, isinstance(text, str), split, offsets=return_offsets_mapping, **settings
             )
         if return_offsets_mapping:
             raise NotImplementedError(
-                "ZhuziTokenizer gives offsets for texts, not for pairs, words and overflowing tokens"
+                "ZhuziTokenizer gives offsets for texts and their pairs, not for words and overflowing tokens"
             )
         # transformers encodes parts of a chat with the tokenizer's own setting.
         other = copy.copy(self)
@@ -237,6 +253,7 @@ class ZhuziTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers
     def _encode_texts(
         self,
         texts: Sequence[str],
+        seconds: Sequence[str] | None,
         single: bool,
         split: bool,
         *,
@@ -255,41 +272,27 @@ class ZhuziTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers
         verbose: bool = True,
         **_: Any,
     ) -> BatchEncoding:
-        """Texts to ids, all at once; everything else as `prepare_for_model` does it, text by text."""
-        spans: list[list[tuple[int, int]]] = []
-        if offsets:
-            found = [self._with_offsets(text, split) for text in texts]
-            batch, spans = [ids for ids, _ in found], [span for _, span in found]
-        else:
-            batch = self._ids(texts, split)
-        front = [self.bos_token_id] if add_special_tokens and self.add_bos_token else []
-        back = [self.eos_token_id] if add_special_tokens and self.add_eos_token else []
+        """Texts or pairs to ids, all at once; everything else as `prepare_for_model` does it, one by one."""
+        batch = self._encoded(texts, split, offsets)
+        pairs = None if seconds is None else self._encoded(seconds, split, offsets)
         if truncation_strategy.value != "do_not_truncate" and max_length is not None:
-            room = max(max_length - len(front) - len(back), 0)
-            kept = slice(0, room) if self.truncation_side == "right" else None
-            cut = [kept or slice(max(len(ids) - room, 0), None) for ids in batch]
-            batch = [ids[part] for ids, part in zip(batch, cut, strict=True)]
-            spans = [span[part] for span, part in zip(spans, cut, strict=False)]
-        data: dict[str, Any] = {
-            "input_ids": [[*front, *ids, *back] for ids in batch] if front or back else batch
-        }
-        if return_token_type_ids or (
-            return_token_type_ids is None and "token_type_ids" in self.model_input_names
-        ):
+            self._truncate(batch, pairs, max_length, truncation_strategy, add_special_tokens)
+        rows = list(zip(batch, [None] * len(batch) if pairs is None else pairs, strict=True))
+        data: dict[str, Any] = {"input_ids": [self._joined(*row, add_special_tokens) for row in rows]}
+        if self._wants("token_type_ids", return_token_type_ids):
             data["token_type_ids"] = [[0] * len(ids) for ids in data["input_ids"]]
         if return_special_tokens_mask:
             data["special_tokens_mask"] = [
-                [1] * len(front) + [0] * len(ids) + [1] * len(back) for ids in batch
+                self.get_special_tokens_mask(one.ids, None if other is None else other.ids)
+                if add_special_tokens
+                else [0] * len(ids)
+                for (one, other), ids in zip(rows, data["input_ids"], strict=True)
             ]
         if return_length:
             data["length"] = [len(ids) for ids in data["input_ids"]]
         for ids in data["input_ids"]:
             self._eventual_warn_about_too_long_sequence(ids, max_length, verbose)
-        wants_mask = (
-            "attention_mask" in self.model_input_names
-            if return_attention_mask is None
-            else return_attention_mask
-        )
+        wants_mask = self._wants("attention_mask", return_attention_mask)
         if padding_strategy.value != "do_not_pad":
             data = dict(
                 self.pad(
@@ -304,18 +307,56 @@ class ZhuziTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers
         elif wants_mask:
             data["attention_mask"] = [[1] * len(ids) for ids in data["input_ids"]]
         if offsets:
-            framed = [[(0, 0)] * len(front) + span + [(0, 0)] * len(back) for span in spans]
-            data["offset_mapping"] = self._padded(framed, data["input_ids"], padding_side)
+            spans = [self._joined_spans(*row, add_special_tokens) for row in rows]
+            data["offset_mapping"] = self._padded(spans, data["input_ids"], padding_side)
         if single and return_tensors is None:
             data = {key: value[0] for key, value in data.items()}
         return BatchEncoding(data, tensor_type=return_tensors)
+
+    def _encoded(self, texts: Sequence[str], split: bool, offsets: bool) -> list[_Encoded]:
+        if offsets:
+            return [_Encoded(*self._with_offsets(text, split)) for text in texts]
+        return [_Encoded(ids, []) for ids in self._ids(texts, split)]
+
+    def _truncate(
+        self,
+        batch: list[_Encoded],
+        pairs: list[_Encoded] | None,
+        max_length: int,
+        strategy: Any,
+        add_special_tokens: bool,
+    ) -> None:
+        """Cut what is longer than `max_length` together with its special tokens."""
+        special = self.num_special_tokens_to_add(pair=pairs is not None) if add_special_tokens else 0
+        for i, one in enumerate(batch):
+            other = None if pairs is None else pairs[i]
+            excess = len(one.ids) + (0 if other is None else len(other.ids)) + special - max_length
+            if excess <= 0:
+                continue
+            if other is None or pairs is None:
+                batch[i] = one.cut(len(one.ids) - excess, self.truncation_side)
+                continue
+            first, second = _lengths(len(one.ids), len(other.ids), excess, strategy.value)
+            batch[i] = one.cut(first, self.truncation_side)
+            pairs[i] = other.cut(second, self.truncation_side)
+
+    def _joined(self, one: _Encoded, other: _Encoded | None, add_special_tokens: bool) -> list[int]:
+        if add_special_tokens:
+            return self.build_inputs_with_special_tokens(one.ids, None if other is None else other.ids)
+        return one.ids if other is None else [*one.ids, *other.ids]
+
+    def _joined_spans(self, one: _Encoded, other: _Encoded | None, add_special_tokens: bool) -> list[_Span]:
+        front = [(0, 0)] if add_special_tokens and self.add_bos_token else []
+        back = [(0, 0)] if add_special_tokens and self.add_eos_token else []
+        second = [] if other is None else [*front, *other.spans, *back]
+        return [*front, *one.spans, *back, *second]
 
     def _wants(self, name: str, asked: bool | None) -> bool:
         return name in self.model_input_names if asked is None else asked
 
     def _padded(
-        self, spans: list[list[tuple[int, int]]], batch: list[list[int]], side: str | None
-    ) -> list[list[tuple[int, int]]]:
+        self, spans: list[list[_Span]], batch: list[list[int]], side: str | None
+    ) -> list[list[_Span]]:
         """Offsets, as long as their ids after padding."""
         rest = [[(0, 0)] * (len(ids) - len(span)) for span, ids in zip(spans, batch, strict=True)]
         if (side or self.padding_side) == "left":
@@ -329,11 +370,11 @@ class ZhuziTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers
             return self.tokenizer.encode_batch(list(texts), num_threads=self.num_threads).tolist()
         return [self._with_offsets(text, split=False)[0] for text in texts]
 
-    def _with_offsets(self, text: str, split: bool) -> tuple[list[int], list[tuple[int, int]]]:
+    def _with_offsets(self, text: str, split: bool) -> tuple[list[int], list[_Span]]:
         if split:
             return self.tokenizer.encode_with_offsets(text)
         ids: list[int] = []
-        spans: list[tuple[int, int]] = []
+        spans: list[_Span] = []
         at = 0
         for part in self.tokens_trie.split(text):
             token = self._added_tokens_encoder.get(part)
@@ -346,6 +387,36 @@ class ZhuziTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers
                 spans += [(at + begin, at + end) for begin, end in found.offsets]
             at += len(part)
         return ids, spans
+
+
+def _texts_and_pairs(text: Any, pair: Any) -> tuple[Sequence[str], Sequence[str] | None] | None:
+    """The texts of a call, and what each is paired with; None for anything but texts and pairs of them."""
+
+    def are_texts(batch: Any) -> bool:
+        return isinstance(batch, list | tuple) and all(isinstance(one, str) for one in batch)
+
+    if isinstance(text, str):
+        return ([text], None if pair is None else [pair]) if pair is None or isinstance(pair, str) else None
+    if not isinstance(text, list | tuple):
+        return None
+    if pair is not None:
+        return (text, pair) if are_texts(text) and are_texts(pair) and len(text) == len(pair) else None
+    if are_texts(text):
+        return text, None
+    if all(are_texts(one) and len(one) == 2 for one in text):
+        return [one for one, _ in text], [other for _, other in text]
+    return None
+
+
+def _lengths(first: int, second: int, excess: int, strategy: str) -> tuple[int, int]:
+    """What is left of the lengths of a pair, as transformers shares the excess out."""
+    if strategy != "longest_first":
+        return (first - excess, second) if strategy == "only_first" else (first, second - excess)
+    # The longer one down to the other, then both in turn.
+    alone = min(abs(first - second), excess)
+    half = (excess - alone) // 2
+    rest = excess - alone - half
+    return (first - alone - half, second - rest) if first > second else (first - half, second - alone - rest)
 
 
 class _Config(PreTrainedConfig):  # type: ignore[misc]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zhuzi.cli import options
 from zhuzi.cli.options import OUT_FILE, PATH, say
+from zhuzi.errors import ZhuziError
+
+if TYPE_CHECKING:
+    from zhuzi.vocab.audit import VocabAudit
 
 
 @click.command("audit")
@@ -47,7 +51,11 @@ from zhuzi.cli.options import OUT_FILE, PATH, say
 @options.threads
 @click.option("--json", "json_file", type=OUT_FILE, help="Also write all figures as JSON.")
 @click.option("--html", "page", type=OUT_FILE, help="Also write one self-contained HTML page with charts.")
-@click.option("--strict", is_flag=True, help="Exit with code 1 if anything is wrong.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with code 1 if anything is wrong, and say what was not checked.",
+)
 @options.overwrite
 def audit(
     models: tuple[Path, ...],
@@ -69,7 +77,6 @@ def audit(
     Several vocabularies are shown side by side.
     """
     from zhuzi.cli.progress import reporter
-    from zhuzi.errors import ZhuziError
     from zhuzi.record.place import require_free_file
     from zhuzi.vocab import audit_vocab
 
@@ -92,6 +99,15 @@ def audit(
     if page is not None:
         found.write_html(page, overwrite=overwrite)
         say("{path}: written", path=page)
-    if strict and not found.safe:
+    if strict:
+        _be_strict(found)
+
+
+def _be_strict(found: VocabAudit) -> None:
+    """Say what was not checked, so that nobody takes it for right, and raise if anything is wrong."""
+    for vocab in found.vocabularies:
+        for finding in vocab.of_kind("unchecked"):
+            say("not checked: {vocab}: {finding}", vocab=vocab.name, finding=finding.english)
+    if not found.safe:
         wrong = [f"{v.name} ({v.of_kind('wrong')[0].english})" for v in found.vocabularies if not v.safe]
         raise ZhuziError(f"not safe to train on: {'; '.join(wrong)}")

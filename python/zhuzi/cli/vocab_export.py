@@ -75,11 +75,16 @@ def export(
 
 def _report(made: ExportedVocab) -> list[str]:
     lines = [f"{made.path}: {made.vocab_size:,} ids as {made.format}"]
+    if made.dead:
+        lines.append(
+            f"{count(made.dead, 'piece')} can never be produced, in no engine; vocab audit names them, "
+            "vocab merge --repair makes vocabularies without any"
+        )
     if made.reason is not None:
         lines.append(
             f"no tokenizer.json can hold this vocabulary: {made.reason}. The folder is for transformers' "
             "SentencePiece backend, with the same ids; engines that need a tokenizer.json refuse it. "
-            "vocab merge --policy ordered makes vocabularies for every engine (--repair: without dead pieces)"
+            "vocab merge --policy ordered makes vocabularies for every engine"
         )
     engine = "llama.cpp" if made.format == "gguf" else "transformers"
     if made.checked:

@@ -3,13 +3,18 @@
 sentencepiece defines the ids. The other engines read a vocabulary in forms of their own: `tokenizers` the
 tokenizer.json that `zhuzi vocab export` writes, loaded by transformers; llama.cpp a GGUF file. `compare`
 counts the documents to which an engine gives other ids than ours, and shows the first such place.
+
+Special tokens written in a text are text, or (`parse_special`) are recognised, as for a rendered chat: then
+the text between two of them is encoded alone, with a `▁` of its own.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
@@ -25,6 +30,9 @@ from zhuzi.vocab.gguf_file import why_not_gguf, write_gguf
 
 #: The engines in the order in which they are reported.
 ENGINES = ("zhuzi", "sentencepiece", "tokenizers", "llama.cpp")
+
+#: Our encoder as a tokenizer of transformers: compared when it is asked for.
+ZHUZI_TOKENIZER = "ZhuziTokenizer"
 
 #: Bytes of text that are encoded at a time.
 _BATCH_BYTES = 1 << 20
@@ -47,7 +55,7 @@ class Engine:
     note: str | None
     """Why it cannot give sentencepiece's ids for every text; None where that is not known."""
     encode: _Encode | None
-    """Ids of a list of texts, without BOS; special tokens in a text are text. None if `absent`."""
+    """Ids of a list of texts, without BOS. None if `absent`."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +106,13 @@ class Parity(Report):
 
     @property
     def exact(self) -> bool:
-        """Whether every engine that is installed gave the same ids for every document."""
+        """Whether every engine that is installed gave the same ids for every document; see `absent`."""
         return not any(engine.differing for engine in self.engines)
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """The engines that were not compared, and why: nothing is known about them."""
+        return {engine.engine: engine.absent for engine in self.engines if engine.absent is not None}
 
     def _headline(self) -> str:
         return f"{self.documents:,} documents: " + ", ".join(
@@ -113,15 +126,18 @@ def load(path: PathLike) -> Tokenizer:
     return Tokenizer.from_dir(path) if path.is_dir() else Tokenizer.from_sentencepiece(path)
 
 
-def open_engines(tokenizer: Tokenizer, names: Sequence[str] = ENGINES) -> list[Engine]:
+def open_engines(
+    tokenizer: Tokenizer, names: Sequence[str] = ENGINES, *, parse_special: bool = False
+) -> list[Engine]:
     """The engines of these names with the vocabulary of `tokenizer`, absent ones with the reason.
 
-    Raises `ValueError` for a name that is not in `ENGINES`.
+    With `parse_special` they recognise special tokens in a text. Raises `ValueError` for a name that is
+    neither in `ENGINES` nor `ZHUZI_TOKENIZER`.
     """
     unknown = [name for name in names if name not in _OPEN]
     if unknown:
-        raise ValueError(f"no engine is called {unknown[0]!r}; there are {', '.join(ENGINES)}")
-    return [_OPEN[name](tokenizer) for name in names]
+        raise ValueError(f"no engine is called {unknown[0]!r}; there are {', '.join(_OPEN)}")
+    return [_OPEN[name](tokenizer, parse_special) for name in names]
 
 
 def compare(
@@ -129,23 +145,27 @@ def compare(
     texts: Iterable[str],
     *,
     engines: Sequence[str] = ENGINES[1:],
+    parse_special: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Parity:
     """Encode `texts` with each engine and compare the ids with ours, a megabyte at a time.
 
-    `tokenizer` is a `Tokenizer`, its folder, or a SentencePiece model file. Ids are compared without BOS, and
-    special tokens written in a text are text for every engine. `progress` is given the bytes of each batch.
+    `tokenizer` is a `Tokenizer`, its folder, or a SentencePiece model file. Ids are compared without BOS.
+    Special tokens written in a text are text for every engine; with `parse_special` every engine recognises
+    them, except sentencepiece, which cannot. `progress` is given the bytes of each batch.
 
     Raises what `Tokenizer.from_dir` and `open_engines` raise.
     """
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = load(tokenizer)
-    opened = open_engines(tokenizer, engines)
+    opened = open_engines(tokenizer, engines, parse_special=parse_special)
+    encode_ours = _ours(tokenizer, parse_special).encode
+    assert encode_ours is not None
     differing = dict.fromkeys(engines, 0)
     first: dict[str, Difference] = {}
     documents = size = 0
     for batch, batch_bytes in _batches(texts):
-        ours = tokenizer.encode_batch(batch).tolist()
+        ours = encode_ours(batch)
         for engine in opened:
             if engine.encode is None:
                 continue
@@ -154,7 +174,9 @@ def compare(
                 if mine != other:
                     differing[engine.name] += 1
                     if engine.name not in first:
-                        first[engine.name] = _difference(tokenizer, documents + at, batch[at], mine, other)
+                        first[engine.name] = _difference(
+                            tokenizer, documents + at, batch[at], mine, other, parse_special
+                        )
         documents += len(batch)
         size += batch_bytes
         if progress is not None:
@@ -191,11 +213,11 @@ def _batches(texts: Iterable[str]) -> Iterator[tuple[list[str], int]]:
 
 
 def _difference(
-    tokenizer: Tokenizer, document: int, text: str, ours: list[int], theirs: list[int]
+    tokenizer: Tokenizer, document: int, text: str, ours: list[int], theirs: list[int], parse_special: bool
 ) -> Difference:
     at = next(i for i, (mine, other) in enumerate(zip_longest(ours, theirs)) if mine != other)
-    ids, offsets = tokenizer.encode_with_offsets(text)
-    character = offsets[at][0] if at < len(ids) else len(text)
+    starts = _starts(tokenizer, text, parse_special)
+    character = starts[at] if at < len(starts) else len(text)
     start = max(at - _BEFORE, 0)
 
     def pieces(ids: list[int]) -> tuple[str, ...]:
@@ -206,16 +228,54 @@ def _difference(
     return Difference(document, at, character, context, pieces(ours), pieces(theirs))
 
 
-def _ours(tokenizer: Tokenizer) -> Engine:
+def special_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+    """The tokens that engines recognise in a text when they are asked to, with their ids."""
+    first = tokenizer.vocab_size - len(tokenizer.added_tokens)
+    kinds = ("CONTROL", "UNKNOWN")
+    return {
+        piece.text: id for id, piece in enumerate(tokenizer.pieces()) if id >= first or piece.kind in kinds
+    }
+
+
+def _parts(text: str, special: dict[str, int]) -> list[str]:
+    """A text and the special tokens in it, in turn: the text at even places, perhaps empty."""
+    longest_first = sorted(special, key=len, reverse=True)
+    return re.split(f"({'|'.join(map(re.escape, longest_first))})", text) if special else [text]
+
+
+def _starts(tokenizer: Tokenizer, text: str, parse_special: bool) -> list[int]:
+    """Where each token of ours begins, in characters."""
+    if not parse_special:
+        return [begin for begin, _ in tokenizer.encode_with_offsets(text).offsets]
+    starts, at = [], 0
+    for i, part in enumerate(_parts(text, special_tokens(tokenizer))):
+        starts += [at] if i % 2 else [at + begin for begin, _ in tokenizer.encode_with_offsets(part).offsets]
+        at += len(part)
+    return starts
+
+
+def _ours(tokenizer: Tokenizer, parse_special: bool) -> Engine:
+    special = special_tokens(tokenizer) if parse_special else {}
+
     def encode(texts: list[str]) -> list[list[int]]:
-        return tokenizer.encode_batch(texts).tolist()
+        if not parse_special:
+            return tokenizer.encode_batch(texts).tolist()
+        split = [_parts(text, special) for text in texts]
+        between = iter(tokenizer.encode_batch([part for parts in split for part in parts[::2]]).tolist())
+        return [
+            [id for i, part in enumerate(parts) for id in ([special[part]] if i % 2 else next(between))]
+            for parts in split
+        ]
 
     return Engine("zhuzi", version("zhuzi"), None, None, encode)
 
 
-def _sentencepiece(tokenizer: Tokenizer) -> Engine:
+def _sentencepiece(tokenizer: Tokenizer, parse_special: bool) -> Engine:
     import sentencepiece
 
+    if parse_special:
+        absent = "special tokens in a text are text for it"
+        return Engine("sentencepiece", version("sentencepiece"), absent, None, None)
     model = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
 
     def encode(texts: list[str]) -> list[list[int]]:
@@ -225,7 +285,7 @@ def _sentencepiece(tokenizer: Tokenizer) -> Engine:
     return Engine("sentencepiece", version("sentencepiece"), None, None, encode)
 
 
-def _tokenizers(tokenizer: Tokenizer) -> Engine:
+def _tokenizers(tokenizer: Tokenizer, parse_special: bool) -> Engine:
     name = "tokenizers"
     found = installed(name)
     if found is None or (transformers := installed("transformers")) is None:
@@ -235,18 +295,34 @@ def _tokenizers(tokenizer: Tokenizer) -> Engine:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, FAST_FILE)
         write_json(path, fast_file(tokenizer))
-        loaded = PreTrainedTokenizerFast(tokenizer_file=str(path), split_special_tokens=True)
+        loaded = PreTrainedTokenizerFast(tokenizer_file=str(path), split_special_tokens=not parse_special)
+    return Engine(
+        name, f"{found} (transformers {transformers})", None, why_inexact(tokenizer), _called(loaded)
+    )
+
+
+def _zhuzi_tokenizer(tokenizer: Tokenizer, parse_special: bool) -> Engine:
+    name = ZHUZI_TOKENIZER
+    if (transformers := installed("transformers")) is None:
+        return _not_installed(name, 'pip install "zhuzi[train]"')
+    from zhuzi.hf import ZhuziTokenizer
+
+    loaded = ZhuziTokenizer(tokenizer, split_special_tokens=not parse_special)
+    return Engine(name, f"{version('zhuzi')} (transformers {transformers})", None, None, _called(loaded))
+
+
+def _called(loaded: Any) -> _Encode:
+    """Ids by a tokenizer of transformers."""
 
     def encode(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = loaded(texts, add_special_tokens=False, return_attention_mask=False)[
-            "input_ids"
-        ]
+        found = loaded(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        ids: list[list[int]] = found["input_ids"]
         return ids
 
-    return Engine(name, f"{found} (transformers {transformers})", None, why_inexact(tokenizer), encode)
+    return encode
 
 
-def _llama_cpp(tokenizer: Tokenizer) -> Engine:
+def _llama_cpp(tokenizer: Tokenizer, parse_special: bool) -> Engine:
     name = "llama.cpp"
     found = installed("llama-cpp-python")
     if found is None or installed("gguf") is None:
@@ -255,7 +331,8 @@ def _llama_cpp(tokenizer: Tokenizer) -> Engine:
         path = Path(folder, "vocab.gguf")
         write_gguf(tokenizer, path)
         vocabulary = GgufVocabulary(path)
-    return Engine(name, f"llama-cpp-python {found}", None, why_not_gguf(tokenizer), vocabulary.encode)
+    encode = partial(vocabulary.encode, special=parse_special)
+    return Engine(name, f"llama-cpp-python {found}", None, why_not_gguf(tokenizer), encode)
 
 
 class GgufVocabulary:
@@ -304,9 +381,10 @@ def _not_installed(name: str, command: str) -> Engine:
     return Engine(name, None, f"not installed: {command}", None, None)
 
 
-_OPEN: dict[str, Callable[[Tokenizer], Engine]] = {
+_OPEN: dict[str, Callable[[Tokenizer, bool], Engine]] = {
     "zhuzi": _ours,
     "sentencepiece": _sentencepiece,
     "tokenizers": _tokenizers,
     "llama.cpp": _llama_cpp,
+    ZHUZI_TOKENIZER: _zhuzi_tokenizer,
 }

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from zhuzi import _core
 from zhuzi._show import Report
 from zhuzi.corpus.read import read_texts
 from zhuzi.errors import ModelFileError
@@ -19,7 +20,7 @@ from zhuzi.record.place import PathLike
 from zhuzi.record.provenance import write_record
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.tokenizer.files import CONFIG_FILE, FAST_FILE
-from zhuzi.vocab.engines import GgufVocabulary, installed, load
+from zhuzi.vocab.engines import GgufVocabulary, installed, load, special_tokens
 from zhuzi.vocab.fast_file import SPACE, fast_file, why_inexact
 from zhuzi.vocab.gguf_file import why_not_gguf, write_gguf
 
@@ -45,6 +46,8 @@ class ExportedVocab(Report):
     """Why no `tokenizer.json` can hold it."""
     checked: int
     """Texts whose ids were compared with the exported files loaded; 0 if the engine is not installed."""
+    dead: int = 0
+    """Pieces that no text becomes, in any engine: their rows are never trained."""
 
     def _headline(self) -> str:
         return f"{self.path}: {self.vocab_size:,} ids as {self.format}, {self.checked:,} texts checked"
@@ -68,7 +71,7 @@ def export_vocab(
 
     `chat_template` is a Jinja file, "alpaca" (the published prompt; left out without BOS and EOS) or None.
     With `split_special_tokens` a `</s>` in a text is text in transformers too; chat templates then need
-    `tokenizer.apply_chatchat_template_text(..., tokenizer_kwargs={"split_special_tokens": False})`.
+    `tokenizer.apply_chat_template(..., tokenizer_kwargs={"split_special_tokens": False})`.
 
     What was written is loaded and compared with Zhuzi's ids: on every piece, on random texts of pieces, and
     on the documents of `check`.
@@ -86,6 +89,7 @@ def export_vocab(
         inputs.append(Path(str(chat_template)))
     loaded = load(source)
     template = chat_template_text(chat_template, loaded)
+    dead = len(_core.dead_pieces(loaded.model, str(source)))
     texts = chain(check_texts(loaded), read_texts(check) if check else ())
     if format == "gguf":
         if (refusal := why_not_gguf(loaded)) is not None:
@@ -93,13 +97,14 @@ def export_vocab(
         with new_file(out, kind="vocabulary", overwrite=overwrite, inputs=inputs) as path:
             write_gguf(loaded, path, chat_template=template)
             checked = check_gguf(loaded, texts, path, source)
-        return ExportedVocab(Path(out), format, loaded.vocab_size, True, None, checked)
+        return ExportedVocab(Path(out), format, loaded.vocab_size, True, None, checked, dead)
     reason = why_inexact(loaded)
+    exact = reason is None
     with new_folder(out, overwrite=overwrite, inputs=inputs) as folder:
-        write_hf(loaded, folder, exact=reason is None, template=template, split=split_special_tokens)
+        write_hf(loaded, folder, exact=exact, template=template, split=split_special_tokens)
         write_record(folder, "tokenizer", exported_from=str(source), fingerprint=loaded.fingerprint)
         checked = check_hf(loaded, texts, folder, source)
-    return ExportedVocab(Path(out), format, loaded.vocab_size, reason is None, reason, checked)
+    return ExportedVocab(Path(out), format, loaded.vocab_size, exact, reason, checked, dead)
 
 
 def write_hf(tokenizer: Tokenizer, folder: Path, *, exact: bool, template: str | None, split: bool) -> None:
@@ -143,11 +148,6 @@ def check_texts(tokenizer: Tokenizer) -> Iterator[str]:
         yield "".join(draw.choices(pieces, k=_RANDOM_PIECES))
 
 
-def _special_tokens(tokenizer: Tokenizer) -> list[str]:
-    """Tokens that an engine finds in a text when it is told to look for them."""
-    return [piece.text for piece in tokenizer.pieces() if piece.kind in ("CONTROL", "UNKNOWN")]
-
-
 def check_gguf(tokenizer: Tokenizer, texts: Iterable[str], path: Path, source: Path) -> int:
     """Load the file with llama.cpp and compare the ids of texts, alone and between special tokens.
 
@@ -156,7 +156,7 @@ def check_gguf(tokenizer: Tokenizer, texts: Iterable[str], path: Path, source: P
     if installed("llama-cpp-python") is None:
         return 0
     vocabulary = GgufVocabulary(path)
-    eos, special = tokenizer.eos_id, _special_tokens(tokenizer)
+    eos, special = tokenizer.eos_id, special_tokens(tokenizer)
     n = 0
     for text in texts:
         n += 1
@@ -182,7 +182,7 @@ def check_hf(tokenizer: Tokenizer, texts: Iterable[str], folder: Path, source: P
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(folder)
-    eos, special = tokenizer.eos_id, _special_tokens(tokenizer)
+    eos, special = tokenizer.eos_id, special_tokens(tokenizer)
     n = 0
     for text in texts:
         n += 1
