@@ -95,6 +95,27 @@ def make_model(old_tokenizer: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def make_stored_twice(make_model: Callable[..., Path]) -> Callable[[Path], Path]:
+    """A tied model whose files hold the one matrix under both names, as some converters write it."""
+
+    def make(folder: Path) -> Path:
+        from safetensors.torch import load_file, save_file
+
+        make_model(folder, tie_word_embeddings=True)
+        index = folder / "model.safetensors.index.json"
+        places = json.loads(index.read_text())
+        file = folder / places["weight_map"]["model.embed_tokens.weight"]
+        held = load_file(file)
+        held["lm_head.weight"] = held["model.embed_tokens.weight"].clone()
+        save_file(held, file, metadata={"format": "pt"})
+        places["weight_map"]["lm_head.weight"] = file.name
+        index.write_text(json.dumps(places))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def base_model(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base of 400 rows in fp16."""
     return make_model(tmp_path_factory.mktemp("base"))

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from zhuzi import Tokenizer, extend_model
 from zhuzi.cli import cli
+from zhuzi.errors import InputError
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
 from zhuzi.model.initial import INITS, Init, initialiser, mean_row
 
@@ -64,15 +65,21 @@ def test_rows_are_those_of_the_definition(
 
 
 def test_a_head_that_is_stored_though_it_is_tied(
-    make_model: Callable[..., Path], new_tokenizer: Path, tmp_path: Path
+    make_stored_twice: Callable[..., Path],
+    make_model: Callable[..., Path],
+    new_tokenizer: Path,
+    tmp_path: Path,
 ) -> None:
-    """Both copies get the same rows, whatever is drawn."""
-    base = make_model(tmp_path / "base", tie_word_embeddings=False)
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
-    extend_model(base, new_tokenizer, tmp_path / "out", init="normal")
+    """Both copies get the same rows, whatever is drawn; two matrices are not taken for one."""
+    extend_model(make_stored_twice(tmp_path / "base"), new_tokenizer, tmp_path / "out", init="normal")
     made = ModelFolder.open(tmp_path / "out")
     assert made.tied and torch.equal(made.read(EMBEDDING), made.read(HEAD))
+
+    untied = make_model(tmp_path / "untied", tie_word_embeddings=False)
+    config = json.loads((untied / "config.json").read_text())
+    (untied / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    with pytest.raises(InputError, match=r"untied: config.json ties lm_head.weight .* values differ"):
+        extend_model(untied, new_tokenizer, tmp_path / "no")
 
 
 def test_draws_follow_from_the_seed(base_model: Path, new_tokenizer: Path, tmp_path: Path) -> None:

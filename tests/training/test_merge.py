@@ -268,7 +268,7 @@ def test_a_full_disk_is_named(
     """Before the libraries are loaded, which takes longer than to look."""
     free = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
-    monkeypatch.setattr(merge, "load_adapted", None)
+    monkeypatch.setattr(merge, "_merge", None)
     with pytest.raises(OSError, match=r"needs [\d,]+ bytes, and 1,000 are free") as caught:
         merge_adapter(model, adapter, tmp_path / "out")
     assert caught.value.filename == str(tmp_path / "out")

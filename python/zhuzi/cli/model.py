@@ -82,19 +82,22 @@ def extend(
     the old tokenizer, without the dummy prefix. With --rope the model gets more positions, with or without
     new rows.
     """
+    from zhuzi.cli.progress import reporter
     from zhuzi.model import extend_model
 
     if tokenizer is None and rope is None:
         raise click.UsageError("Missing option '--tokenizer', or '--rope'.")
-    made = extend_model(
-        *(base, tokenizer, out),
-        dtype=dtype,
-        pad_to_multiple=pad_to_multiple,
-        init=init,
-        seed=seed,
-        rope=rope,
-        overwrite=overwrite,
-    )
+    with reporter() as progress:
+        made = extend_model(
+            *(base, tokenizer, out),
+            dtype=dtype,
+            pad_to_multiple=pad_to_multiple,
+            init=init,
+            seed=seed,
+            rope=rope,
+            overwrite=overwrite,
+            progress=progress.update,
+        )
     for token, (before, after) in made.moved.items():
         moved = "{token!r} moved from id {before} to {after}, and its rows with it"
         say(moved, token=token, before=before, after=after)
@@ -130,18 +133,38 @@ def extend(
     required=True,
     help="The 16-bit model (folder or hub id) that the adapter was made on.",
 )
-@click.option("--adapter", type=PATH, required=True, help="Adapter folder, such as RUN/adapter.")
+@click.option(
+    "--adapter",
+    "adapters",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="Adapter folder, such as RUN/adapter; give several in the order in which they were trained.",
+)
 @click.option("--unverified", is_flag=True, help="Accept an adapter that does not record its base.")
+@options.device
 @options.out
 @options.overwrite
-def merge(base: str, adapter: Path, unverified: bool, out: Path, overwrite: bool) -> None:
-    """Merge a LoRA adapter, with its embeddings and head, into its 16-bit base.
+def merge(
+    base: str, adapters: tuple[Path, ...], unverified: bool, device: str | None, out: Path, overwrite: bool
+) -> None:
+    """Merge LoRA adapters, with their embeddings and heads, into their 16-bit base.
 
-    Refused if the adapter was made on another base, tokenizer or vocabulary size.
+    Refused if an adapter was made on another base, tokenizer or vocabulary size. Several adapters are merged
+    one after the other. The model is read one layer at a time, so that its size does not matter. A probe
+    compares the result with base plus adapter, on --device.
     """
+    from zhuzi.cli.progress import reporter
     from zhuzi.model import merge_adapter
 
-    made = merge_adapter(base, adapter, out, unverified=unverified, overwrite=overwrite)
+    with reporter() as progress:
+        made = merge_adapter(
+            *(base, adapters, out),
+            device=device,
+            unverified=unverified,
+            overwrite=overwrite,
+            progress=progress.update,
+        )
     say(
         "{out}: logits differ from base + adapter by {exact:.1e} before rounding, by {saved:.1e} as saved",
         out=out,

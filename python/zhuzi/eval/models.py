@@ -42,7 +42,7 @@ class ModelToCompare:
 
         if self.adapter is None:
             return Chat.load(self.folder, device=device)
-        from zhuzi.model.merge import load_adapted
+        from zhuzi.model.adapted import load_adapted
 
         place = device_of(device)
         dtype = torch.float32 if place.type == "cpu" else self.folder.dtype

@@ -112,22 +112,28 @@ class AdapterFolder:
             if self._recorded("files", name) != sha256(self.path / name):
                 raise InputError(f"{self.path / name}: damaged, or changed since it was trained; {RESTORE}")
 
-    def require_made_on(self, base: ModelFolder) -> None:
-        """Raise `MismatchError` if the record names another base; reads every byte of the base's weights."""
+    def require_made_on(self, base: ModelFolder, *, called: str | None = None) -> None:
+        """Raise `MismatchError` if the record names another base; reads every byte of the base's weights.
+
+        The message names the base by its folder, or as `called`.
+        """
         if self.record is None:
             return
         known = self._recorded("base")
         if isinstance(known, dict) and isinstance(known.get("rope"), dict):  # missing in earlier records
             ours = rope_of(base.config)
             if known["rope"] != ours:
-                self._require_equal("RoPE", in_words(known["rope"]), in_words(ours), base)
-        self._require_equal("base model", self._recorded("base", "fingerprint"), base.fingerprint, base)
+                self._require_equal("RoPE", in_words(known["rope"]), in_words(ours), base, called)
+        theirs, digest = self._recorded("base", "fingerprint"), base.fingerprint
+        self._require_equal("base model", theirs, digest, base, called)
 
-    def _require_equal(self, what: str, theirs: object, ours: object, base: ModelFolder) -> None:
+    def _require_equal(
+        self, what: str, theirs: object, ours: object, base: ModelFolder, called: str | None = None
+    ) -> None:
         if theirs != ours:
             raise MismatchError(
-                f"{self.path}: made on another {what} ({theirs}) than that of {base.path} ({ours}); merge it "
-                f"into {self._recorded('base', 'path')}"
+                f"{self.path}: made on another {what} ({theirs}) than that of {called or base.path} "
+                f"({ours}); merge it into {self._recorded('base', 'path')}"
             )
 
     def _recorded(self, *keys: str) -> Any:

@@ -7,8 +7,9 @@ without the dummy prefix, which would put a stray `▁` into nearly every mean.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from zhuzi.model.folder import EMBEDDING, GENERATION, HEAD, ModelFolder
 from zhuzi.model.initial import INITS, Init
 from zhuzi.model.positions import Rope, in_words, positions, rope_of
 from zhuzi.model.rows import RowPlan, plan_rows
+from zhuzi.model.stream import Blocks, Progress
 from zhuzi.record.disk import require_space
 from zhuzi.record.json_file import write_json
 from zhuzi.record.output import new_folder
@@ -73,12 +75,14 @@ def extend_model(
     seed: int = 0,
     rope: str | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> ExtendReport:
     """Give embedding and head a row for each id that the tokenizer has beyond the model's own.
 
-    Works on the stored tensors, one file at a time: no model is built, and every tensor but these two is
-    copied byte for byte. A 16-bit base keeps its type and its rows bit for bit; an fp32 base is first rounded
-    to `dtype` (bfloat16 by default). Rows after those of the ids are padding: new ids take them first.
+    Works on the stored tensors, a block of rows at a time: no model is built, memory does not grow with its
+    size, and every tensor but these two is copied byte for byte. A 16-bit base keeps its type and its rows
+    bit for bit; an fp32 base is first rounded to `dtype` (bfloat16 by default). Rows after those of the ids
+    are padding: new ids take them first.
 
     Args:
         model: a model folder (with its tokenizer.model) or a hub id.
@@ -89,11 +93,11 @@ def extend_model(
         pad_to_multiple: add rows of padding up to a multiple of this (64 or 128 suit tensor cores).
         init: how the rows of new ids start: as the mean of the old rows of their piece's tokens
             (`subword-mean`), as the mean of all old rows (`mean`), drawn from the normal distribution with
-            the old rows' mean and covariance (`normal`), or as `zero`. `zhuzi.model.initial` has the sources.
-        seed: of `normal`.
+            the old rows' mean and covariance by `seed` (`normal`), or as `zero` (`zhuzi.model.initial`).
         rope: more positions by scaled RoPE: a kind (`zhuzi.model.positions.KINDS`) and by how much the
             positions before any scaling are multiplied, as in "linear:4". The model has to be trained on
             texts of the new length; without it, `dynamic` loses least.
+        progress: called with the bytes written, and those to write.
 
     Raises:
         MismatchError: a trained row would be lost, or there is nothing to extend.
@@ -115,11 +119,12 @@ def extend_model(
     plan = plan_rows(base, new, moves, pad_to_multiple, nothing=scaling is not None)
     size = _size(base, plan, stored)
     require_space(out, size)
+    base.require_one_matrix()
     _log.info(f"extending {base.path} from {base.rows:,} rows to {plan.rows:,} ({stored})")
     matrices = _matrices(base, plan, stored, init, seed)
     start = {"init": init, "seed": seed} if init == "normal" else {"init": init}
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as folder:
-        _write(folder, base, new, plan, matrices, stored, start, changed)
+        _write(folder, base, new, plan, matrices, stored, start, changed, progress)
     return ExtendReport(
         out=out,
         old_rows=base.rows,
@@ -132,10 +137,7 @@ def extend_model(
         ids=plan.ids,
         padding=plan.rows - plan.ids,
         moved=plan.moved,
-        no_row={
-            token: tuple(map(base.tokenizer.id_to_token, plan.started[after]))
-            for token, (_, after) in plan.no_row.items()
-        },
+        no_row=_no_row(base, plan),
         left_out=plan.left_out,
         init=init,
         seed=seed if init == "normal" else None,
@@ -176,19 +178,28 @@ def _scaled(base: ModelFolder, scaling: Rope | None) -> dict[str, Any]:
     return changed
 
 
-def _matrices(
-    base: ModelFolder, plan: RowPlan, stored: str, init: Init, seed: int
-) -> dict[str, torch.Tensor]:
-    """Embedding and head with the new rows, as far as the base stores them."""
-    import torch
+def _no_row(base: ModelFolder, plan: RowPlan) -> dict[str, tuple[str, ...]]:
+    """Added tokens of the base without a row -> the tokens of their text."""
+    named = base.tokenizer.id_to_token
+    return {token: tuple(map(named, plan.started[after])) for token, (_, after) in plan.no_row.items()}
 
-    names = [EMBEDDING] if base.tied else [EMBEDDING, HEAD]
-    matrices = {
-        name: torch.cat(list(plan.blocks(base.read(name), stored, name, init, seed))) for name in names
-    }
-    if base.tied and HEAD in base.tensors:
-        matrices[HEAD] = matrices[EMBEDDING].clone()
-    return matrices
+
+def _matrices(base: ModelFolder, plan: RowPlan, stored: str, init: Init, seed: int) -> dict[str, Blocks]:
+    """Embedding and head with the new rows, as far as the base stores them; made while they are written."""
+    made = {}
+    for name in (EMBEDDING, HEAD):
+        if name in base.tensors:
+            source = EMBEDDING if base.tied else name  # so that both copies of one matrix get the same rows
+            shape = (plan.rows, base.tensors[source].shape[1])
+            make = partial(_blocks, base, plan, stored, source, init, seed)
+            made[name] = Blocks(stored, shape, make)
+    return made
+
+
+def _blocks(
+    base: ModelFolder, plan: RowPlan, stored: str, name: str, init: Init, seed: int
+) -> Iterator[torch.Tensor]:
+    return plan.blocks(base.read(name), stored, name, init, seed)
 
 
 def _write(
@@ -196,10 +207,11 @@ def _write(
     base: ModelFolder,
     new: Tokenizer,
     plan: RowPlan,
-    matrices: Mapping[str, torch.Tensor],
+    matrices: Mapping[str, Blocks],
     stored: str,
     start: Mapping[str, object],
     changed: Mapping[str, Any],
+    progress: Progress | None,
 ) -> None:
     """Write weights, settings, tokenizer and record of the new model."""
     own = {"bos_token_id": new.bos_id, "eos_token_id": new.eos_id, "pad_token_id": new.pad_id}
@@ -211,6 +223,7 @@ def _write(
         matrices,
         config={"vocab_size": plan.rows, dtype_key: stored, **special, **changed},
         round_to=stored if base.dtype_name == "float32" else None,
+        progress=progress,
     )
     if (folder / GENERATION).is_file():
         write_json(folder / GENERATION, _generation(base, special, plan))

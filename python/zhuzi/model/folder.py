@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhuzi.errors import InputError, MismatchError
-from zhuzi.model import weights
+from zhuzi.model import stream, weights
 from zhuzi.model.positions import rope_of
+from zhuzi.model.stream import Blocks, Progress
 from zhuzi.record.json_file import read_object, write_json
 from zhuzi.record.provenance import RECORD, read_record
 from zhuzi.record.remembered import remembered
@@ -161,6 +162,20 @@ class ModelFolder:
                 "model's own tokenizer there, and give the larger one to `zhuzi model extend`"
             )
 
+    def require_one_matrix(self) -> None:
+        """Raise `InputError` if embedding and head are tied by config.json, but stored with other values.
+
+        transformers 5 then does not tie them; older versions take the embedding for both. Reads both.
+        """
+        if not self.tied or HEAD not in self.tensors:
+            return
+        one, other = (weights.digest(self.tensors[name]) for name in (EMBEDDING, HEAD))
+        if one != other:
+            raise InputError(
+                f"{self.path}: config.json ties {HEAD} to {EMBEDDING}, but their values differ; write "
+                f'"tie_word_embeddings": false into {self.path / "config.json"} if both were trained'
+            )
+
     def bytes_in(self, dtype: str) -> int:
         """Bytes of all tensors after those in fp32 are rounded to `dtype`."""
         return sum(
@@ -197,35 +212,40 @@ class ModelFolder:
     def copy(
         self,
         out: Path,
-        replaced: Mapping[str, torch.Tensor],
+        replaced: Mapping[str, torch.Tensor | Blocks],
         *,
         config: Mapping[str, Any] | None = None,
         round_to: str | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        """Write the model into the folder `out`, file by file (memory is bounded by the largest file).
+        """Write the model into the folder `out`, tensor by tensor (memory is bounded by a block of rows).
 
         Tensors in `replaced` take the place of the folder's own; all others are copied unchanged or, with
         `round_to`, rounded from fp32. `config` is added to config.json. The tokenizer is not copied.
         """
-        import torch
-        from safetensors.torch import save_file
+        changed = {
+            name: stream.rounded(info, round_to)
+            for name, info in self.tensors.items()
+            if round_to is not None and info.dtype == "F32"
+        }
+        changed |= {n: t if isinstance(t, Blocks) else Blocks.of(t) for n, t in replaced.items()}
+        shapes = {name: (blocks.dtype, blocks.shape) for name, blocks in changed.items()}
+        files = stream.start_files(self.tensors, out, shapes, progress)
+        for name, info in self.tensors.items():
+            if name in changed:
+                files.put(name, changed[name].make())
+            elif not files.is_written(name):
+                files.copy(name, info)
+        self.finish(out, files, config=config)
 
-        for file in sorted({info.file for info in self.tensors.values()}):
-            names = {name for name, info in self.tensors.items() if info.file == file}
-            if round_to is None and not names & set(replaced):
-                shutil.copyfile(file, out / file.name)
-                continue
-            held = weights.load_tensors(file)
-            if round_to is not None:
-                half = getattr(torch, round_to)
-                held = {n: t.to(half) if t.dtype == torch.float32 else t for n, t in held.items()}
-            held |= {name: replaced[name].contiguous() for name in names & set(replaced)}
-            save_file(held, out / file.name, metadata={"format": "pt"})
+    def finish(
+        self, out: Path, files: stream.TensorFiles, *, config: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write what belongs to the weights of a copy: their index, config.json, settings of generation."""
+        files.require_complete()
         if (self.path / weights.INDEX).is_file():
-            index = read_json(self.path / weights.INDEX)
+            index = {**read_json(self.path / weights.INDEX), "metadata": {"total_size": files.size}}
             write_json(out / weights.INDEX, index)
-            size = sum(info.end - info.begin for info in weights.read_headers(out).values())
-            write_json(out / weights.INDEX, {**index, "metadata": {"total_size": size}})
         write_json(out / "config.json", {**self.config, **(config or {})})
         if (self.path / GENERATION).is_file():
             shutil.copyfile(self.path / GENERATION, out / GENERATION)

@@ -1,20 +1,23 @@
-"""Merge an adapter into the 16-bit model it was trained on."""
+"""Merge adapters into the 16-bit model they were trained on."""
 
 from __future__ import annotations
 
 import logging
 import math
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhuzi._show import Report
-from zhuzi.errors import InputError, MismatchError, TrainingError, ZhuziError, naming
-from zhuzi.model.adapter import RESTORE, AdapterFolder, is_whole, target_of
+from zhuzi.errors import InputError, MismatchError, TrainingError, naming
+from zhuzi.model import stream
+from zhuzi.model.adapter import AdapterFolder, is_whole, target_of
 from zhuzi.model.ending import write_ending
-from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder, first_line
-from zhuzi.model.weights import load_tensor
-from zhuzi.record.disk import require_space
+from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder
+from zhuzi.model.stream import Progress
+from zhuzi.record.disk import require_space, sha256
 from zhuzi.record.output import new_folder
 from zhuzi.record.place import require_free
 from zhuzi.record.provenance import RECORD, kept_template, read_record, write_record
@@ -25,11 +28,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger("zhuzi.model")
 
 _TOLERANCE = 1e-4  # of the merged logits against base plus adapter, both in fp32
+_BETWEEN = ".merged-{}"  # a model between two adapters, within the folder that is being made
 
 
 @dataclass(frozen=True, repr=False)
 class MergeReport(Report):
-    """What `merge_adapter` made. Differences are max |a - b| / max |b| over the logits of a probe."""
+    """What `merge_adapter` made. Differences are max |a - b| / max |b| over the logits of a probe; of several
+    adapters, the largest."""
 
     out: Path
     merged: int  # matrices to which LoRA was added
@@ -44,93 +49,149 @@ class MergeReport(Report):
 
 def merge_adapter(
     model: str | Path,
-    adapter: str | Path,
+    adapter: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
+    device: str | None = None,
     overwrite: bool = False,
     unverified: bool = False,
+    progress: Progress | None = None,
 ) -> MergeReport:
     """Add LoRA's products to the base's matrices, and replace the matrices that were trained whole.
 
     Done in fp32 on the CPU, on the stored 16-bit base (merging into a quantised one would keep its error),
     then rounded to the base's own type. Other matrices are copied byte for byte. The result loads in plain
-    transformers.
+    transformers. The model is read and written one decoder layer at a time: the memory is that of a layer, or
+    of the embedding, in fp32, whatever the number of layers.
 
     Args:
+        adapter: one adapter, or several in the order in which they were trained: each is merged into the
+            result of those before it, rounded, exactly as by separate calls.
+        device: where a probe compares the merged model with base plus adapter; by default a GPU if there is
+            one. The bytes do not depend on it.
         unverified: also accept an adapter without zhuzi.json if it fits; nothing proves that it was trained
             on this base. A record that exists is always checked.
+        progress: called with the bytes written, and those to write.
 
     Raises:
-        MismatchError: the adapter was made on another base, tokenizer or number of rows, or does not fit it,
+        MismatchError: an adapter was made on another base, tokenizer or number of rows, or does not fit it,
             or has no record.
-        InputError: no adapter in the folder, or one that was damaged or edited.
+        InputError: no adapter in a folder, or one that was damaged or edited.
         TrainingError: the merged logits differ by more than 1e-4, so the merge is wrong.
         OutputExistsError: `out` holds something and `overwrite` is not set.
     """
     out = Path(out)
-    inputs = (model, adapter)
+    adapters = [adapter] if isinstance(adapter, str | Path) else list(adapter)
+    inputs = (model, *adapters)
     require_free(out, overwrite=overwrite, inputs=inputs)
-    base, made_by = ModelFolder.open(model), AdapterFolder.open(Path(adapter))
-    verified = made_by.record is not None
-    if not verified and not unverified:
-        raise naming(
-            MismatchError,
-            f"{adapter}: holds no {RECORD}, so nothing tells whether it was trained on {base.path}; if you "
-            "know that it was, merge it with ",
-            ("unverified", True),
-        )
-    made_by.require_fitting(base)
-    size = base.bytes_in("float32")  # no rounding
+    if not adapters:
+        raise ValueError("adapter: name at least one")
+    base, made_by = ModelFolder.open(model), [AdapterFolder.open(Path(path)) for path in adapters]
+    for one in made_by:
+        _require_record(one, base, unverified=unverified)
+        one.require_fitting(base)
+    size = base.bytes_in("float32") * min(len(adapters), 2)  # no rounding
     require_space(out, size)
-    _log.info(f"merging {adapter} into {base.path} ({base.rows:,} rows, {base.dtype_name})")
-    made_by.require_whole()
-    made_by.require_made_on(base)
+    names = ", then ".join(map(str, adapters))
+    _log.info(f"merging {names} into {base.path} ({base.rows:,} rows, {base.dtype_name})")
+    for one in made_by:
+        one.require_whole()
+    made_by[0].require_made_on(base)
+    base.require_one_matrix()
 
-    probe = _probe(base.rows)
-    matrices, wanted, difference = _merge(base, made_by, probe)
-    tuned = kept_template(made_by.record, read_record(base.path))
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as made:
-        base.copy(made, matrices)
-        base.tokenizer.save(made)
-        write_ending(made, base.tokenizer, tuned.get("template"))
-        write_record(
-            made,
-            "merged model",
-            base=base.describe(),
-            adapter=str(adapter),
-            tokenizer=base.tokenizer.fingerprint,
-            rows=base.rows,
-            original_rows=base.original_rows,
-            **tuned,
-        )
-        difference_stored = _difference(_logits(_reload(made), probe), wanted)
-        if math.isnan(difference_stored):
-            raise TrainingError(
-                f"{adapter}: merged into {base.path} and rounded to {base.dtype_name}, the logits are not "
-                "finite; nothing was written"
-            )
+        differences = _merge_in_order(base, made_by, made, device=device, progress=progress)
+        _record(base, made_by, made)
+    tensors = [name for one in made_by for name in one.tensors]
     return MergeReport(
         out=out,
-        merged=len({target_of(name) for name in made_by.tensors if not is_whole(name)}),
-        replaced=sum(map(is_whole, made_by.tensors)),
-        difference=difference,
-        difference_stored=difference_stored,
-        verified=verified,
+        merged=sum(len({target_of(n) for n in one.tensors if not is_whole(n)}) for one in made_by),
+        replaced=sum(map(is_whole, tensors)),
+        difference=max(exact for exact, _ in differences),
+        difference_stored=max(stored for _, stored in differences),
+        verified=all(one.record is not None for one in made_by),
     )
 
 
+def _require_record(adapter: AdapterFolder, base: ModelFolder, *, unverified: bool) -> None:
+    if adapter.record is None and not unverified:
+        raise naming(
+            MismatchError,
+            f"{adapter.path}: holds no {RECORD}, so nothing tells whether it was trained on {base.path}; if "
+            "you know that it was, merge it with ",
+            ("unverified", True),
+        )
+
+
+def _merge_in_order(
+    base: ModelFolder,
+    adapters: Sequence[AdapterFolder],
+    out: Path,
+    *,
+    device: str | None,
+    progress: Progress | None,
+) -> list[tuple[float, float]]:
+    """Write the merged model with its tokenizer; the differences of each adapter, as `_merge` gives them."""
+    differences, held = [], base
+    for number, adapter in enumerate(adapters, 1):
+        if number > 1:
+            before = ", ".join(str(one.path) for one in adapters[: number - 1])
+            adapter.require_made_on(held, called=f"{base.path} with {before} merged into it")
+        place = out if number == len(adapters) else out / _BETWEEN.format(number)
+        place.mkdir(exist_ok=True)
+        part = _of(progress, number - 1, len(adapters))
+        differences.append(_merge(held, adapter, place, device=device, progress=part))
+        if held is not base:
+            shutil.rmtree(held.path)
+        base.tokenizer.save(place)
+        write_ending(place, base.tokenizer, _tuned(base, adapters[:number]).get("template"))
+        held = ModelFolder.open(place)
+    return differences
+
+
+def _record(base: ModelFolder, adapters: Sequence[AdapterFolder], out: Path) -> None:
+    write_record(
+        out,
+        "merged model",
+        base=base.describe(),
+        adapter=str(adapters[-1].path),
+        adapters=[{"path": str(a.path), "sha256": sha256(a.path / ADAPTER_FILES[1])} for a in adapters],
+        tokenizer=base.tokenizer.fingerprint,
+        rows=base.rows,
+        original_rows=base.original_rows,
+        **_tuned(base, adapters),
+    )
+
+
+def _tuned(base: ModelFolder, adapters: Sequence[AdapterFolder]) -> dict[str, Any]:
+    """The chat template of the last that has one."""
+    return kept_template(*(one.record for one in reversed(adapters)), read_record(base.path))
+
+
+def _of(progress: Progress | None, done: int, steps: int) -> Progress | None:
+    """The progress of one of several steps that write as much each."""
+    if progress is None:
+        return None
+    return lambda written, size: progress(done * size + written, steps * size)
+
+
 def _merge(
-    base: ModelFolder, adapter: AdapterFolder, probe: torch.Tensor
-) -> tuple[dict[str, torch.Tensor], torch.Tensor, float]:
-    """The changed matrices as stored; the logits of base plus adapter; by how much the merged ones differ."""
-    merged = load_adapted(base, adapter)
-    wanted = _logits(merged, probe)
-    try:
-        merged = merged.merge_and_unload().eval()
-    except Exception as error:  # PEFT can train some adapters that it cannot merge
-        raise InputError(f"{adapter.path}: PEFT cannot merge it ({first_line(error)})") from error
-    difference = _difference(_logits(merged, probe), wanted)
-    if difference > _TOLERANCE and base.tied and adapter.adapts(EMBEDDING, HEAD):
+    base: ModelFolder, adapter: AdapterFolder, out: Path, *, device: str | None, progress: Progress | None
+) -> tuple[float, float]:
+    """Write the merged model; by how much its logits differ from base plus adapter, exactly and as stored."""
+    from zhuzi.infer.chat import device_of
+    from zhuzi.model.merging import Merge
+
+    changed = adapter.targets(base)
+    if base.tied and HEAD in base.tensors and EMBEDDING in changed:
+        changed.add(HEAD)
+    shapes = {
+        name: (str(base.dtype_of(name)).removeprefix("torch."), base.tensors[name].shape) for name in changed
+    }
+    files = stream.start_files(base.tensors, out, shapes, progress)
+    logits = Merge(base, adapter, files, device_of(device)).run()
+    difference = _difference(logits.merged, logits.adapted)
+    if difference > _TOLERANCE and base.tied and {EMBEDDING, HEAD} & set(map(target_of, adapter.tensors)):
         raise InputError(
             f"{adapter.path}: adapts one of embedding and head, which in {base.path} are one matrix "
             "(tie_word_embeddings): they would have to differ; train it on an untied base"
@@ -140,77 +201,14 @@ def _merge(
             f"{adapter.path}: merged into {base.path}, the logits differ by {difference:.1e} (at most "
             f"{_TOLERANCE:.0e}); nothing was written"
         )
-    changed = adapter.targets(base)
-    matrices = {name: t.to(base.dtype_of(name)) for name, t in merged.state_dict().items() if name in changed}
-    if base.tied and HEAD in base.tensors and EMBEDDING in matrices:
-        matrices[HEAD] = matrices[EMBEDDING].clone()
-    return matrices, wanted, difference
-
-
-def load_adapted(
-    base: ModelFolder,
-    adapter: AdapterFolder,
-    dtype: torch.dtype | None = None,
-    device: str | torch.device = "cpu",
-) -> Any:
-    """Base plus adapter, in fp32 by default, unmerged.
-
-    Raises:
-        InputError: PEFT cannot load it, or would leave a tensor out (it only warns).
-    """
-    import torch
-    from peft import PeftModel, get_peft_model_state_dict
-
-    try:
-        held_base = base.load(dtype or torch.float32, device)
-        merged = PeftModel.from_pretrained(held_base, adapter.path).eval()
-    except (OSError, ImportError, ZhuziError):
-        raise
-    except Exception as error:  # of PEFT, safetensors, torch or Python itself
-        raise InputError(f"{adapter.path}: PEFT cannot load it ({first_line(error)}); {RESTORE}") from error
-    held = set(get_peft_model_state_dict(merged, save_embedding_layers=False))
-    # PEFT also saves embedding and head whole if they were adapted or resized.
-    held |= {name for name in set(adapter.tensors) - held if _is_loaded(merged, adapter, name)}
-    if held != set(adapter.tensors):
-        name = min(held ^ set(adapter.tensors))
-        raise InputError(
-            f"{adapter.path}: {ADAPTER_FILES[0]} and {ADAPTER_FILES[1]} disagree about {name} (and "
-            f"{len(held ^ set(adapter.tensors)) - 1} more); {RESTORE}"
+    difference_stored = _difference(logits.stored, logits.adapted)
+    if math.isnan(difference_stored):
+        raise TrainingError(
+            f"{adapter.path}: merged into {base.path} and rounded to {base.dtype_name}, the logits are not "
+            "finite; nothing was written"
         )
-    return merged
-
-
-def _is_loaded(merged: Any, adapter: AdapterFolder, name: str) -> bool:
-    """Whether the model now has a whole matrix of the adapter, bit for bit."""
-    import torch
-
-    if not is_whole(name):
-        return False
-    held = merged.state_dict().get(name)
-    return held is not None and torch.equal(
-        held.cpu(), load_tensor(adapter.tensors[name].file, name).to(held.dtype)
-    )
-
-
-def _reload(folder: Path) -> Any:
-    import torch
-
-    return ModelFolder.open(folder).load(torch.float32)
-
-
-def _probe(rows: int) -> torch.Tensor:
-    """[2, 32] ids, the same at every call."""
-    import torch
-
-    return torch.randint(rows, (2, 32), generator=torch.Generator().manual_seed(0))
-
-
-def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    with torch.no_grad():
-        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
-    return logits.float()
+    base.finish(out, files)
+    return difference, difference_stored
 
 
 def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:

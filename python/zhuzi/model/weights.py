@@ -25,12 +25,12 @@ from zhuzi.errors import InputError
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-# Bytes of one element. The library's own limit on a header is 100 MB.
-_ITEM = {
+#: Bytes of one element, by the type's name.
+ITEM = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
-_MAX_HEADER = 100_000_000
+_MAX_HEADER = 100_000_000  # bytes: the library's own limit
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 def _tensor(path: Path, name: str, entry: Mapping[str, Any], data: int) -> TensorInfo:
     dtype, shape = entry["dtype"], tuple(int(n) for n in entry["shape"])
     begin, end = (data + int(offset) for offset in entry["data_offsets"])
-    if dtype not in _ITEM:
+    if dtype not in ITEM:
         raise ValueError(f"tensor {name} has the unknown type {dtype}")
-    if min(shape, default=0) < 0 or begin < data or end - begin != math.prod(shape) * _ITEM[dtype]:
+    if min(shape, default=0) < 0 or begin < data or end - begin != math.prod(shape) * ITEM[dtype]:
         raise ValueError(f"tensor {name}: {end - begin} bytes do not make the shape {list(shape)} of {dtype}")
     return TensorInfo(name, dtype, shape, path, begin, end)
 
@@ -161,14 +161,15 @@ def fingerprint(tensors: Mapping[str, TensorInfo]) -> str:
     """
     infos = [tensors[name] for name in sorted(tensors)]
     with ThreadPoolExecutor() as pool:  # hashlib releases the GIL
-        digests = list(pool.map(_digest, infos))
+        digests = list(pool.map(digest, infos))
     whole = hashlib.sha256()
-    for info, digest in zip(infos, digests, strict=True):
-        whole.update(json.dumps([info.name, info.dtype, list(info.shape), digest]).encode() + b"\n")
+    for info, found in zip(infos, digests, strict=True):
+        whole.update(json.dumps([info.name, info.dtype, list(info.shape), found]).encode() + b"\n")
     return whole.hexdigest()
 
 
-def _digest(info: TensorInfo) -> str:
+def digest(info: TensorInfo) -> str:
+    """sha256 (hex) of a tensor's bytes."""
     if info.begin == info.end:
         return hashlib.sha256().hexdigest()
     with (
