@@ -152,7 +152,7 @@ OUTPUTS = [
 #: Options of text that name no file; `--model` and `--base` are a folder to read or an id or number.
 TEXT = {
     *("--field", "--split", "--separator", "--task", "--add-token", "--device", "--model", "--base"),
-    *("--name", "--license", "--base-model"),
+    *("--name", "--license", "--base-model", "--host"),
     *("--system", "--endpoint", "--key-env", "--extra", "--judge", "--judge-model", "--subject", "text"),
     *("--set", "--map", "--gpu-memory", "--rope", "name"),
 }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         infer,
         instruct,
         model,
+        serve,
         shards,
         tokenizer,
         train,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from zhuzi.infer import Chat, Sampling
     from zhuzi.instruct import collect_instructions
     from zhuzi.model import export_model, extend_model, merge_adapter
+    from zhuzi.serve import ServeSettings, serve_model
     from zhuzi.tokenizer import EncodedBatch, Encoding, Tokenizer
     from zhuzi.train import load_recipe, pretrain, sft
     from zhuzi.vocab import extend_vocab, merge_vocab, train_vocab
@@ -65,6 +67,7 @@ __getattr__, __dir__ = lazy(
         "OutputExistsError": "zhuzi.errors",
         "RecipeError": "zhuzi.errors",
         "Sampling": "zhuzi.infer.sampling",
+        "ServeSettings": "zhuzi.serve",
         "Tokenizer": "zhuzi.tokenizer",
         "TrainingError": "zhuzi.errors",
         "TrainingInterrupted": "zhuzi.errors",
@@ -91,6 +94,8 @@ __getattr__, __dir__ = lazy(
         "model": None,
         "pretrain": "zhuzi.train",
         "run_demo": "zhuzi.demo",
+        "serve": None,
+        "serve_model": "zhuzi.serve",
         "sft": "zhuzi.train",
         "shards": None,
         "tokenizer": None,
@@ -114,6 +119,7 @@ __all__ = [
     "OutputExistsError",
     "RecipeError",
     "Sampling",
+    "ServeSettings",
     "Tokenizer",
     "TrainingError",
     "TrainingInterrupted",
@@ -139,6 +145,8 @@ __all__ = [
     "model",
     "pretrain",
     "run_demo",
+    "serve",
+    "serve_model",
     "sft",
     "shards",
     "tokenizer",

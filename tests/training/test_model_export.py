@@ -21,6 +21,7 @@ from zhuzi import Tokenizer
 from zhuzi.cli import cli
 from zhuzi.errors import InputError, ModelFileError, OutputExistsError
 from zhuzi.infer.chat import prompt_ids
+from zhuzi.infer.template import ALPACA
 from zhuzi.model.export import check as checking
 from zhuzi.model.export import export as exporting
 from zhuzi.model.export.export import export_model
@@ -184,7 +185,7 @@ def test_llama_cpp_has_the_ids_of_a_thousand_documents(
         assert theirs.tokens(text, special=False) == ours.encode(text), text
         assert theirs.tokens(text, special=True) == with_specials(ours, text), text
     assert theirs.metadata["tokenizer.ggml.bos_token_id"] == "1"
-    assert theirs.metadata["tokenizer.chat_template"].startswith("{%- for message in messages")
+    assert theirs.metadata["tokenizer.chat_template"] == ALPACA.jinja
 
 
 @pytest.mark.parametrize(
@@ -362,7 +363,11 @@ def test_outputs_are_ours_until_they_are_changed(trained: Path, tmp_path: Path) 
 def test_the_modelfile(trained: Path, tmp_path: Path) -> None:
     export_model(trained, tmp_path / "m.gguf")
     text = (tmp_path / "m.gguf.Modelfile").read_text("utf-8")
-    assert text.startswith("FROM ./m.gguf\nTEMPLATE ") and "### Response: {{ else if" in text
+    assert (
+        text.startswith("FROM ./m.gguf\nTEMPLATE ")
+        and '### Response: {{ $bos = "<s>" }}{{ else if' in text
+        and text.count("{{") == text.count("}}")
+    )
     (tmp_path / "own.jinja").write_text("{{ messages[0]['content'] }}")
     export_model(trained, tmp_path / "n.gguf", chat_template=tmp_path / "own.jinja")
     assert 'TEMPLATE "' not in (tmp_path / "n.gguf.Modelfile").read_text("utf-8")

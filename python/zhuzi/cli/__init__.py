@@ -25,6 +25,7 @@ from zhuzi.cli.model import model
 from zhuzi.cli.options import Road, reason
 from zhuzi.cli.plan import plan
 from zhuzi.cli.recipes import recipes
+from zhuzi.cli.serve import serve
 from zhuzi.cli.tokenize import tokenize
 from zhuzi.cli.train import pretrain, sft
 from zhuzi.cli.vocab import vocab
@@ -50,7 +51,20 @@ def cli() -> None:
 
 
 model.add_command(plan)
-for command in (vocab, tokenize, corpus, model, recipes, pretrain, instruct, sft, evaluate, chat, demo):
+for command in (
+    vocab,
+    tokenize,
+    corpus,
+    model,
+    recipes,
+    pretrain,
+    instruct,
+    sft,
+    evaluate,
+    chat,
+    serve,
+    demo,
+):
     cli.add_command(command)
 
 
@@ -102,6 +116,7 @@ def main() -> None:
         sys.exit(1)
     except ModuleNotFoundError as error:
         extras = {"httpx2": "instruct", "jieba": "demo", "jinja2": "pages", "mistral_common": "demo"}
+        extras |= dict.fromkeys(("starlette", "uvicorn", "prometheus_client"), "serve")
         extra = {**extras, "pyarrow": "export", "ray": "ray"}.get(error.name or "", "train")
         _fail(
             f"this command needs {error.name}; install it with: pip install 'zhuzi[{extra}]'",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from zhuzi.infer.prompt import PROMPT
+import json
+
+from zhuzi.infer.prompt import PREFACE, PROMPT
 from zhuzi.infer.sampling import Sampling
 from zhuzi.tokenizer import Tokenizer
 
@@ -17,12 +19,14 @@ def modelfile(file: str, tokenizer: Tokenizer, *, alpaca: bool) -> str:
     lines = [f"FROM ./{file}"]
     if alpaca and tokenizer.bos_id is not None and tokenizer.eos_id is not None:
         bos, eos = tokenizer.id_to_token(tokenizer.bos_id), tokenizer.id_to_token(tokenizer.eos_id)
-        before, after = PROMPT.split("{instruction}")
-        # llama.cpp puts the first BOS there.
-        turn = f"{{{{ if $i }}}}{bos}{{{{ end }}}}{before}{{{{ $m.Content }}}}{after}"
+        before, after = PROMPT.removeprefix(PREFACE).split("{instruction}")
+        # Variables: what a prompt begins with, as a system message changes it, and the BOS of later questions
+        # (llama.cpp puts the first one there).
         lines.append(
-            f'TEMPLATE """{{{{ range $i, $m := .Messages }}}}{{{{ if eq $m.Role "user" }}}}{turn}'
-            f'{{{{ else if eq $m.Role "assistant" }}}}{{{{ $m.Content }}}}{eos}{{{{ end }}}}{{{{ end }}}}"""'
+            f'TEMPLATE """{{{{ $bos := "" }}}}{{{{ $preface := {json.dumps(PREFACE)} }}}}'
+            '{{ range .Messages }}{{ if eq .Role "system" }}{{ $preface = .Content }}{{ else if eq .Role "user" }}'
+            f'{{{{ $bos }}}}{{{{ $preface }}}}{before}{{{{ .Content }}}}{after}{{{{ $bos = "{bos}" }}}}'
+            f'{{{{ else if eq .Role "assistant" }}}}{{{{ .Content }}}}{eos}{{{{ end }}}}{{{{ end }}}}"""'
         )
         lines.append(f'PARAMETER stop "{eos}"')
     else:

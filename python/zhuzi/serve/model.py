@@ -1,0 +1,52 @@
+"""The model that a server answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zhuzi.infer.engine import Engine, TransformersEngine
+from zhuzi.infer.template import ALPACA, Template
+from zhuzi.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from zhuzi.model.folder import ModelFolder
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """An engine, its tokenizer, and how conversations become ids."""
+
+    name: str
+    engine: Engine
+    tokenizer: Tokenizer
+    template: Template
+    ends: Collection[int]
+    """Ids that end an answer."""
+
+
+def open_folder(path: str | Path) -> ModelFolder:
+    """Open a model folder, and check it before torch is loaded; raises what `open_model` raises."""
+    from zhuzi.infer.chat import open_model
+
+    return open_model(path)
+
+
+def load_folder(folder: ModelFolder, *, name: str | None = None, device: str | None = None) -> ServedModel:
+    """Load a model folder: in fp32 on a CPU, as stored on a GPU."""
+    from zhuzi.infer.chat import Chat
+
+    chat = Chat.load(folder, device=device)
+    tokenizer = folder.tokenizer
+    template = getattr(chat, "template", ALPACA)
+    named = folder.generation_config.get("eos_token_id")
+    ends = {tokenizer.eos_id, template.end_id(tokenizer), *(named if isinstance(named, list) else [named])}
+    return ServedModel(
+        name=name or folder.path.resolve().name,
+        engine=TransformersEngine(chat.model, tokenizer.vocab_size),
+        tokenizer=tokenizer,
+        template=template,
+        ends=frozenset(id for id in ends if isinstance(id, int)),
+    )
