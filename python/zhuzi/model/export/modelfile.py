@@ -24,7 +24,8 @@ def modelfile(file: str, tokenizer: Tokenizer, *, alpaca: bool) -> str:
         # (llama.cpp puts the first one there).
         lines.append(
             f'TEMPLATE """{{{{ $bos := "" }}}}{{{{ $preface := {json.dumps(PREFACE)} }}}}'
-            '{{ range .Messages }}{{ if eq .Role "system" }}{{ $preface = .Content }}{{ else if eq .Role "user" }}'
+            '{{ range .Messages }}{{ if eq .Role "system" }}{{ $preface = .Content }}'
+            '{{ else if eq .Role "user" }}'
             f'{{{{ $bos }}}}{{{{ $preface }}}}{before}{{{{ .Content }}}}{after}{{{{ $bos = "{bos}" }}}}'
             f'{{{{ else if eq .Role "assistant" }}}}{{{{ .Content }}}}{eos}{{{{ end }}}}{{{{ end }}}}"""'
         )
