@@ -20,6 +20,7 @@ from zhuzi.cli.chat import chat
 from zhuzi.cli.corpus import corpus
 from zhuzi.cli.demo import demo
 from zhuzi.cli.eval import evaluate
+from zhuzi.cli.info import info
 from zhuzi.cli.instruct import instruct
 from zhuzi.cli.model import model
 from zhuzi.cli.options import Road, reason
@@ -51,6 +52,7 @@ def cli() -> None:
 
 
 model.add_command(plan)
+model.add_command(info)
 for command in (
     vocab,
     tokenize,

@@ -12,6 +12,7 @@ from zhuzi._lazy import lazy
 if TYPE_CHECKING:
     from zhuzi.model.export.export import export_model
     from zhuzi.model.extend import extend_model
+    from zhuzi.model.info import model_info
     from zhuzi.model.merge import merge_adapter
 
 
@@ -21,7 +22,8 @@ __getattr__, __dir__ = lazy(
         "export_model": "zhuzi.model.export.export",
         "extend_model": "zhuzi.model.extend",
         "merge_adapter": "zhuzi.model.merge",
+        "model_info": "zhuzi.model.info",
     },
 )
 
-__all__ = ["export_model", "extend_model", "merge_adapter"]
+__all__ = ["export_model", "extend_model", "merge_adapter", "model_info"]

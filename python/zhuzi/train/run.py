@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ from zhuzi.train.measures import changes
 from zhuzi.train.plan import brief_plan
 from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import PretrainRecipe, SftRecipe, completed
+
+#: Whose versions the record of a result has.
+_LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 
 
 @dataclass(frozen=True, repr=False)
@@ -293,6 +297,15 @@ class Run:
         for key in ("losses", "learning_rates"):
             read[key] = [(step, value) for step, value in read[key]]
         return TrainReport(**{**read, "output": self.path, "result": self.path / read["result"]})
+
+    @property
+    def origins(self) -> dict[str, Any]:
+        """What the record of the result says of its making, its base and tokenizer apart."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "data": read_state(self.path / "run.json")["data"],
+            "versions": {name: version(name) for name in _LIBRARIES},
+        }
 
     def finish(self, report: TrainReport) -> None:
         """Write the report, which ends the run."""

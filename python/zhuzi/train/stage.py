@@ -125,7 +125,7 @@ def train_stage(
             **(counts or {}),
         )
         if is_main():
-            _save(model, recipe, folder, report.result, template)
+            _save(model, folder, run, report.result, template)
             run.finish(report)
         return report
 
@@ -184,7 +184,8 @@ def _trained_matrices(model: Any, recipe: Recipe, folder: ModelFolder) -> dict[s
     return matrices
 
 
-def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path, template: Template | None) -> None:
+def _save(model: Any, folder: ModelFolder, run: Run, out: Path, template: Template | None) -> None:
+    recipe = run.recipe
     tuned = kept_template(read_record(folder.path))
     if template is not None:
         tuned = {"template": describe(template, folder.tokenizer)}
@@ -193,7 +194,7 @@ def _save(model: Any, recipe: Recipe, folder: ModelFolder, out: Path, template: 
         "tokenizer": folder.tokenizer.fingerprint,
         "rows": folder.rows,
         "original_rows": folder.original_rows,
-        "recipe": recipe.model_dump(mode="json"),
+        **run.origins,
         **tuned,
     }
     # A run killed between saving and its report saves its result again.

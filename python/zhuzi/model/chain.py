@@ -1,0 +1,137 @@
+"""Where a folder comes from: its records, followed back to the first base."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zhuzi.errors import ZhuziError
+from zhuzi.model import weights
+from zhuzi.record.provenance import read_record
+from zhuzi.record.remembered import remembered
+
+#: Folders that one record may lead to: a record that names itself would be followed for ever.
+_LONGEST = 32
+
+
+@dataclass(frozen=True)
+class Link:
+    """A folder on the way back to the first base, as the record of the one before names it."""
+
+    path: str  # as recorded
+    found: str | None  # where it is now; None if it is not there
+    kind: str  # "extended model", "trained model", "merged model", "adapter", "model" without a record
+    zhuzi: str | None  # the version that wrote it
+    made_with: Mapping[str, Any]  # what else its record says: recipe, seed, template, versions
+    rows: int | None
+    tokenizer: str | None  # its fingerprint, as recorded
+    fingerprint: str | None  # of the weights, as recorded by the folder that was made from it
+    same: bool | None  # whether the folder that is there has this fingerprint; None if that was not looked at
+
+
+def chain(folder: Path, record: Mapping[str, Any] | None, *, verify: bool) -> Iterator[Link]:
+    """What a folder was made from, and that from, back to the first base or to what is not there any more.
+
+    With `verify` the weights of each folder that is there are read and compared with the fingerprint that the
+    record has.
+    """
+    here, seen = folder, {os.path.realpath(folder)}
+    for _ in range(_LONGEST):
+        base = parent_of(record)
+        if base is None:
+            return
+        found = find(str(base.get("path")), here)
+        yield from _adapters(record, here)
+        theirs = None
+        if found is not None and os.path.realpath(found) not in seen:
+            theirs = _record(found)
+        yield _link(base, found, theirs, verify=verify)
+        if found is None or os.path.realpath(found) in seen:
+            return
+        seen.add(os.path.realpath(found))
+        here, record = found, theirs
+
+
+def parent_of(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What a record says that its folder was made from: path, fingerprint, rows; none if it says nothing."""
+    for key in ("base", "source"):
+        held = (record or {}).get(key)
+        if isinstance(held, Mapping) and isinstance(held.get("path"), str):
+            return held
+    return None
+
+
+def find(path: str, beside: Path) -> Path | None:
+    """Where a recorded path leads: from the current folder, or from one above the folder with the record.
+
+    Records have paths as they were given, most often relative to the folder where the command ran.
+    """
+    places = [Path(path)]
+    if not Path(path).is_absolute():
+        places += [above / path for above in Path(os.path.realpath(beside)).parents]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def _adapters(record: Mapping[str, Any] | None, here: Path) -> Iterator[Link]:
+    """The adapters that were merged into a model, in order."""
+    named = (record or {}).get("adapter")
+    for path in named if isinstance(named, list) else [named]:
+        if isinstance(path, str):
+            found = find(path, here)
+            theirs = None if found is None else _record(found)
+            yield _link({"path": path}, found, {"kind": "adapter", **(theirs or {})}, verify=False)
+
+
+def _link(
+    base: Mapping[str, Any], found: Path | None, theirs: Mapping[str, Any] | None, *, verify: bool
+) -> Link:
+    fingerprint = _text(base.get("fingerprint"))
+    same = None
+    if verify and found is not None and fingerprint is not None:
+        same = _fingerprint(found) == fingerprint
+    kind = _text((theirs or {}).get("kind")) or "model"
+    rows = base.get("rows")
+    return Link(
+        path=str(base.get("path")),
+        found=None if found is None else str(found),
+        kind=kind if found is not None else "not there",
+        zhuzi=_text((theirs or {}).get("zhuzi")),
+        made_with=made_with(theirs),
+        rows=rows if isinstance(rows, int) else None,
+        tokenizer=_text((theirs or {}).get("tokenizer")),
+        fingerprint=fingerprint,
+        same=same,
+    )
+
+
+def made_with(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a record says of the making: all but what it was made from and how it is recognised."""
+    known = {"format", "kind", "zhuzi", "rows", "ids", "tokenizer", "original_rows", "files", "fingerprint"}
+    known |= {"adapter"}  # a link of its own
+    return {
+        key: value
+        for key, value in (record or {}).items()
+        if key not in known and not (key in ("base", "source") and isinstance(value, Mapping))
+    }
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    try:
+        return read_record(folder)
+    except ZhuziError:
+        return None
+
+
+def _fingerprint(folder: Path) -> str | None:
+    try:
+        tensors = weights.read_headers(folder)
+    except (ZhuziError, OSError):
+        return None
+    return remembered({info.file for info in tensors.values()}, lambda: weights.fingerprint(tensors))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
