@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import shutil
 import subprocess
@@ -16,8 +15,6 @@ import torch
 from tiny import ENGLISH
 
 from zhuzi import Chat, Sampling, Tokenizer, bits_per_byte
-from zhuzi.cli import Terminated
-from zhuzi.cli.chat import _talk, _write
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.infer.chat import complete
 from zhuzi.infer.generate import cache_keyword, generate, stream_text
@@ -247,58 +244,6 @@ def test_bytes_that_are_no_utf8(model: Path) -> None:
         assert ended.returncode == 1 and ended.stdout == b""
         (line,) = ended.stderr.decode().splitlines()
         assert line.startswith("zhuzi: standard input: not UTF-8 at byte") and mend in line
-
-
-def test_warnings_follow_the_answer(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[str] = []
-    monkeypatch.setattr("click.echo", lambda text="", nl=True: shown.append(text + "\n" * nl))
-    handler = logging.StreamHandler(SimpleNamespace(write=shown.append, flush=lambda: None))
-    logger = logging.getLogger("zhuzi.infer.generate")
-    logger.addHandler(handler)
-    try:
-        _write(
-            stream_text(
-                chat.tokenizer, generate(chat.model, [5] * 250, eos_id=None, limit=410, max_new_tokens=7)
-            )
-        )
-    finally:
-        logger.removeHandler(handler)
-    *answer, warning = "".join(shown).splitlines()
-    assert "".join(answer) and warning.startswith("the answer is cut after 6 tokens")
-    assert not logger.filters
-
-
-def test_ctrl_c_ends_the_answer_and_then_the_talk(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    read: list[str] = []
-
-    def answer(question: str) -> None:
-        read.append(question)
-        if question == "long":
-            raise KeyboardInterrupt
-        if question == "wrong":
-            raise InputError("the prompt is too long")
-
-    def typed(*lines: Any) -> None:
-        given = iter(lines)
-
-        def ask(prompt: str) -> str:
-            line = next(given)
-            if isinstance(line, str):
-                return line
-            raise line
-
-        monkeypatch.setattr("builtins.input", ask)
-        _talk(answer)
-
-    typed("long", "wrong", "next", EOFError)
-    assert read == ["long", "wrong", "next"]
-    assert capsys.readouterr().err == "zhuzi: the prompt is too long\n"
-    typed(KeyboardInterrupt, "again", KeyboardInterrupt, KeyboardInterrupt)
-    assert read[3:] == ["again"]
-    with pytest.raises(Terminated):  # a signal to the process, not the key
-        typed(Terminated)
 
 
 def test_complete_and_mode(chat: Chat) -> None:

@@ -2,70 +2,69 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import PATH, reason
-from zhuzi.errors import InputError, ZhuziError
+from zhuzi.cli.options import MODEL, PATH
+from zhuzi.errors import InputError
 from zhuzi.infer.sampling import Sampling
 
 
 @click.command()
 @click.option("--model", type=PATH, required=True, help="Folder of a tuned model.")
+@click.option("--system", default="", help="System prompt.")
+@click.option(
+    "--template",
+    type=MODEL,
+    help="alpaca, llama-2, chatml, or a Jinja file. [default: what the model was tuned with]",
+)
+@click.option("--history/--no-history", default=True, help="Ask each question after those before it.")
+@click.option("--markdown/--no-markdown", default=True, help="Show answers as Markdown on a terminal.")
 @options.sampling
 @click.option("--seed", type=int, default=Sampling.seed, help="Seed, to make a draw repeatable.")
 @options.device
-def chat(model: Path, device: str | None, **settings: Any) -> None:
+def chat(
+    model: Path,
+    system: str,
+    template: str | None,
+    history: bool,
+    markdown: bool,
+    device: str | None,
+    **settings: Any,
+) -> None:
     """Chat with a model. Text on standard input is one question: it is answered, and the command ends.
 
-    Each question is answered on its own, since the published tuning has single turns only. Ctrl-C ends an
-    answer; an empty line, Ctrl-D or `exit` ends the chat.
+    Questions are asked after those before them, as far as they fit. /help lists the commands. Ctrl-C stops an
+    answer; Ctrl-D or `exit` ends the chat.
     """
+    from zhuzi.cli.markdown import PlainScreen, screen_for
+    from zhuzi.cli.talk import shown_settings, talk, warnings_after
     from zhuzi.infer.chat import Chat, open_model
+    from zhuzi.infer.session import Session
+    from zhuzi.infer.templates import template_named
 
     if sys.stdin is None:
         raise click.UsageError("standard input is closed; write a question to it, or use a terminal")
     sampling = Sampling(**settings)
     asked = None if sys.stdin.isatty() else _piped()
-    folder = open_model(model, asked)
+    named = None if template is None else template_named(template)
+    folder = open_model(model, asked, template=named, system=system)
     click.echo(f"chat: loading {model}", err=True)
-    talk = Chat.load(folder, device=device)
-
-    def answer(question: str) -> None:
-        _write(talk.reply(question, sampling=sampling))
-
+    loaded = Chat.load(folder, device=device)
+    if named is not None:
+        loaded = replace(loaded, template=named)
+    session = Session(loaded, system=system, sampling=sampling, history=history)
     if asked is not None:
-        answer(asked)
-    else:
-        _talk(answer)
-
-
-def _write(pieces: Iterable[str]) -> None:
-    """Write an answer as it comes, and after it its warnings, which would otherwise land in its line."""
-    warnings: list[logging.LogRecord] = []
-
-    def hold(record: logging.LogRecord) -> bool:
-        warnings.append(record)
-        return False
-
-    log = logging.getLogger("zhuzi.infer.generate")
-    log.addFilter(hold)
-    try:
-        for piece in pieces:
-            click.echo(piece, nl=False)
-            sys.stdout.flush()
-        click.echo()
-    finally:
-        log.removeFilter(hold)
-        for record in warnings:
-            log.handle(record)
+        with warnings_after():
+            PlainScreen().show(session.ask(asked))
+        return
+    click.secho(f"template {loaded.template.name}; {shown_settings(session)}", err=True, dim=True)
+    talk(session, screen_for(markdown=markdown))
 
 
 def _piped() -> str:
@@ -87,45 +86,3 @@ def _not_utf8(read: bytes, error: UnicodeDecodeError) -> str:
     except UnicodeDecodeError:
         fix = "convert it to UTF-8 first"
     return f"not UTF-8 at byte {error.start:,}; {fix}"
-
-
-def _talk(answer: Callable[[str], None]) -> None:
-    """Questions and answers, until the user ends the chat."""
-    with suppress(ImportError):
-        import readline  # noqa: F401  # arrow keys and history for input()
-    interrupted = False
-    while True:
-        try:
-            question = input("> ").strip()
-            question.encode()  # bytes that are not text arrive as lone surrogates
-        except EOFError:
-            click.echo()
-            return
-        except KeyboardInterrupt as stop:
-            click.echo()
-            if not _by_key(stop):
-                raise
-            if interrupted:
-                return
-            interrupted = True
-            click.echo("(Ctrl-C again, or Ctrl-D, ends)", err=True)
-            continue
-        except UnicodeError:
-            click.echo("that was not UTF-8; set the terminal to UTF-8", err=True)
-            continue
-        interrupted = False
-        if question in {"", "exit"}:
-            return
-        try:
-            answer(question)
-        except KeyboardInterrupt as stop:
-            click.echo()
-            if not _by_key(stop):
-                raise
-        except (ZhuziError, ValueError) as error:
-            click.echo(f"zhuzi: {reason(error)}", err=True)
-
-
-def _by_key(stop: KeyboardInterrupt) -> bool:
-    """True if Ctrl-C was pressed, false if a signal asks the process to end."""
-    return type(stop) is KeyboardInterrupt

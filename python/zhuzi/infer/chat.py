@@ -12,7 +12,7 @@ from zhuzi.infer.prompt import question
 from zhuzi.infer.sampling import GREEDY, Sampling, SamplingSettings
 from zhuzi.infer.template import ALPACA, Message, Template
 from zhuzi.infer.templates import template_of
-from zhuzi.model.positions import positions
+from zhuzi.model.positions import positions, positions_of
 from zhuzi.tokenizer import Tokenizer
 
 # torch is imported where it is used: a folder that holds no model is refused before it is loaded.
@@ -58,7 +58,7 @@ class Chat:
         input: str = "",  # as in Alpaca's records
         sampling: Sampling | None = None,
         **settings: Unpack[SamplingSettings],
-    ) -> Iterator[str]:
+    ) -> Answer:
         """The answer, piece by piece, never half a character. It ends at EOS or after `max_new_tokens`.
 
         It also ends, with a warning, when the model's positions are full. The prompt is that of tuning.
@@ -80,7 +80,7 @@ class Chat:
         *,
         sampling: Sampling | None = None,
         **settings: Unpack[SamplingSettings],
-    ) -> Iterator[str]:
+    ) -> Answer:
         """The answer to the last of `messages`, a question, after those before it; as `reply` gives it.
 
         Raises:
@@ -88,18 +88,54 @@ class Chat:
             InputError: the conversation leaves no room for an answer in the model's positions, or the
                 template has no place for a message.
         """
+        prompt = self.prompt(messages)
         ids = generate(
             self.model,
-            self.template.prompt(self.tokenizer, messages),
+            prompt,
             eos_id=self.template.end_id(self.tokenizer),
             limit=self.tokenizer.vocab_size,
             sampling=replace(sampling or Sampling(), **settings),
         )
-        return stream_text(self.tokenizer, ids)
+        return Answer(self.tokenizer, ids, len(prompt))
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The ids after which the model answers the last of `messages`."""
+        return self.template.prompt(self.tokenizer, messages)
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens of prompt and answer together, at most; None if the model does not say."""
+        return positions_of(self.model)
 
 
-def open_model(path: str | Path, asked: str | None = None) -> ModelFolder:
+class Answer:
+    """An iterator of an answer's pieces, which counts its tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, ids: Iterator[int], prompt: int) -> None:
+        self.prompt = prompt
+        """Tokens of the prompt."""
+        self.tokens = 0
+        """Tokens of the answer so far."""
+        self._pieces = stream_text(tokenizer, self._counted(ids))
+
+    def _counted(self, ids: Iterator[int]) -> Iterator[int]:
+        for id in ids:
+            self.tokens += 1
+            yield id
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+
+def open_model(
+    path: str | Path, asked: str | None = None, *, template: Template | None = None, system: str = ""
+) -> ModelFolder:
     """Open a model folder, and check before torch is loaded that it can answer (the question `asked`).
+
+    `template` is that of the folder by default; `system` is the system prompt.
 
     Raises:
         InputError: no model in the folder, no BOS id, or no room for an answer in the model's positions.
@@ -109,9 +145,10 @@ def open_model(path: str | Path, asked: str | None = None) -> ModelFolder:
 
     folder = ModelFolder.open(path)
     folder.require_rows()
-    template = template_of(folder.path)
+    template = template or template_of(folder.path)
     template.require(folder.tokenizer)
-    prompt = template.prompt(folder.tokenizer, [Message("user", asked or "")])
+    before = [Message("system", system)] if system else []
+    prompt = template.prompt(folder.tokenizer, [*before, Message("user", asked or "")])
     if asked is not None:
         require_room(positions(folder.config), len(prompt))
     return folder
