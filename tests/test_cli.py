@@ -66,7 +66,7 @@ def test_commands_stand_in_the_order_of_the_road(run: Callable[..., Outcome]) ->
 
     assert listed() == [
         *("vocab", "tokenize", "corpus", "model", "recipes", "pretrain", "instruct", "sft"),
-        *("eval", "chat", "serve", "demo"),
+        *("eval", "chat", "serve", "demo", "doctor"),
     ]
     assert listed("vocab") == ["extend", "train", "merge", "audit", "export"]
     assert listed("corpus") == ["encode", "verify", "merge", "export", "stats", "show"]

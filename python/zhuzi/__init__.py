@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         chat,
         corpus,
         demo,
+        doctor,
         errors,
         evaluate,
         infer,
@@ -78,6 +79,7 @@ __getattr__, __dir__ = lazy(
         "collect_instructions": "zhuzi.instruct",
         "corpus": None,
         "demo": None,
+        "doctor": None,
         "encode_corpus": "zhuzi.corpus",
         "errors": None,
         "eval": None,  # not in __all__: `from zhuzi import *` must leave Python's own alone
@@ -131,6 +133,7 @@ __all__ = [
     "collect_instructions",
     "corpus",
     "demo",
+    "doctor",
     "encode_corpus",
     "errors",
     "evaluate",

@@ -19,6 +19,7 @@ from zhuzi._process import is_first_here, is_main, is_together, rank
 from zhuzi.cli.chat import chat
 from zhuzi.cli.corpus import corpus
 from zhuzi.cli.demo import demo
+from zhuzi.cli.doctor import doctor
 from zhuzi.cli.eval import evaluate
 from zhuzi.cli.info import info
 from zhuzi.cli.instruct import instruct
@@ -66,6 +67,7 @@ for command in (
     chat,
     serve,
     demo,
+    doctor,
 ):
     cli.add_command(command)
 

@@ -55,7 +55,7 @@ def is_compiled(wanted: str, device: torch.device) -> bool:
     """
     if wanted == "off":
         return False
-    missing = _missing(device)
+    missing = what_is_missing(device)
     if wanted == "on":
         if missing:
             raise TrainingError(f"compile: on needs {missing}; install it, or write compile: auto")
@@ -67,7 +67,7 @@ def is_compiled(wanted: str, device: torch.device) -> bool:
     return not missing
 
 
-def _missing(device: torch.device) -> str | None:
+def what_is_missing(device: torch.device) -> str | None:
     """What torch.compile lacks on a device: it writes C++ for a CPU; Triton builds a C launcher for a GPU."""
     if device.type == "cpu":
         names = [os.environ.get("CXX"), "g++", "clang++"]
