@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--also", type=Path, action="append", default=[])
     names = [*engines.ENGINES[1:], engines.ZHUZI_TOKENIZER]
     parser.add_argument("--engines", nargs="+", choices=names, default=names)
+    parser.add_argument("--vocabularies", nargs="+", help="only these (base, paper, ..., the stem of --also)")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--record", type=Path)
@@ -92,6 +93,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = make_vocabularies(arguments.base, arguments.donor, arguments.texts, Path(folder))
         made |= {path.stem: path for path in arguments.also}
+        if arguments.vocabularies:
+            made = {name: made[name] for name in arguments.vocabularies}
         for table in arguments.tables:
             rows: list[Row] = []
             more = {}

@@ -108,6 +108,38 @@ def test_padding_truncation_offsets_and_tensors(side: str, ours: Tokenizer, merg
         assert spans == [(0, 0), *ours.encode_with_offsets(text).offsets]
 
 
+def by_transformers(tokenizer: Any, *call: Any, **options: Any) -> Any:
+    """What transformers' own code makes of our ids, one text after the other."""
+    given = tokenizer._get_padding_truncation_strategies(**options)
+    names = ("padding_strategy", "truncation_strategy", "max_length")
+    settings = {**options, **dict(zip(names, given, strict=False)), **given[3]}
+    for name in ("padding", "truncation"):
+        settings.pop(name, None)
+    return super(hf.ZhuziTokenizer, tokenizer)._encode_plus(*call, split_special_tokens=True, **settings)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_options_do_what_they_do_in_transformers(side: str, merged: Path, chinese_texts: list[str]) -> None:
+    theirs = hf.ZhuziTokenizer.from_pretrained(
+        merged, padding_side=side, truncation_side=side, add_eos_token=True
+    )
+    texts = [*chinese_texts[:8], *HARD_TEXTS]
+    for options in (
+        {"padding": True},
+        {"padding": True, "truncation": True, "max_length": 9},
+        {"padding": "max_length", "truncation": True, "max_length": 20, "return_length": True},
+        {"padding": True, "pad_to_multiple_of": 8, "return_special_tokens_mask": True},
+        {"padding": True, "padding_side": "left", "return_token_type_ids": True},
+        {"truncation": True, "max_length": 2, "padding": True},
+        {"add_special_tokens": False, "padding": True, "return_special_tokens_mask": True},
+    ):
+        for call in (texts, texts[0], ""):
+            assert theirs(call, **options).data == by_transformers(theirs, call, **options).data, options
+    made = theirs(texts, padding="longest", return_tensors="np")
+    assert made["input_ids"].shape == made["attention_mask"].shape
+    assert "attention_mask" not in theirs(texts, return_attention_mask=False)
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_pairs_are_as_transformers_makes_them(
     side: str, ours: Tokenizer, merged: Path, chinese_texts: list[str]
@@ -118,7 +150,6 @@ def test_pairs_are_as_transformers_makes_them(
     )
     second = [text for text in HARD_TEXTS if text][:7]  # transformers loses an empty one when it truncates
     first, second = chinese_texts[:8], [*second, "second one"]
-    plain = super(hf.ZhuziTokenizer, theirs)._encode_plus
     options = {"return_special_tokens_mask": True, "return_token_type_ids": True, "padding": True}
     for call in ((first, second), (list(zip(first, second, strict=True)), None), (first[0], second[-1])):
         whole = theirs(*call, return_offsets_mapping=True)["offset_mapping"]
@@ -126,12 +157,8 @@ def test_pairs_are_as_transformers_makes_them(
             if "truncation" in more:
                 more = {**more, "max_length": 24}
             found = theirs(*call, return_offsets_mapping=True, **options, **more)
-            given = theirs._get_padding_truncation_strategies(**options, **more)
-            names = ("padding_strategy", "truncation_strategy", "max_length")
-            settings = {**dict(zip(names, given, strict=False)), **given[3]}
-            wanted = plain(*call, split_special_tokens=True, **settings)
             spans = found.pop("offset_mapping")
-            assert found.data == wanted.data
+            assert found.data == by_transformers(theirs, *call, **options, **more).data
             for row, complete, ids in zip(*map(as_rows, (spans, whole, found["input_ids"])), strict=True):
                 assert len(row) == len(ids) and set(row) <= {*complete, (0, 0)}
     found = theirs("春天来了", "hello", return_offsets_mapping=True)["offset_mapping"]

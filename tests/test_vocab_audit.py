@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from zhuzi.cli import cli
 from zhuzi.errors import InputError, ModelFileError, OutputExistsError
 from zhuzi.vocab import audit_vocab, engines
 from zhuzi.vocab.audit import AuditedVocab
+
+#: SHA-256 of the published merge of LLaMA and the 20,000 pieces of the Chinese donor.
+PUBLISHED_49953 = "e2676d4ca29ca1750f6ff203328d73b189321dc5776ceede037cbd36541d70c0"
 
 #: A base with one token for each digit.
 BASE: list[Piece] = [
@@ -106,6 +110,7 @@ def test_a_base_whose_pieces_moved(base: Path, corpus: Path, tmp_path: Path) -> 
 def test_the_published_vocabularies(reference: Path, tmp_path: Path) -> None:
     base, donor = (reference / "tokenizers" / f"{n}.model" for n in ("llama-32000", "chinese_sp-20000"))
     merged = zhuzi.merge_vocab(base, donor, tmp_path / "merged").folder
+    assert hashlib.sha256((merged / "tokenizer.model").read_bytes()).hexdigest() == PUBLISHED_49953
     second = reference / "tokenizers" / "chinese-llama-2-55296.model"
     audit = audit_vocab(
         [merged, second, base],
@@ -116,6 +121,10 @@ def test_the_published_vocabularies(reference: Path, tmp_path: Path) -> None:
     paper, next_one, plain = audit.vocabularies
     assert [len(paper.dead_of(o)) for o in ("new", "killed", "base")] == [345, 194, 0]
     assert [len(next_one.dead_of(o)) for o in ("new", "killed", "base")] == [657, 1, 0]
+    assert (paper.vocab_size, next_one.vocab_size) == (49_953, 55_296)
+    assert {"意大利", "国务院"} <= {entry.piece for entry in paper.dead_of("new")}
+    assert {"▁people", "▁create"} <= {entry.piece for entry in paper.dead_of("killed")}
+    assert "<pad>" in {entry.piece for entry in next_one.dead_of("new")}
     assert {"dead-new", "dead-killed", "digits", "drift"} <= codes(paper)
     assert "digits" not in codes(next_one) and plain.safe and plain.dead == ()
     assert paper.digits.example_pieces == ("▁20", ",", "000")

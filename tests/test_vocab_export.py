@@ -14,7 +14,7 @@ from zhuzi.cli import cli
 from zhuzi.errors import ModelFileError
 from zhuzi.infer.chat import prompt_ids
 from zhuzi.infer.template import ALPACA, Message
-from zhuzi.vocab import dead_pieces, engines
+from zhuzi.vocab import dead_pieces, engines, extend_vocab
 from zhuzi.vocab.export import export_vocab
 
 transformers = pytest.importorskip("transformers")
@@ -123,11 +123,23 @@ def test_what_gguf_cannot_hold_is_refused(mistral: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["ordered", "paper"])
-def test_every_engine_on_the_reference_corpora(policy: str, reference: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", ["paper", "ordered", "ordered repair", "han", "all"])
+def test_every_engine_on_the_reference_corpora(name: str, reference: Path, tmp_path: Path) -> None:
+    """Every document of every corpus; a twentieth of them again, with special tokens that are recognised."""
     base, donor = (reference / "tokenizers" / f"{n}.model" for n in ("llama-32000", "chinese_sp-20000"))
-    folder = zhuzi.merge_vocab(base, donor, tmp_path / "t", policy=policy, repair=policy == "ordered").folder
-    names = [name for name in engines.ENGINES[1:] if policy == "ordered" or name != "tokenizers"]
-    texts = (text for _, texts in reference_corpora(reference) for text in texts)
+    texts = [text for _, texts in reference_corpora(reference) for text in texts]
+    if name in ("han", "all"):
+        corpora = sorted((reference / "corpora").glob("*.zst"))
+        folder = extend_vocab(corpora, base, tmp_path / "t", new_pieces=17_953, scripts=name).folder
+    else:
+        policy, _, repair = name.partition(" ")
+        folder = zhuzi.merge_vocab(base, donor, tmp_path / "t", policy=policy, repair=bool(repair)).folder
+    names = [*engines.ENGINES[1:], engines.ZHUZI_TOKENIZER]
+    if name == "paper":
+        names.remove("tokenizers")
     parity = engines.compare(folder, texts, engines=names)
     assert parity.documents > 30_000 and parity.exact, parity
+    marked = [f"<s>{text[:99]}</s>{text[99:]}</s>" for text in texts[::20]]
+    parity = engines.compare(folder, marked, engines=names, parse_special=True)
+    assert parity.documents > 1_500 and parity.exact, parity

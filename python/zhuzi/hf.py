@@ -309,6 +309,8 @@ class ZhuziTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers
         if offsets:
             spans = [self._joined_spans(*row, add_special_tokens) for row in rows]
             data["offset_mapping"] = self._padded(spans, data["input_ids"], padding_side)
+        if return_length and single:  # with the padding, as transformers counts a single text
+            data["length"] = [len(data["input_ids"][0])]
         if single and return_tensors is None:
             data = {key: value[0] for key, value in data.items()}
         return BatchEncoding(data, tensor_type=return_tensors)

@@ -15,9 +15,13 @@ from click.testing import CliRunner
 from tiny import CHINESE, append_pieces
 from transformers import AutoModelForCausalLM
 
+import zhuzi
+from protobuf import NORMAL
+from random_models import model as model_of
 from zhuzi import Tokenizer
 from zhuzi.cli import cli
 from zhuzi.errors import InputError, MismatchError, OutputExistsError, ZhuziError
+from zhuzi.hf import ZhuziTokenizer
 from zhuzi.model.extend import extend_model
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
 
@@ -142,6 +146,38 @@ def test_trained_rows_of_added_tokens_are_not_lost(
     assert (generation["eos_token_id"], generation["suppress_tokens"]) == ([2, 411], [410])
     assert (generation["max_new_tokens"], generation["pad_token_id"]) == (400, 409)
     assert json.loads((made.path / "zhuzi.json").read_text())["moved_tokens"] == table
+
+
+def test_added_tokens_that_keep_their_ids_keep_their_rows(chat_base: Path, tmp_path: Path) -> None:
+    """`vocab merge --added-tokens keep` makes them pieces of the model: no row moves, and chats find them."""
+    donor = tmp_path / "donor.model"
+    pieces = [(text, -float(i), NORMAL) for i, text in enumerate(CHINESE)]
+    donor.write_bytes(model_of(pieces, byte_fallback=True, dummy_prefix=True, trims=False, charsmap=b""))
+    merged = zhuzi.merge_vocab(
+        chat_base, donor, tmp_path / "merged", policy="ordered", added_tokens="keep", add_tokens=["[PAD]"]
+    )
+    assert merged.kept == {"<a>": 400, "<b>": 401} and not merged.moved
+    report = extend_model(chat_base, merged.folder, tmp_path / "out")
+    assert report.moved == {}
+    assert (report.old_rows, report.new_rows, report.initialised) == (
+        402,
+        403 + len(CHINESE),
+        1 + len(CHINESE),
+    )
+    base, made = ModelFolder.open(chat_base), ModelFolder.open(tmp_path / "out")
+    for name in MATRICES:
+        old, new = base.read(name), made.read(name)
+        assert torch.equal(new[:402], old)
+        assert torch.equal(new[402], old[base.tokenizer.encode_piece(CHINESE[0])].double().mean(0).half())
+    assert made.config["eos_token_id"] == [401, 2]
+    generation = json.loads((made.path / "generation_config.json").read_text())
+    assert (generation["eos_token_id"], generation["suppress_tokens"]) == ([2, 401], [400])
+    assert (made.tokenizer.token_to_id("<a>"), made.tokenizer.token_to_id(CHINESE[0])) == (400, 402)
+    assert made.tokenizer.added_tokens == ("[PAD]",)
+    assert not {400, 401} & set(made.tokenizer.encode("<a>天<b>"))
+    chats = ZhuziTokenizer.from_pretrained(made.path)
+    found = chats("<a>天<b>", split_special_tokens=False, add_special_tokens=False)["input_ids"]
+    assert found == [400, *made.tokenizer.encode("天"), 401]
 
 
 def test_a_token_without_a_row(make_model: Callable[..., Path], new_tokenizer: Path, tmp_path: Path) -> None:
