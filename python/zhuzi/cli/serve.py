@@ -61,6 +61,7 @@ _DEFAULT = ServeSettings()
     show_default=True,
     help="How long answers may go on after SIGTERM.",
 )
+@click.option("--web", is_flag=True, help="A chat page at /, in English and Chinese.")
 @options.sampling
 @options.device
 def serve(
@@ -73,6 +74,7 @@ def serve(
     queue: int,
     max_body: int,
     stop_seconds: float,
+    web: bool,
     device: str | None,
     **settings: Any,
 ) -> None:
@@ -92,17 +94,17 @@ def serve(
         queue=queue,
         max_body=max_body,
         stop_seconds=stop_seconds,
+        web=web,
         sampling=Sampling(**settings),
     )
     click.echo(f"serve: loading {model}", err=True)
-    serve_model(
-        model,
-        told,
-        device=device,
-        started=lambda url: click.echo(
-            f"serve: {url}/v1 answers as {name or model.resolve().name}", err=True
-        ),
-    )
+
+    def started(url: str) -> None:
+        click.echo(f"serve: {url}/v1 answers as {name or model.resolve().name}", err=True)
+        if web:
+            click.echo(f"serve: {url}/ is the chat page", err=True)
+
+    serve_model(model, told, device=device, started=started)
 
 
 def _key(variable: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from zhuzi.errors import InputError
@@ -64,6 +64,15 @@ class Server:
             Route("/health", self.health, methods=["GET"]),
             Route("/metrics", self.page_of_metrics, methods=["GET"]),
         ]
+        if self.settings.web:
+            from zhuzi.serve.page import HEADERS, chat_page
+
+            page = chat_page(self.model, self.settings)
+
+            async def shown(request: Request) -> Response:
+                return HTMLResponse(page, headers=HEADERS)
+
+            routes.append(Route("/", shown, methods=["GET"]))
         return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _failed})
 
     def _counted(self, endpoint: _Endpoint) -> _Endpoint:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhuzi.infer.engine import Engine, TransformersEngine
-from zhuzi.infer.template import ALPACA, Template
+from zhuzi.infer.template import Template
 from zhuzi.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def load_folder(folder: ModelFolder, *, name: str | None = None, device: str | N
 
     chat = Chat.load(folder, device=device)
     tokenizer = folder.tokenizer
-    template = getattr(chat, "template", ALPACA)
+    template = chat.template
     named = folder.generation_config.get("eos_token_id")
     ends = {tokenizer.eos_id, template.end_id(tokenizer), *(named if isinstance(named, list) else [named])}
     return ServedModel(

@@ -34,6 +34,8 @@ class ServeSettings:
     """Answers to one request (`n` times its prompts), at most."""
     stop_seconds: float = 30.0
     """How long answers may go on after SIGTERM."""
+    web: bool = False
+    """Whether `/` is a chat page."""
     sampling: Sampling = field(default_factory=Sampling)
     """How answers are drawn where a request does not say."""
 
