@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import random
@@ -132,6 +133,28 @@ def test_seed_tasks_are_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
         as_published(tokenizer, [("user", f"{QUESTION}\n夏天"), ("assistant", "诗")]),
         as_published(tokenizer, [("user", QUESTION), ("assistant", "诗二")]),
     ]
+
+
+def test_conversations_in_packed_files_and_tables(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Parquet, Arrow and compressed lines give what plain lines give."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    names = ("messages", "sharegpt", "history")
+    plain = Records([written(tmp_path / f"{name}.jsonl", SAME[name]) for name in names], tokenizer, 1024)
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    for at, name in enumerate(names):
+        lines = json.dumps(SAME[name]).encode()
+        (folder / f"{at}a.jsonl.gz").write_bytes(gzip.compress(lines))
+        table = pyarrow.Table.from_pylist([SAME[name], SAME[name]])
+        parquet.write_table(table, folder / f"{at}b.parquet", compression="zstd")
+        with pyarrow.ipc.new_stream(folder / f"{at}c.arrow", table.schema) as stream:
+            stream.write_table(table)
+        with pyarrow.CompressedOutputStream(str(folder / f"{at}d.json.zst"), "zstd") as stream:
+            stream.write(b"[" + lines + b"]")
+    packed = Records([folder], tokenizer, 1024)
+    assert [packed[i] for i in range(len(packed))] == [plain[i] for i in range(3) for _ in range(6)]
+    assert packed.unread_keys == {}
 
 
 def chat(*roles: str) -> dict[str, Any]:

@@ -69,14 +69,19 @@ class Template(ABC):
     def require(self, tokenizer: Tokenizer) -> None:
         """Raise `InputError` if the tokenizer lacks a token of the template."""
 
-    def encode(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> Encoded:
-        """A conversation as ids, and where its answers are in them. Raises as `runs` does."""
+    def encode(self, tokenizer: Tokenizer, messages: Sequence[Message], most: int | None = None) -> Encoded:
+        """A conversation as ids, and where its answers are in them; raises as `runs` does.
+
+        With `most`, what comes after the first parts that have more ids than that is left out.
+        """
         ids: list[int] = []
         answers: list[int] = []
         for run in self.runs(tokenizer, messages):
             if run.answer:
                 answers += (len(ids), len(ids) + len(run.ids))
             ids += run.ids
+            if most is not None and len(ids) > most:
+                break
         return Encoded(ids, tuple(answers))
 
     def prompt(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:

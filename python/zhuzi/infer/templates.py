@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zhuzi.errors import InputError
-from zhuzi.infer.template import ALPACA, Template
+from zhuzi.infer.template import ALPACA, Message, Template
+from zhuzi.infer.text_template import TextTemplate
 from zhuzi.record.json_file import read_object
 from zhuzi.record.provenance import RECORD, read_record
 from zhuzi.tokenizer import Tokenizer
@@ -38,9 +40,51 @@ LLAMA_2 = (
     "{%- endfor -%}\n"
 )
 
+
+class ChatML(TextTemplate):
+    """ChatML, as OpenAI and many models since write it; BOS in front."""
+
+    name = "chatml"
+
+    @property
+    def jinja(self) -> str:
+        """It as a chat template."""
+        return CHATML
+
+    def written(self, messages: Sequence[Message], variables: Mapping[str, str], *, asks: bool) -> str:
+        """What the chat template renders, several times as fast."""
+        turns = [f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content, _ in messages]
+        return "".join([variables["bos_token"], *turns, "<|im_start|>assistant\n" * asks])
+
+
+class Llama2(TextTemplate):
+    """That of Llama 2 chat."""
+
+    name = "llama-2"
+
+    @property
+    def jinja(self) -> str:
+        """It as a chat template."""
+        return LLAMA_2
+
+    def written(self, messages: Sequence[Message], variables: Mapping[str, str], *, asks: bool) -> str:
+        """What the chat template renders, several times as fast."""
+        parts, system = [], ""
+        for role, content, _ in messages:
+            if role == "system":
+                system = f"<<SYS>>\n{content}\n<</SYS>>\n\n"
+            elif role == "user":
+                parts.append(f"{variables['bos_token']}[INST] {(system + content).strip()} [/INST]")
+                system = ""
+            else:
+                parts.append(f" {content.strip()} {variables['eos_token']}")
+        return "".join(parts)
+
+
+_NAMED: dict[str, Template] = {it.name: it for it in (ALPACA, Llama2(), ChatML())}
+
 #: Names of templates that need no file.
-NAMES = ("alpaca", "llama-2", "chatml")
-_SOURCES = {"llama-2": LLAMA_2, "chatml": CHATML}
+NAMES = tuple(_NAMED)
 
 #: Bytes of a template's file, at most.
 _MOST = 1 << 20
@@ -52,10 +96,8 @@ def template_named(name: str) -> Template:
     Raises:
         InputError: no such name or file, or no template in it.
     """
-    if name == ALPACA.name:
-        return ALPACA
-    if name in _SOURCES:
-        return _jinja(name, _SOURCES[name])
+    if name in _NAMED:
+        return _NAMED[name]
     path = Path(name)
     if not path.is_file():
         near = difflib.get_close_matches(name, NAMES, n=1)
@@ -84,7 +126,7 @@ def template_of(folder: Path) -> Template:
     if told is not None:
         return _recorded(told, folder / RECORD)
     found = _of_transformers(folder)
-    return ALPACA if found in (None, ALPACA.jinja) else _jinja(f"of {folder.name}", str(found))
+    return ALPACA if found is None else _of_source(f"of {folder.name}", found)
 
 
 def describe(template: Template, tokenizer: Tokenizer) -> dict[str, str | None]:
@@ -99,7 +141,7 @@ def _recorded(told: Any, place: Path) -> Template:
         raise InputError(f"{place}: template is not a name and a Jinja template; take the folder again")
     if told["name"] == ALPACA.name:  # whose ids no Jinja template gives in later turns
         return ALPACA
-    return _jinja(told["name"], told["jinja"])
+    return _of_source(told["name"], told["jinja"])
 
 
 def _of_transformers(folder: Path) -> str | None:
@@ -112,6 +154,11 @@ def _of_transformers(folder: Path) -> str | None:
         named = {it.get("name"): it.get("template") for it in held if isinstance(it, dict)}
         held = named.get("default")
     return held if isinstance(held, str) else None
+
+
+def _of_source(name: str, source: str) -> Template:
+    """The named template that has this source, else a Jinja template."""
+    return next((it for it in _NAMED.values() if it.jinja == source), None) or _jinja(name, source)
 
 
 def _jinja(name: str, source: str) -> Template:

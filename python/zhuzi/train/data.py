@@ -122,17 +122,18 @@ class RecordEncoder:
         if conversation[-1].role == "user":
             self.unanswered += 1
             conversation = conversation[:-1]
-        if not any(m.role == "assistant" and m.trained and m.content.strip() for m in conversation):
+        learned = sum(m.role == "assistant" and m.trained and bool(m.content.strip()) for m in conversation)
+        if not learned:
             self.empty_outputs += 1
             return None
-        ids, spans = self._template.encode(self._tokenizer, conversation)
         length = self.length
+        ids, spans = self._template.encode(self._tokenizer, conversation, most=length)
         answers = [(begin, min(end, length)) for begin, end in pairs(spans) if begin < length]
         if not answers:
             self.left_out += 1
             return None
         self.cut += len(ids) > length
-        self.cut_answers += len(spans) // 2 - len(answers)
+        self.cut_answers += learned - len(answers)
         if len(ids) > length:  # a question whose answer is cut away teaches nothing
             ids = ids[: length if self._unlabelled is not None else answers[-1][1]]
         return ids, tuple(at for span in answers for at in span)
