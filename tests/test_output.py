@@ -202,6 +202,7 @@ def invocations(
         ("recipes", "copy"): (["llama-7b-sft"], text),
         ("model", "extend"): (["--model", work / "model", "--tokenizer", merged], merged),
         ("model", "export"): (["--model", work / "model", "--check", text], text),
+        ("model", "convert"): (["--model", work / "seeds"], seeds),
         ("model", "merge"): (["--model", work / "model", "--adapter", merged], merged),
         ("instruct",): (
             ["--seeds", seeds, "--endpoint", "http://127.0.0.1:9/v1", "--model", "m"],

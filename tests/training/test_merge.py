@@ -242,7 +242,7 @@ def test_adapters_that_are_not_merged(base_model: Path, adapter: Path, model: Pa
 
     pickled = copied("pickled")
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
-    refused(pickled, r"holds only adapter_model\.bin, a pickle .*save_pretrained")
+    refused(pickled, r"holds only adapter_model\.bin, a pickle .*zhuzi model convert --model .*pickled")
     other = copied("other") / "adapter_model.safetensors"
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     save_file({**load_file(other), name.replace("lora_A", "lora_B.bias"): torch.zeros(4)}, other)

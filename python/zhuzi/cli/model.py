@@ -1,4 +1,4 @@
-"""`zhuzi model`: extend a model to a larger vocabulary, merge an adapter into it, export it."""
+"""`zhuzi model`: extend a model to a larger vocabulary, merge an adapter into it, export it, convert it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _rope(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 
 @click.group(cls=options.Road)
 def model() -> None:
-    """Extend a model's vocabulary, merge an adapter into a model, or export it."""
+    """Extend a model's vocabulary, merge an adapter into a model, export or convert it."""
 
 
 @model.command("extend")
@@ -173,6 +173,30 @@ def merge(
     )
     if not made.verified:
         say("the adapter does not say which base it was made on: only its shapes were checked")
+
+
+@model.command("convert")
+@click.option("--model", "source", type=MODEL, required=True, help="Folder of a model or adapter, or hub id.")
+@options.out
+@options.overwrite
+def convert(source: str, out: Path, overwrite: bool) -> None:
+    """Write a model or adapter in torch's pickled files (.bin, .pth) as safetensors, bit for bit.
+
+    No code of such a file is run: one that holds more than tensors is refused. Weights as Meta published them
+    (consolidated.00.pth, params.json) also become a model of transformers.
+    """
+    from zhuzi.cli.progress import reporter
+    from zhuzi.model import convert_model
+
+    with reporter() as progress:
+        made = convert_model(source, out, overwrite=overwrite, progress=progress.update)
+    say(
+        "{out}: {kind} of {tensors} tensors, {bytes} bytes",
+        out=made.out,
+        kind=made.kind,
+        tensors=made.tensors,
+        bytes=made.bytes,
+    )
 
 
 model.add_command(export)

@@ -1,4 +1,4 @@
-"""Models on disk: what a folder holds, extending one, merging an adapter into one, export for others.
+"""Models on disk: what a folder holds, extending one, merging adapters into one, export, conversion.
 
 torch, transformers and PEFT are loaded only after every check that does not need them has passed.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zhuzi._lazy import lazy
 
 if TYPE_CHECKING:
+    from zhuzi.model.convert import convert_model
     from zhuzi.model.export.export import export_model
     from zhuzi.model.extend import extend_model
     from zhuzi.model.info import model_info
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazy(
     __name__,
     {
+        "convert_model": "zhuzi.model.convert",
         "export_model": "zhuzi.model.export.export",
         "extend_model": "zhuzi.model.extend",
         "merge_adapter": "zhuzi.model.merge",
@@ -26,4 +28,4 @@ __getattr__, __dir__ = lazy(
     },
 )
 
-__all__ = ["export_model", "extend_model", "merge_adapter", "model_info"]
+__all__ = ["convert_model", "export_model", "extend_model", "merge_adapter", "model_info"]

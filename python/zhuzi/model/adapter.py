@@ -13,7 +13,7 @@ from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder, read
 from zhuzi.model.positions import in_words, rope_of
 from zhuzi.model.weights import TensorInfo, read_header
 from zhuzi.record.disk import sha256
-from zhuzi.record.provenance import RECORD, read_record
+from zhuzi.record.provenance import CONVERTED_ADAPTER, RECORD, read_record
 
 RESTORE = "take the adapter folder from its training run again"
 
@@ -47,8 +47,8 @@ class AdapterFolder:
         settings, weights = (path / name for name in ADAPTER_FILES)
         if (path / _PICKLE).is_file() and not weights.is_file():
             raise InputError(
-                f"{path}: holds only {_PICKLE}, a pickle that runs code when it is loaded; convert it once, "
-                "where you trust it: PeftModel.from_pretrained(BASE_MODEL, DIR).save_pretrained(NEW_DIR)"
+                f"{path}: holds only {_PICKLE}, a pickle that runs code when it is loaded; convert it, which "
+                f"runs none: `zhuzi model convert --model {path} --out NEW`"
             )
         for file in (settings, weights):
             if not file.is_file():
@@ -59,7 +59,10 @@ class AdapterFolder:
         missing = [key for key in ("r", "lora_alpha", "target_modules") if key not in config]
         if missing:  # PEFT would take its defaults, and so another adapter
             raise InputError(f"{settings}: has no {', '.join(missing)}; {RESTORE}")
-        return cls(path, config, read_header(weights), read_record(path))
+        record = read_record(path)
+        if record is not None and record.get("kind") == CONVERTED_ADAPTER:
+            record = None  # it tells where the files came from, not what they were trained on
+        return cls(path, config, read_header(weights), record)
 
     def require_fitting(self, base: ModelFolder) -> None:
         """Raise `MismatchError` if a tensor has no place in the base; PEFT would ignore it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,7 +52,7 @@ class ModelFolder:
             InputError: no such folder or repository, no safetensors weights, a damaged file, or a model
                 without LLaMA's embedding and head.
         """
-        path = _local(model)
+        path = local_folder(model)
         if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
             raise InputError(f"{path}: an adapter; merge it first, with `zhuzi model merge`")
         config = read_json(path / "config.json")
@@ -286,7 +286,12 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _local(model: str | Path) -> Path:
+def local_folder(model: str | Path, patterns: Sequence[str] = _HUB_FILES) -> Path:
+    """A folder, or that of a hub id whose files of these patterns are fetched.
+
+    Raises:
+        InputError: neither; or there are only pickles where the patterns ask for safetensors.
+    """
     path = Path(model)
     if path.is_dir():
         return path
@@ -296,8 +301,9 @@ def _local(model: str | Path) -> Path:
     from huggingface_hub import list_repo_files, snapshot_download
 
     try:
-        path = Path(snapshot_download(model, allow_patterns=_HUB_FILES))
-        names = [] if any(path.glob("*.safetensors")) else list_repo_files(model)
+        path = Path(snapshot_download(model, allow_patterns=list(patterns)))
+        wanted = "*.safetensors" in patterns and not any(path.glob("*.safetensors"))
+        names = list_repo_files(model) if wanted else []
     except Exception as error:  # of the client, of requests or of the OS
         from huggingface_hub.constants import ENDPOINT
 

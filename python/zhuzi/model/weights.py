@@ -110,8 +110,8 @@ def refuse_pickles(model: str | Path, names: Iterable[str]) -> None:
     pickled = any(name.startswith("pytorch_model") and name.endswith(".bin") for name in names)
     if pickled and not any(name.endswith(".safetensors") for name in names):
         raise InputError(
-            f"{model}: holds only pytorch_model.bin, a pickle that runs code when it is loaded; convert it "
-            "once, where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
+            f"{model}: holds only pytorch_model.bin, a pickle that runs code when it is loaded; convert it, "
+            f"which runs none: `zhuzi model convert --model {model} --out NEW`"
         )
 
 

@@ -17,6 +17,9 @@ from zhuzi.record.json_file import read_object, write_json
 #: Name of the record in its folder.
 RECORD = "zhuzi.json"
 
+#: The kind of an adapter whose files were converted: it says nothing of the base it was trained on.
+CONVERTED_ADAPTER = "converted adapter"
+
 _MOVED = "moved_tokens"
 
 #: Token -> its id in the base, and its id here.
