@@ -139,6 +139,9 @@ def test_what_the_new_pieces_save(
     page = (tmp_path / "page.html").read_text("utf-8")
     require_self_contained(page)
     assert "fewer. BOS and EOS" in page and "加上新词片" in page
+    assert "Characters per token, by source" in page and "Cumulative use of the new pieces" in page
+    assert f"zhuzi corpus show {corpus} " in page.split("Fewest characters per token")[1]
+    assert "zhuzi corpus verify" in page
     assert f"--base {base_model_file} --html {tmp_path / 'page.html'}" in page
 
 

@@ -109,6 +109,17 @@ def test_the_road_on_own_files(made: DemoResult, inputs: Inputs) -> None:
     assert html.count("<svg") == 5
     require_self_contained(html)
     assert "Answers to held-out instructions" in html and "对留出指令的回答" in html
+    for told in (
+        "8: as long as the text itself",
+        "mean of 11",
+        "The published sentence (LLaMA: 35 tokens",
+        "A held-out sentence of median gain",
+        "the package jieba",
+        "above 1e-4 the merge stops",
+    ):
+        assert told in html
+    assert html.count('class="sample"') == 2 * len(MODELS)
+    assert "zhuzi corpus stats" in html and "zhuzi chat" in html
     assert html.count("not asked") == 3 and facts["asked"][0]["instruction"] in html
     assert all(len(entry["answers"]) in (0, len(facts["asked"])) for entry in facts["measured"])
     for sentence in (facts["vocabulary"]["example"], facts["vocabulary"]["median"]):

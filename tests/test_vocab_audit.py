@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,7 @@ def test_the_command(base: Path, corpus: Path, tmp_path: Path) -> None:
     assert held["corpus"]["documents"] == 5
     page = written[1].read_text()
     assert "bad: not safe to train on" in page and "词片" in page and "http://" not in page
+    assert ">是<" in page and re.search(r">\d+ / 8,105<", page)
     again = CliRunner().invoke(cli, [*map(str, command), "--strict", "--overwrite"])
     assert again.exit_code == 1 and "not safe to train on: bad (1 new piece can never" in str(again.exception)
     strict = CliRunner().invoke(cli, ["vocab", "audit", str(base), "--strict"])

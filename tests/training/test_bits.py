@@ -56,6 +56,7 @@ def test_sources_and_models_side_by_side(model: Path, base_model: Path, corpora:
     page = corpora[0].parent / "bits.html"
     made.write_html(page)
     assert all(name in page.read_text() for name in (*made.models, *made.sources, "bits per byte"))
+    assert "zhuzi eval compare --model MODEL" in page.read_text()
     few = compare_bits([model], corpora, context=64, max_documents=2)
     assert few.documents == [2, 2]
 

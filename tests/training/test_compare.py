@@ -102,6 +102,7 @@ def test_the_page_and_the_file(model: Path, other: Path, tmp_path: Path) -> None
         "Say &lt;b&gt;it&lt;/b&gt;.",
         "面包",
         "zhuzi eval",
+        "zhuzi eval bits --model MODEL",
         made.fingerprints[made.models[0]],
     ):
         assert text in page

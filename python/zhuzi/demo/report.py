@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from zhuzi.demo.sample import BUILT_IN
 from zhuzi.pages import Line, Text, moving_average, render, t
 
 STAGES: dict[str, Text] = {
@@ -53,6 +54,7 @@ def write_report(facts: dict[str, Any], path: Path) -> Path:
         models=[named(entry["name"]) for entry in facts["measured"]],
         bits=_bits(facts["measured"]),
         named=named,
+        sourced=lambda name: (name, "自带样例") if name == BUILT_IN else name,
         compact=compact,
         sample=_continued,
         asked=[entry for entry in facts["measured"] if entry["answers"]],
@@ -84,7 +86,7 @@ def compact(text: str) -> Markup:
 
 
 def _continued(start: str, text: str) -> Markup:
-    return Markup('<span class="start">{}</span>{}').format(start, compact(text))
+    return Markup('<div class="sample"><span class="start">{}</span>{}</div>').format(start, compact(text))
 
 
 def _road(facts: dict[str, Any]) -> list[tuple[Text, str, Markup, float]]:

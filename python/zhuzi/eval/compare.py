@@ -180,6 +180,13 @@ class Comparison(Report):
             command=None if blind else command,  # it names the models in their order
             fingerprints={} if blind else self.fingerprints,
             packages=["torch", "transformers"],
+            next_commands=[
+                (
+                    ("Measure them on texts", "在文本上测量它们"),
+                    "zhuzi eval bits --model MODEL --model OTHER --corpus zh.jsonl --html bits.html",
+                ),
+                (("Talk to one", "与其中一个对话"), "zhuzi chat --model MODEL"),
+            ],
             blind=blind,
             key=None if key is None else Path(key).name,
             comparison=self,

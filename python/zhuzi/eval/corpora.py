@@ -104,6 +104,16 @@ class BitsComparison(Report):
             command=command,
             fingerprints=self.fingerprints,
             packages=["torch", "transformers"],
+            next_commands=[
+                (
+                    ("See what the models answer", "看看各模型的回答"),
+                    "zhuzi eval compare --model MODEL --model OTHER --prompts my.json --html answers.html",
+                ),
+                (
+                    ("Let them answer questions of exams", "让它们做考试题"),
+                    "zhuzi eval ceval --model MODEL --data CEVAL --json ceval.json",
+                ),
+            ],
             comparison=self,
             bars=[
                 (model, [bits.per_byte for bits in row])

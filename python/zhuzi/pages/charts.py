@@ -37,12 +37,15 @@ class Line:
 
 
 def moving_average(points: Sequence[Point], span: int) -> list[Point]:
-    """Each y as the mean of up to `span` points around it, fewer at both ends."""
+    """Each y as the mean of up to `span` points around it, fewer at both ends.
+
+    At the start as many on both sides, so that a steep fall keeps its height; at the end those before it, so
+    that the line does not end in the noise of single points.
+    """
     half = max(span // 2, 0)
     averaged = []
     for i, (x, _) in enumerate(points):
-        reach = min(half, i, len(points) - 1 - i)
-        near = [y for _, y in points[i - reach : i + reach + 1]]
+        near = [y for _, y in points[i - min(half, i) : i + min(half, i) + 1]]
         averaged.append((x, sum(near) / len(near)))
     return averaged
 

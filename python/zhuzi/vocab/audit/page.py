@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -41,13 +42,21 @@ def audit_page(audit: VocabAudit, path: PathLike) -> str:
         packages=packages,
         next_commands=_next(audit),
         audit=audit,
-        rows=[[(row.english, row.chinese), *row.cells] for row in rows(audit)],
+        rows=[[(row.english, row.chinese), *map(_cell, row.cells)] for row in rows(audit)],
         verdicts=[(vocab, vocab.safe, _verdict(vocab)) for vocab in audit.vocabularies],
         sources=_sources(audit),
         series=_series(audit),
         missing=[_missing(vocab) for vocab in audit.vocabularies],
         listed=_LISTED,
     )
+
+
+def _cell(english: str) -> Text:
+    """A figure of the table; its few words in Chinese too."""
+    if english == "yes":
+        return english, "是"
+    chinese = re.sub(r"^no \(([\d,]+) pieces\)$", r"否（\1 个词片）", english).replace(" of ", " / ")
+    return english if chinese == english else (english, chinese)
 
 
 def _verdict(vocab: AuditedVocab) -> Text:
