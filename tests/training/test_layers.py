@@ -67,6 +67,24 @@ def test_losses_and_names_are_those_without(stage2: Recipes, tmp_path: Any, back
         assert list(ours) == list(theirs) and not any("_orig_mod" in name for name in ours)
 
 
+@pytest.mark.parametrize("bits", [16, 8, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_dora_is_compiled_too(
+    stage2: Recipes, tmp_path: Any, backend: str, bits: int, checkpointed: bool
+) -> None:
+    losses = {
+        how: pretrain(
+            stage2(
+                compile=how, lora={**_lora(0.0), "dora": True}, base_bits=bits, log_every=1,
+                gradient_checkpointing=checkpointed, output=tmp_path / how,
+            )
+        ).losses
+        for how in ("off", "on")
+    }  # fmt: skip
+    assert counters["stats"]["unique_graphs"] and not counters["graph_break"]
+    assert [loss for _, loss in losses["on"]] == pytest.approx([loss for _, loss in losses["off"]], rel=1e-5)
+
+
 def test_dropout_draws_the_same_in_both_passes(stage2: Recipes, tmp_path: Any, backend: str) -> None:
     """Compiled, checkpointed and with dropout at once: what PEFT issue 3020 saw fail."""
     losses = [

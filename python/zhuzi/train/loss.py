@@ -81,20 +81,27 @@ class _SummedLoss(torch.autograd.Function):  # type: ignore[misc]  # torch types
             ]
             size = sum(map(len, parts))
             length = max(1, CHUNK_BYTES // (4 * size))
-            logits = torch.empty(min(length, len(states)), size, dtype=torch.float32, device=states.device)
+            # Rows that begin at multiples of 64 bytes: on a CPU the product that writes them is a third faster.
+            logits = torch.empty(
+                min(length, len(states)), -(-size // 16) * 16, dtype=torch.float32, device=states.device
+            )[:, :size]
             for begin in range(0, len(states), length):
                 chunk = states[begin : begin + length].to(dtype)
-                total += _chunk_loss(chunk, targets[begin : begin + length], parts, logits[: len(chunk)])
+                held = logits[: len(chunk)]
+                loss, scale = _chunk_loss(chunk, targets[begin : begin + length], parts, held)
+                total += loss
                 if gradient is None and not any(wants):
                     continue
-                at = 0
-                for i, part in enumerate(parts):
-                    share = logits[: len(chunk), at : at + len(part)].to(dtype)
-                    at += len(part)
-                    if gradient is not None:
-                        _add_product(gradient[begin : begin + length], share, part)
-                    if (held := sums[i]) is not None:
-                        _add_product(held, share.T, chunk)
+                if dtype != torch.float32:  # scaled as it is rounded, in one pass
+                    held = torch.mul(held, scale, out=torch.empty_like(held, dtype=dtype))
+                own = None if gradient is None else gradient[begin : begin + length]
+                for i, share in enumerate(held.split(list(map(len, parts)), dim=1)):
+                    if own is not None:
+                        _add_product(own, share, parts[i])
+                    if (matrix := sums[i]) is not None:
+                        _add_product(matrix, share.T, chunk * scale if dtype == torch.float32 else chunk)
+                if own is not None and dtype == torch.float32:
+                    own.mul_(scale)
         ctx.of_rows = len(parts) == 2
         ctx.types = (states.dtype, weight.dtype if rows is None else rows.dtype)
         # Not by save_for_backward: with its reference, the head's gradient would be copied.
@@ -120,8 +127,12 @@ def _add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
 
 def _chunk_loss(
     chunk: torch.Tensor, targets: torch.Tensor, parts: list[torch.Tensor], logits: torch.Tensor
-) -> torch.Tensor:
-    """The summed loss of [C, H] states; `logits` [C, V] become its gradient, softmax minus one-hot."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The summed loss of [C, H] states, and a scale [C, 1].
+
+    `logits` [C, V] times the scale become the loss's gradient, softmax minus one-hot. A softmax is not made:
+    it would read and write them once more.
+    """
     at = 0
     for part in parts:
         share = logits[:, at : at + len(part)]
@@ -131,10 +142,10 @@ def _chunk_loss(
             share.copy_(chunk @ part.T)
         at += len(part)
     of_targets = logits.gather(1, targets.unsqueeze(1))
-    log_sums = logits.logsumexp(1, keepdim=True)
-    logits.sub_(log_sums).exp_()
-    logits.scatter_add_(1, targets.unsqueeze(1), torch.full_like(of_targets, -1.0))
-    return (log_sums - of_targets).sum()
+    most = logits.amax(1, keepdim=True)
+    sums = logits.sub_(most).exp_().sum(1, keepdim=True)
+    logits.scatter_add_(1, targets.unsqueeze(1), -sums)
+    return (sums.log() + most - of_targets).sum(), sums.reciprocal()
 
 
 def use_for_training(model: Any, head: Any) -> None:
