@@ -81,7 +81,8 @@ def test_dora_is_compiled_too(
         ).losses
         for how in ("off", "on")
     }  # fmt: skip
-    assert counters["stats"]["unique_graphs"] and not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"]
+    assert bool(counters["graph_break"]) == (bits == 4)  # so `auto` leaves it off
     assert [loss for _, loss in losses["on"]] == pytest.approx([loss for _, loss in losses["off"]], rel=1e-5)
 
 
@@ -149,11 +150,16 @@ def test_auto_is_off_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch, caplog:
         is_compiled("on", CPU)
 
 
-def test_auto_is_on_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_on_where_it_can_be(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     monkeypatch.setattr("torch.utils._triton.has_triton", lambda: True)
     monkeypatch.setattr(layers.shutil, "which", lambda name: "/usr/bin/" + name)
     monkeypatch.setattr(layers.Path, "is_file", lambda path: True)
     assert is_compiled("auto", GPU)
+    with caplog.at_level("INFO", "zhuzi.train"):
+        assert not is_compiled("auto", GPU, "DoRA over 4 bits") and is_compiled("on", GPU, "DoRA over 4 bits")
+    assert caplog.messages == [
+        "layers are not compiled: DoRA over 4 bits would take them apart (compile: auto)"
+    ]
 
 
 def test_yaml_takes_on_and_off_for_booleans(stage1: Recipes, tmp_path: Any) -> None:

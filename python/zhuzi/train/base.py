@@ -13,7 +13,7 @@ from transformers import BitsAndBytesConfig
 
 from zhuzi.errors import TrainingError
 from zhuzi.model.folder import EMBEDDING, ModelFolder
-from zhuzi.train import int8, layers, loss, noise, rows
+from zhuzi.train import int8, layers, lora, loss, noise, rows
 from zhuzi.train.checks import FROZEN_COPY, STORED_AS, module_of, old_rows, trained_matrices
 from zhuzi.train.recipe import Recipe, SftRecipe
 
@@ -25,7 +25,11 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
     without its instructions is ten times slower; bf16, else fp16, on a GPU. What trains is fp32 and starts
     exactly from the stored values.
     """
-    compiled = layers.is_compiled(recipe.compile, device())
+    # PEFT's DoRA reads a 4-bit weight at each call, in a way of bitsandbytes' that no compiler follows.
+    unfit = (
+        "DoRA over 4 bits" if recipe.lora is not None and recipe.lora.dora and recipe.base_bits == 4 else None
+    )
+    compiled = layers.is_compiled(recipe.compile, device(), unfit)
     model = folder.load(compute_dtype(), device(), quantization_config=_quantisation(recipe.base_bits))
     if recipe.base_bits == 8:
         int8.use_for_training(model)
@@ -39,6 +43,7 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
             # The loaded copy is rounded to the compute type: with it, rows of unseen tokens would change.
             stored = EMBEDDING if folder.tied else stored
             parameter.data.copy_(folder.read(stored)[first:])
+    lora.use_for_training(model, causal, compute_dtype())
     loss.use_for_training(causal, lambda: rows.head_of(causal))
     if isinstance(recipe, SftRecipe) and recipe.neftune is not None:
         noise.use_for_training(causal, recipe.neftune)

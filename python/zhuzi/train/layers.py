@@ -47,8 +47,10 @@ def _forward(
     return (run if layer.training and torch.is_grad_enabled() else own)(*inputs, **named)
 
 
-def is_compiled(wanted: str, device: torch.device) -> bool:
+def is_compiled(wanted: str, device: torch.device, unfit: str | None = None) -> bool:
     """What a recipe's `compile` means on a device; one line says why `auto` is off.
+
+    `unfit` names what the layers have that a compiler takes apart, which makes them slower.
 
     Raises:
         TrainingError: `on`, and there is no compiler.
@@ -64,7 +66,9 @@ def is_compiled(wanted: str, device: torch.device) -> bool:
         missing = "a GPU"
     if missing:
         tell(f"layers are not compiled: that needs {missing} (compile: auto)")
-    return not missing
+    elif unfit:
+        tell(f"layers are not compiled: {unfit} would take them apart (compile: auto)")
+    return not missing and not unfit
 
 
 def what_is_missing(device: torch.device) -> str | None:

@@ -81,7 +81,7 @@ class _SummedLoss(torch.autograd.Function):  # type: ignore[misc]  # torch types
             ]
             size = sum(map(len, parts))
             length = max(1, CHUNK_BYTES // (4 * size))
-            # Rows that begin at multiples of 64 bytes: on a CPU the product that writes them is a third faster.
+            # Rows begin at multiples of 64 bytes: on a CPU the product that writes them is a third faster.
             logits = torch.empty(
                 min(length, len(states)), -(-size // 16) * 16, dtype=torch.float32, device=states.device
             )[:, :size]
