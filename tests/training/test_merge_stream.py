@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from zhuzi import merge_adapter, pretrain, sft
+from zhuzi import extend_model, merge_adapter, pretrain, sft
 from zhuzi.cli import cli
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model.folder import ModelFolder
@@ -168,6 +168,89 @@ def test_progress(model: Path, two: tuple[Path, Path, Path], tmp_path: Path) -> 
     merge_adapter(model, two[:2], tmp_path / "out", progress=lambda *done: seen.append(done))
     size = 2 * sum(info.end - info.begin for info in ModelFolder.open(model).tensors.values())
     assert seen == sorted(seen) and seen[-1] == (size, size) and len(seen) > 20
+
+
+# Adapters that bring their vocabulary with them.
+
+
+@pytest.fixture
+def published(
+    base_model: Path, old_tokenizer: Path, new_tokenizer: Path, tmp_path: Path
+) -> tuple[Path, Path, Path]:
+    """One with the Chinese pieces, one with [PAD] as well, and what comes of extending before each merge."""
+    pieces = tmp_path / "pieces"
+    pieces.mkdir()
+    shutil.copy(new_tokenizer / "tokenizer.model", pieces)
+    grown = extend_model(base_model, pieces, tmp_path / "grown").out
+    first = make_adapter(grown, tmp_path / "llama-lora", modules_to_save=["embed_tokens", "lm_head"])
+    shutil.copy(new_tokenizer / "tokenizer.model", first)
+    between = merge_adapter(grown, first, tmp_path / "between", unverified=True).out
+    padded = extend_model(between, new_tokenizer, tmp_path / "padded").out
+    second = make_adapter(
+        *(padded, tmp_path / "alpaca-lora"), seed=2, target_modules="all-linear", exclude_modules=["lm_head"],
+        modules_to_save=["embed_tokens", "lm_head"],
+    )  # fmt: skip
+    for file in new_tokenizer.iterdir():
+        shutil.copy(file, second)
+    return first, second, merge_adapter(padded, second, tmp_path / "wanted", unverified=True).out
+
+
+def test_published_adapters(
+    base_model: Path, published: tuple[Path, Path, Path], new_tokenizer: Path, tmp_path: Path
+) -> None:
+    """400 rows become 409, then 410: the bits of extending, merging, extending and merging."""
+    first, second, wanted = published
+    arguments = [
+        "model",
+        "merge",
+        "--model",
+        base_model,
+        "--adapter",
+        first,
+        "--adapter",
+        second,
+        "--unverified",
+    ]
+    done = CliRunner().invoke(cli, [*map(str, arguments), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "410 rows, 10 more than the base's, for the ids of an adapter's own tokenizer" in done.output
+    made = ModelFolder.open(tmp_path / "out")
+    assert made.fingerprint == ModelFolder.open(wanted).fingerprint
+    assert made.config == ModelFolder.open(wanted).config
+    assert made.tokenizer.fingerprint == ModelFolder.open(wanted).tokenizer.fingerprint
+    assert made.generation_config == ModelFolder.open(wanted).generation_config
+    record = json.loads((made.path / "zhuzi.json").read_text())
+    assert (record["rows"], record["original_rows"]) == (410, 400)
+    assert record["original_rows"] == ModelFolder.open(wanted).original_rows
+
+
+def test_a_vocabulary_that_does_not_fit(
+    base_model: Path, published: tuple[Path, Path, Path], new_tokenizer: Path, tmp_path: Path
+) -> None:
+    first, second, _ = published
+
+    def refused(message: str, *adapters: Path) -> None:
+        with pytest.raises(MismatchError, match=message):
+            merge_adapter(base_model, adapters, tmp_path / "out", unverified=True)
+        assert not (tmp_path / "out").exists()
+
+    refused(r"its tensor .* is \[409, 32\], the base's \[410, 32\]", second, first)  # never smaller
+    (first / "added_tokens.json").write_text('{"[PAD]": 409}')
+    refused("its tokenizer has 410 ids, its embedding 409 rows", first)
+    (first / "added_tokens.json").unlink()
+    tokenizer = first / "tokenizer.model"
+    whole = tokenizer.read_bytes()
+    tokenizer.write_bytes(whole.replace("▁the".encode(), "▁tha".encode()))
+    refused("is '▁the' in .* the row trained for it would be lost", first)
+    tokenizer.unlink()
+    refused("give the base with as many rows", first)
+    tokenizer.write_bytes(whole)
+    alone = make_adapter(
+        extend_model(base_model, first, tmp_path / "again").out,
+        *(tmp_path / "alone",), modules_to_save=["embed_tokens"],
+    )  # fmt: skip
+    shutil.copy(tokenizer, alone)
+    refused("give the base with as many rows", alone)
 
 
 # Memory. Models of random weights, written tensor by tensor.

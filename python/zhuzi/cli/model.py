@@ -171,6 +171,9 @@ def merge(
         exact=made.difference,
         saved=made.difference_stored,
     )
+    if made.grown:
+        grown = "{rows} rows, {grown} more than the base's, for the ids of an adapter's own tokenizer"
+        say(grown, rows=made.rows, grown=made.grown)
     if not made.verified:
         say("the adapter does not say which base it was made on: only its shapes were checked")
 

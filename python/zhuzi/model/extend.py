@@ -19,6 +19,7 @@ from zhuzi.model.folder import EMBEDDING, GENERATION, HEAD, ModelFolder
 from zhuzi.model.initial import INITS, Init
 from zhuzi.model.positions import Rope, in_words, positions, rope_of
 from zhuzi.model.rows import RowPlan, plan_rows
+from zhuzi.model.settings import generation_settings, original_rows, special_ids
 from zhuzi.model.stream import Blocks, Progress
 from zhuzi.record.disk import require_space
 from zhuzi.record.json_file import write_json
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     import torch
 
 _HALF = ("float16", "bfloat16")
-# Settings of generation that contain ids, other than those called `..._token_id`.
-_ID_LISTS = {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"}
 _log = logging.getLogger(__name__)
 
 
@@ -214,8 +213,7 @@ def _write(
     progress: Progress | None,
 ) -> None:
     """Write weights, settings, tokenizer and record of the new model."""
-    own = {"bos_token_id": new.bos_id, "eos_token_id": new.eos_id, "pad_token_id": new.pad_id}
-    special = _special_ids(base, "config.json", base.config, own, plan)
+    special = special_ids(base, new, plan)
     # transformers 5 writes `dtype`, 4 wrote `torch_dtype`: the folder's own name is kept.
     dtype_key = "torch_dtype" if "torch_dtype" in base.config else "dtype"
     base.copy(
@@ -226,7 +224,7 @@ def _write(
         progress=progress,
     )
     if (folder / GENERATION).is_file():
-        write_json(folder / GENERATION, _generation(base, special, plan))
+        write_json(folder / GENERATION, generation_settings(base, special, plan))
     new.save(folder)
     write_record(
         folder,
@@ -235,22 +233,11 @@ def _write(
         tokenizer=new.fingerprint,
         rows=plan.rows,
         ids=plan.ids,
-        original_rows=_original_rows(base, plan),
+        original_rows=original_rows(base, plan),
         moved=plan.moved,
         **start,
         **kept_template(read_record(base.path)),
     )
-
-
-def _original_rows(base: ModelFolder, plan: RowPlan) -> int | None:
-    """Leading rows that are the first base's: those an extended base records, else its ids that stay.
-
-    Unknown still where no row was added: the first base may be an earlier one.
-    """
-    if plan.rows == base.rows and not plan.started and base.original_rows is None:
-        return None
-    stay = min([base.rows, base.tokenizer.vocab_size, *(before for before, _ in plan.moved.values())])
-    return stay if base.original_rows is None else min(stay, base.original_rows)
 
 
 def _storage(base: ModelFolder, dtype: str | None) -> str:
@@ -271,45 +258,3 @@ def _size(base: ModelFolder, plan: RowPlan, stored: str) -> int:
     matrices = [base.tensors[name] for name in (EMBEDDING, HEAD) if name in base.tensors]
     added = sum((plan.rows - base.rows) * info.shape[1] * 2 for info in matrices)
     return base.bytes_in(stored) + added
-
-
-def _special_ids(
-    base: ModelFolder, file: str, settings: Mapping[str, Any], otherwise: Mapping[str, Any], plan: RowPlan
-) -> dict[str, Any]:
-    """The new ids of the tokens that begin, end and pad a text, as a file of the base names them.
-
-    Where it names none, or an id without a token, those of `otherwise` are taken.
-    """
-    special = dict(otherwise)
-    for key, ours in otherwise.items():
-        held = settings.get(key)
-        if held is None:
-            continue
-        followed = [plan.followed(id) for id in (held if isinstance(held, list) else [held])]
-        ids = [id for id in followed if id is not None]
-        why = "no token of the new model" if len(ids) < len(followed) else ""
-        if key == "pad_token_id" and held == base.tokenizer.unk_id and ours is not None:
-            why = "the unknown piece"  # models without a padding token had it for one
-        elif ids:
-            special[key] = ids if isinstance(held, list) else ids[0]
-        if why:
-            _log.warning(f"{base.path / file}: {key} is {held}, {why}; it becomes {special[key]}")
-    return special
-
-
-def _generation(base: ModelFolder, special: Mapping[str, Any], plan: RowPlan) -> dict[str, Any]:
-    """The settings of generation, with the new ids."""
-    settings = base.generation_config
-    named = [key for key in settings if key.endswith("_token_id") or key in _ID_LISTS]
-    ids = {key: _renumbered(settings[key], plan) for key in named}
-    begin_end_pad = _special_ids(base, GENERATION, settings, special, plan)
-    if begin_end_pad["pad_token_id"] is not None:
-        ids["pad_token_id"] = begin_end_pad["pad_token_id"]
-    return {**settings, **ids, **{key: id for key, id in begin_end_pad.items() if key in settings}}
-
-
-def _renumbered(value: Any, plan: RowPlan) -> Any:
-    if isinstance(value, list):
-        return [_renumbered(entry, plan) for entry in value]
-    followed = plan.followed(value)
-    return value if followed is None else followed

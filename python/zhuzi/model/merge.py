@@ -15,9 +15,11 @@ from zhuzi.errors import InputError, MismatchError, TrainingError, naming
 from zhuzi.model import stream
 from zhuzi.model.adapter import AdapterFolder, is_whole, target_of
 from zhuzi.model.ending import write_ending
-from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, HEAD, ModelFolder
+from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, GENERATION, HEAD, ModelFolder
+from zhuzi.model.growth import Growth, growth
 from zhuzi.model.stream import Progress
 from zhuzi.record.disk import require_space, sha256
+from zhuzi.record.json_file import write_json
 from zhuzi.record.output import new_folder
 from zhuzi.record.place import require_free
 from zhuzi.record.provenance import RECORD, kept_template, read_record, write_record
@@ -42,6 +44,8 @@ class MergeReport(Report):
     difference: float  # merged against base plus adapter, both in fp32: the merge itself
     difference_stored: float  # the saved model against base plus adapter: with the rounding to 16 bit
     verified: bool  # whether the adapter's record proved it intact and made on this base
+    rows: int = 0
+    grown: int = 0  # rows that an adapter with its own tokenizer added
 
     def _headline(self) -> str:
         return f"{self.out}: logits differ by {self.difference:.1e}, by {self.difference_stored:.1e} as saved"
@@ -70,7 +74,8 @@ def merge_adapter(
         device: where a probe compares the merged model with base plus adapter; by default a GPU if there is
             one. The bytes do not depend on it.
         unverified: also accept an adapter without zhuzi.json if it fits; nothing proves that it was trained
-            on this base. A record that exists is always checked.
+            on this base. A record that exists is always checked. Such an adapter may hold embedding and head
+            whole with more rows than the base, if its folder has the tokenizer of these rows.
         progress: called with the bytes written, and those to write.
 
     Raises:
@@ -87,9 +92,13 @@ def merge_adapter(
     if not adapters:
         raise ValueError("adapter: name at least one")
     base, made_by = ModelFolder.open(model), [AdapterFolder.open(Path(path)) for path in adapters]
+    end = base
+    grown: list[Growth | None] = []
     for one in made_by:
         _require_record(one, base, unverified=unverified)
-        one.require_fitting(base)
+        grown.append(growth(end, one, next((g.original_rows for g in grown if g), None)))
+        end = end if grown[-1] is None else grown[-1].of(end)
+        one.require_fitting(end)
     size = base.bytes_in("float32") * min(len(adapters), 2)  # no rounding
     require_space(out, size)
     names = ", then ".join(map(str, adapters))
@@ -100,8 +109,7 @@ def merge_adapter(
     base.require_one_matrix()
 
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as made:
-        differences = _merge_in_order(base, made_by, made, device=device, progress=progress)
-        _record(base, made_by, made)
+        differences = _merge_in_order(base, made_by, grown, made, device=device, progress=progress)
     tensors = [name for one in made_by for name in one.tensors]
     return MergeReport(
         out=out,
@@ -110,6 +118,8 @@ def merge_adapter(
         difference=max(exact for exact, _ in differences),
         difference_stored=max(stored for _, stored in differences),
         verified=all(one.record is not None for one in made_by),
+        rows=end.rows,
+        grown=end.rows - base.rows,
     )
 
 
@@ -126,39 +136,45 @@ def _require_record(adapter: AdapterFolder, base: ModelFolder, *, unverified: bo
 def _merge_in_order(
     base: ModelFolder,
     adapters: Sequence[AdapterFolder],
+    growths: Sequence[Growth | None],
     out: Path,
     *,
     device: str | None,
     progress: Progress | None,
 ) -> list[tuple[float, float]]:
     """Write the merged model with its tokenizer; the differences of each adapter, as `_merge` gives them."""
-    differences, held = [], base
-    for number, adapter in enumerate(adapters, 1):
+    differences, held, original = [], base, base.original_rows
+    for number, (adapter, grown) in enumerate(zip(adapters, growths, strict=True), 1):
         if number > 1:
             before = ", ".join(str(one.path) for one in adapters[: number - 1])
             adapter.require_made_on(held, called=f"{base.path} with {before} merged into it")
         place = out if number == len(adapters) else out / _BETWEEN.format(number)
         place.mkdir(exist_ok=True)
         part = _of(progress, number - 1, len(adapters))
-        differences.append(_merge(held, adapter, place, device=device, progress=part))
-        if held is not base:
-            shutil.rmtree(held.path)
-        base.tokenizer.save(place)
-        write_ending(place, base.tokenizer, _tuned(base, adapters[:number]).get("template"))
-        held = ModelFolder.open(place)
+        differences.append(_merge(held, adapter, grown, place, device=device, progress=part))
+        tokenizer = held.tokenizer if grown is None else grown.tokenizer
+        tokenizer.save(place)
+        write_ending(place, tokenizer, _tuned(base, adapters[:number]).get("template"))
+        before_it, held = held, ModelFolder.open(place)
+        original = original if grown is None else grown.original_rows
+        _record(base, adapters[:number], held, original)
+        if before_it is not base:
+            shutil.rmtree(before_it.path)
     return differences
 
 
-def _record(base: ModelFolder, adapters: Sequence[AdapterFolder], out: Path) -> None:
+def _record(
+    base: ModelFolder, adapters: Sequence[AdapterFolder], made: ModelFolder, original_rows: int | None
+) -> None:
     write_record(
-        out,
+        made.path,
         "merged model",
         base=base.describe(),
         adapter=str(adapters[-1].path),
         adapters=[{"path": str(a.path), "sha256": sha256(a.path / ADAPTER_FILES[1])} for a in adapters],
-        tokenizer=base.tokenizer.fingerprint,
-        rows=base.rows,
-        original_rows=base.original_rows,
+        tokenizer=made.tokenizer.fingerprint,
+        rows=made.rows,
+        original_rows=original_rows,
         **_tuned(base, adapters),
     )
 
@@ -176,12 +192,19 @@ def _of(progress: Progress | None, done: int, steps: int) -> Progress | None:
 
 
 def _merge(
-    base: ModelFolder, adapter: AdapterFolder, out: Path, *, device: str | None, progress: Progress | None
+    base: ModelFolder,
+    adapter: AdapterFolder,
+    grown: Growth | None,
+    out: Path,
+    *,
+    device: str | None,
+    progress: Progress | None,
 ) -> tuple[float, float]:
     """Write the merged model; by how much its logits differ from base plus adapter, exactly and as stored."""
     from zhuzi.infer.chat import device_of
     from zhuzi.model.merging import Merge
 
+    base = base if grown is None else grown.of(base)
     changed = adapter.targets(base)
     if base.tied and HEAD in base.tensors and EMBEDDING in changed:
         changed.add(HEAD)
@@ -208,6 +231,8 @@ def _merge(
             "finite; nothing was written"
         )
     base.finish(out, files)
+    if grown is not None and grown.generation:
+        write_json(out / GENERATION, grown.generation)
     return difference, difference_stored
 
 
