@@ -46,7 +46,7 @@ def chat(
     from zhuzi.cli.talk import shown_settings, talk, warnings_after
     from zhuzi.infer.chat import Chat, open_model
     from zhuzi.infer.session import Session
-    from zhuzi.infer.templates import template_named
+    from zhuzi.infer.templates import template_named, why_unusable
 
     if sys.stdin is None:
         raise click.UsageError("standard input is closed; write a question to it, or use a terminal")
@@ -56,6 +56,9 @@ def chat(
     folder = open_model(model, asked, template=named, system=system)
     click.echo(f"chat: loading {model}", err=True)
     loaded = Chat.load(folder, device=device)
+    unusable = None if named is not None else why_unusable(folder.path, folder.tokenizer)
+    if unusable is not None:
+        click.echo(f"chat: the published prompt is used, as the folder's cannot be: {unusable}", err=True)
     if named is not None:
         loaded = replace(loaded, template=named)
     session = Session(loaded, system=system, sampling=sampling, history=history)

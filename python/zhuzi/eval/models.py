@@ -10,7 +10,7 @@ from typing import Any
 
 from zhuzi.errors import InputError, naming
 from zhuzi.infer.chat import Chat, device_of, open_model
-from zhuzi.infer.templates import template_of
+from zhuzi.infer.templates import usable_template
 from zhuzi.model.adapter import AdapterFolder
 from zhuzi.model.folder import ADAPTER_FILES, ModelFolder
 from zhuzi.model.positions import rope_of
@@ -48,7 +48,7 @@ class ModelToCompare:
         place = device_of(device)
         dtype = torch.float32 if place.type == "cpu" else self.folder.dtype
         live = load_adapted(self.folder, self.adapter, dtype, place)
-        return Chat(live, self.folder.tokenizer, template_of(self.adapter.path))
+        return Chat(live, self.folder.tokenizer, usable_template(self.adapter.path, self.folder.tokenizer))
 
 
 def scaling(opened: Sequence[ModelToCompare]) -> dict[str, Any]:

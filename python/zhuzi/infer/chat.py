@@ -11,7 +11,7 @@ from zhuzi.infer.generate import generate, require_room, stream_text
 from zhuzi.infer.prompt import question
 from zhuzi.infer.sampling import GREEDY, Sampling, SamplingSettings
 from zhuzi.infer.template import ALPACA, Message, Template
-from zhuzi.infer.templates import template_of
+from zhuzi.infer.templates import usable_template
 from zhuzi.model.positions import positions, positions_of
 from zhuzi.tokenizer import Tokenizer
 
@@ -49,7 +49,9 @@ class Chat:
 
         place = device_of(device)
         dtype = torch.float32 if place.type == "cpu" else folder.dtype
-        return cls(folder.load(dtype, place), folder.tokenizer, template_of(folder.path))
+        return cls(
+            folder.load(dtype, place), folder.tokenizer, usable_template(folder.path, folder.tokenizer)
+        )
 
     def reply(
         self,
@@ -145,7 +147,7 @@ def open_model(
 
     folder = ModelFolder.open(path)
     folder.require_rows()
-    template = template or template_of(folder.path)
+    template = template or usable_template(folder.path, folder.tokenizer)
     template.require(folder.tokenizer)
     before = [Message("system", system)] if system else []
     prompt = template.prompt(folder.tokenizer, [*before, Message("user", asked or "")])

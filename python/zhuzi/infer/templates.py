@@ -103,30 +103,65 @@ def template_named(name: str) -> Template:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"want {', '.join(NAMES)}, or a Jinja file"
         raise InputError(f"{name}: no such template; {hint}")
-    with path.open("rb") as file:
-        data = file.read(_MOST + 1)
-    if len(data) > _MOST:
-        raise InputError(f"{path}: too large for a template")
-    try:
-        return _jinja(path.name, data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start:,}; convert it to UTF-8 first") from None
+    return _jinja(path.name, _read(path))
 
 
 def template_of(folder: Path) -> Template:
     """The template that a model or adapter was tuned with.
 
-    It is in the folder's record, else where transformers has it (`chat_template.jinja`, or in
-    `tokenizer_config.json`); without any it is the published one.
+    It is in the folder's record, else where transformers has it; without any it is the published one.
 
     Raises:
         InputError: a damaged record or template.
     """
-    told = (read_record(folder) or {}).get("template")
-    if told is not None:
-        return _recorded(told, folder / RECORD)
-    found = _of_transformers(folder)
+    recorded = recorded_template(folder)
+    if recorded is not None:
+        return recorded
+    found = source_of_others(folder)
     return ALPACA if found is None else _of_source(f"of {folder.name}", found)
+
+
+def usable_template(folder: Path, tokenizer: Tokenizer) -> Template:
+    """As `template_of`, but the published one in place of a template of others that cannot be used.
+
+    Raises:
+        InputError: a damaged record, or the tokenizer lacks a token of the template.
+    """
+    template = ALPACA if why_unusable(folder, tokenizer) else template_of(folder)
+    template.require(tokenizer)
+    return template
+
+
+def why_unusable(folder: Path, tokenizer: Tokenizer) -> str | None:
+    """Why the chat template of a folder of others cannot be used; None if it can, or there is none."""
+    if recorded_template(folder) is not None:
+        return None
+    try:
+        template = template_of(folder)
+        if template is not ALPACA:
+            template.require(tokenizer)
+    except (InputError, ModuleNotFoundError) as error:
+        return str(error)
+    return None
+
+
+def recorded_template(folder: Path) -> Template | None:
+    """The template in the record of a folder that Zhuzi wrote; raises as `template_of` does."""
+    told = (read_record(folder) or {}).get("template")
+    return None if told is None else _recorded(told, folder / RECORD)
+
+
+def source_of_others(folder: Path) -> str | None:
+    """The chat template in `chat_template.jinja` or `tokenizer_config.json`; None without one."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return _read(path)
+    config = folder / "tokenizer_config.json"
+    held = read_object(config, InputError).get("chat_template") if config.is_file() else None
+    if isinstance(held, list):  # several, by name
+        named = {it.get("name"): it.get("template") for it in held if isinstance(it, dict)}
+        held = named.get("default")
+    return held if isinstance(held, str) else None
 
 
 def describe(template: Template, tokenizer: Tokenizer) -> dict[str, str | None]:
@@ -144,16 +179,15 @@ def _recorded(told: Any, place: Path) -> Template:
     return _of_source(told["name"], told["jinja"])
 
 
-def _of_transformers(folder: Path) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text("utf-8")
-    config = folder / "tokenizer_config.json"
-    held = read_object(config, InputError).get("chat_template") if config.is_file() else None
-    if isinstance(held, list):  # several, by name
-        named = {it.get("name"): it.get("template") for it in held if isinstance(it, dict)}
-        held = named.get("default")
-    return held if isinstance(held, str) else None
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(_MOST + 1)
+    if len(data) > _MOST:
+        raise InputError(f"{path}: too large for a template")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start:,}; convert it to UTF-8 first") from None
 
 
 def _of_source(name: str, source: str) -> Template:

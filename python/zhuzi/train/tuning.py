@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi.errors import TrainingError
-from zhuzi.infer.templates import template_named
+from zhuzi.infer.templates import recorded_template, template_named
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
 from zhuzi.train.data import PadRecords, Records
 from zhuzi.train.packing import PackedRecords, PadBlocks
-from zhuzi.train.progress import tell
+from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import SftRecipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.sources import open_records
@@ -131,7 +131,14 @@ def prepare(
     folder = ModelFolder.open(recipe.model)
     folder.require_rows()
     require_possible(recipe, folder)
-    template_named(recipe.template).require(folder.tokenizer)
+    template = template_named(recipe.template)
+    template.require(folder.tokenizer)
+    before = recorded_template(folder.path)
+    if before is not None and before.jinja != template.jinja:
+        warn(
+            f"{folder.path} was tuned with the template {before.name}, and this run uses {template.name}; "
+            "`template` in the recipe names another"
+        )
     for each in recipe.sources:  # missing files are refused before anything is announced
         open_records(each.files, recipe.on_error)
     return folder, Run.prepare(recipe, folder, overwrite=overwrite, source=source)

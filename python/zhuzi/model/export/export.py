@@ -12,7 +12,7 @@ from zhuzi._show import Report
 from zhuzi.corpus.read import read_texts
 from zhuzi.errors import InputError, ModelFileError, naming
 from zhuzi.infer.template import ALPACA, Message, Template
-from zhuzi.infer.templates import template_of
+from zhuzi.infer.templates import recorded_template, source_of_others
 from zhuzi.model.export.card import Card, card_text
 from zhuzi.model.export.check import Compared, compare_folder, compare_gguf
 from zhuzi.model.export.folder import dtype_of, require_tie, write_settings, write_weights
@@ -145,8 +145,11 @@ def export_model(
 def _template(wanted: PathLike | None, folder: ModelFolder) -> str | None:
     if wanted != "stored":
         return chat_template_text(wanted, folder.tokenizer)
-    stored = template_of(folder.path)
-    return chat_template_text("alpaca", folder.tokenizer) if stored is ALPACA else stored.jinja
+    recorded = recorded_template(folder.path)
+    stored = source_of_others(folder.path) if recorded is None else recorded.jinja
+    if stored is None or stored == ALPACA.jinja:
+        return chat_template_text("alpaca", folder.tokenizer)
+    return stored
 
 
 def _write_gguf(
@@ -228,9 +231,9 @@ def _write_folder(
         compared = compare_folder(folder, written)
         compared.require(type, folder.path)
         checked = check_hf(folder.tokenizer, texts, made, folder.path)
-        stored = template_of(folder.path)
-        if template == stored.jinja:
-            _check_template(stored, folder.tokenizer, made)
+        ours = recorded_template(folder.path) or ALPACA
+        if template == ours.jinja:
+            _check_template(ours, folder.tokenizer, made)
         size = written.bytes_in("float32")
     unchecked = ["vLLM was not tried"]
     if reason is not None:
