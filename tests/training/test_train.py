@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bitsandbytes
@@ -22,10 +23,10 @@ from transformers import AutoModelForCausalLM
 from zhuzi import Tokenizer, merge_adapter, pretrain, sft
 from zhuzi.errors import MismatchError, OutputExistsError, RecipeError, TrainingError
 from zhuzi.model.folder import EMBEDDING, ModelFolder
-from zhuzi.train import TrainCallback, TrainState
+from zhuzi.train import TrainCallback, TrainState, plan_run
 from zhuzi.train.recipe import SftRecipe
 from zhuzi.train.run import Run
-from zhuzi.train.stage import _require_frozen
+from zhuzi.train.stage import _require_frozen, _smaller
 
 Recipes = Callable[..., Any]
 LAYERS = [f"base_model.model.model.layers.{i}.self_attn" for i in range(2)]
@@ -556,3 +557,16 @@ def test_out_of_memory_says_what_would_need_less(stage2: Recipes, monkeypatch: p
         pretrain(stage2(micro_batch_size=2))
     for remedy in ("micro_batch_size: 1", "vocabulary: new-rows", "base_bits: 4", "paged-adamw-8bit"):
         assert remedy in str(raised.value)
+
+
+def test_on_a_gpu_it_says_what_would_fit(
+    stage2: Recipes, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = stage2(optimizer="adamw", gradient_checkpointing=True, batch_size=2, micro_batch_size=1)
+    plan = plan_run(recipe, gpus=1)
+    memory = SimpleNamespace(total_memory=plan.needed - 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+    assert _smaller(recipe, ModelFolder.open(model)) == (
+        "write optimizer: paged-adamw-8bit into the recipe; with that its plan fits"
+    )

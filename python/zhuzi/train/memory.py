@@ -28,7 +28,7 @@ class Memory:
     """Bytes of each part on one device, at the fullest moment of a step."""
 
     weights: int  # frozen: the base, with the scales of quantised matrices, and its old rows
-    adapters: int  # what trains, in fp32: LoRA, embedding and head or their new rows
+    adapters: int  # what trains, in fp32: LoRA (on a GPU also in 16 bits), embedding and head or new rows
     gradients: int
     optimiser: int
     activations: int
@@ -68,9 +68,8 @@ class Parts:
 
     def trained(self) -> Iterator[int]:
         """Elements of each tensor that trains."""
+        yield from self.in_matrices()
         lora, matrices = self.recipe.lora, self.shape.matrices
-        for _ in self.matrices:
-            yield (self.shape.rows - self.old_rows) * self.shape.hidden
         for target in () if lora is None else lora.targets:
             rows, columns = self._adapted(target, matrices)
             for _ in range(1 if target == "lm_head" else self.shape.layers):
@@ -83,6 +82,10 @@ class Parts:
     def _adapted(self, target: str, matrices: dict[str, tuple[int, int]]) -> tuple[int, int]:
         return (self.shape.rows, self.shape.hidden) if target == "lm_head" else matrices[target]
 
+    def in_matrices(self) -> list[int]:
+        """Elements that train of embedding and head."""
+        return [(self.shape.rows - self.old_rows) * self.shape.hidden for _ in self.matrices]
+
     @property
     def trainable(self) -> int:
         """Parameters that train."""
@@ -91,8 +94,7 @@ class Parts:
     @property
     def parameters(self) -> int:
         """All parameters, LoRA's included."""
-        in_base = sum(self.shape.vocabulary - self.old_rows * self.shape.hidden for _ in self.matrices)
-        return self.shape.parameters + self.trainable - in_base
+        return self.shape.parameters + self.trainable - sum(self.in_matrices())
 
     @property
     def number(self) -> int:
@@ -104,7 +106,7 @@ class Parts:
         shape, bits = self.shape, self.recipe.base_bits
         whole = 1 if shape.tied else 2
         frozen = whole * shape.vocabulary
-        frozen -= sum(shape.vocabulary - self.old_rows * shape.hidden for _ in self.matrices)
+        frozen -= sum(self.in_matrices())
         each = [quantised_bytes(rows, columns, bits) for rows, columns in shape.matrices.values()]
         linear = shape.layers * sum(each) if bits < 16 else self.number * shape.linear
         return linear + self.number * (frozen + shape.small)
@@ -154,7 +156,9 @@ def memory_of(parts: Parts, *, micro: int, accumulated: bool, gpus: int) -> Memo
     embedded = 4 * (parts.shape.rows - parts.old_rows) * width if "embed_tokens" in parts.matrices else 0
     end = (buckets + gradients + (embedded if accumulated else 0), 2 * number * width * tokens, 0)
     fullest = max((loss, begin, end), key=sum)
-    return Memory(parts.weights(), 4 * parts.trainable, fullest[0], parts.optimiser(), *fullest[1:])
+    casts = 2 * (parts.trainable - sum(parts.in_matrices())) if parts.gpu else 0
+    adapters = 4 * parts.trainable + casts
+    return Memory(parts.weights(), adapters, fullest[0], parts.optimiser(), *fullest[1:])
 
 
 def _kept(parts: Parts, tokens: int) -> int:
@@ -227,4 +231,5 @@ def _logits(parts: Parts, tokens: int) -> int:
     states = _stream(parts) * shape.hidden * tokens
     if not parts.gpu:
         return chunk + states
-    return chunk + chunk // 2 + states + 2 * number * parts.head  # the rows rounded, and a product's sum
+    rounded = chunk // 2 + number * parts.head
+    return chunk + rounded + states + number * parts.head  # and a product before it is added

@@ -204,6 +204,15 @@ def brief_plan(recipe: PretrainRecipe | SftRecipe, folder: Path) -> str | None:
         return None
 
 
+def settings_that_fit(recipe: PretrainRecipe | SftRecipe, folder: Path, gpu_memory: int) -> tuple[str, ...]:
+    """With which settings a run on torchrun's devices would fit; none if it should, or nothing does."""
+    try:
+        devices = int(os.environ.get("WORLD_SIZE", "1"))
+        return plan_run(recipe, config=folder, gpus=devices, gpu_memory=gpu_memory).changes
+    except InputError:  # a kind of model that is not known
+        return ()
+
+
 def plan_stages(stages: Sequence[PretrainRecipe | SftRecipe], **options: Any) -> list[Plan]:
     """The plans of stages that follow each other; `options` as in `plan_run`."""
     plans: list[Plan] = []

@@ -45,7 +45,8 @@ from zhuzi.train.checks import (
 from zhuzi.train.evaluation import Evaluation, split
 from zhuzi.train.log import LogProgress
 from zhuzi.train.loop import Loop
-from zhuzi.train.recipe import Recipe
+from zhuzi.train.plan import settings_that_fit
+from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.samples import Samples
 from zhuzi.train.state import TrainCallback, TrainState
@@ -73,7 +74,7 @@ def train_stage(
     if not is_main():
         transformers.logging.set_verbosity_error()  # rank 0 has said it
     set_seed(recipe.seed)  # LoRA's first values are drawn from here
-    with _advising(recipe):
+    with _advising(run.recipe, folder):
         examples, held_out = held_apart or split(dataset, recipe.evaluate, recipe.seed)
         micro, _ = micro_batch(recipe)
         evaluation = None
@@ -131,16 +132,21 @@ def train_stage(
 
 
 @contextmanager
-def _advising(recipe: Recipe) -> Iterator[None]:
+def _advising(recipe: PretrainRecipe | SftRecipe, folder: ModelFolder) -> Iterator[None]:
     """Turn an error of memory into one that says what would need less."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise TrainingError(f"{device_name()}: out of memory; {_smaller(recipe)}") from error
+        raise TrainingError(f"{device_name()}: out of memory; {_smaller(recipe, folder)}") from error
 
 
-def _smaller(recipe: Recipe) -> str:
-    """What a recipe can change to need less memory."""
+def _smaller(recipe: PretrainRecipe | SftRecipe, folder: ModelFolder) -> str:
+    """What a recipe can change to need less memory: what its plan says, or all that there is."""
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(device()).total_memory
+        fitting = settings_that_fit(recipe, folder.path, memory)
+        if fitting:
+            return f"write {', '.join(fitting)} into the recipe; with that its plan fits"
     micro, _ = micro_batch(recipe)
     changes = [
         *(["gradient_checkpointing: true"] if not recipe.gradient_checkpointing else []),
