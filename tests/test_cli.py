@@ -70,7 +70,7 @@ def test_commands_stand_in_the_order_of_the_road(run: Callable[..., Outcome]) ->
     ]
     assert listed("vocab") == ["extend", "train", "merge", "audit", "export"]
     assert listed("corpus") == ["encode", "verify", "merge", "export", "stats", "show"]
-    assert listed("model") == ["extend", "merge", "export", "plan", "info"]
+    assert listed("model") == ["extend", "merge", "convert", "export", "plan", "info"]
 
 
 @pytest.mark.parametrize("columns", ["40", "80"])
