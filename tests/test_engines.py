@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from texts import HARD_TEXTS
 from zhuzi import Tokenizer, merge_vocab
-from zhuzi.vocab import engines
+from zhuzi.vocab import engines, extend_vocab
 from zhuzi.vocab.fast_file import why_inexact
 
 LITERAL = ["a</s>b<s>", "<unk> [PAD] <pad>", "用户</s>助手", "<0x0A>", "▁▁x ▁", "\0x"]
@@ -51,6 +52,26 @@ def test_ties_are_exact_but_for_tokenizers(merged: Path, chinese_texts: list[str
         assert theirs.first.context in text
         before, ours = Tokenizer.from_dir(merged).encode(text)[: theirs.first.token], theirs.first.ours
         assert ours[:2] == tuple(map(Tokenizer.from_dir(merged).id_to_token, before[-2:]))
+
+
+@pytest.mark.parametrize("scripts", ["han", "all"])
+def test_an_extended_vocabulary_is_the_same_everywhere(
+    scripts: Literal["han", "all"],
+    base_model_file: Path,
+    chinese_file: Path,
+    chinese_texts: list[str],
+    tmp_path: Path,
+) -> None:
+    """Its new scores lie below the base's, which has pieces of several Han characters itself."""
+    made = extend_vocab(
+        chinese_file, base_model_file, tmp_path / "t", new_pieces=2000, scripts=scripts, characters="none"
+    )
+    assert made.placement == "below"
+    texts = chinese_texts + HARD_TEXTS + LITERAL + SPACES
+    for parse_special in (False, True):
+        names = [*engines.ENGINES[1:], engines.ZHUZI_TOKENIZER]
+        parity = engines.compare(made.folder, texts, engines=names, parse_special=parse_special)
+        assert parity.exact and all(engine.note is None for engine in parity.engines), parity
 
 
 def test_special_tokens_are_recognised_in_the_same_way(
