@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import pytest
 
 pytest.importorskip("torch", reason="the demo needs the extra `demo`")
 pytest.importorskip("mistral_common", reason="the demo needs the extra `demo`")
+if find_spec("jieba") is None:  # importing it takes a second
+    pytest.skip("the demo needs the extra `demo`", allow_module_level=True)
 
 from test_pages import require_self_contained
 from zhuzi.demo import run_demo, sample, settings

@@ -45,9 +45,11 @@ def demo(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from zhuzi.demo import run_demo
 
-    log = logging.getLogger("zhuzi.train")
-    level = log.level
-    log.setLevel(logging.WARNING)  # the losses are in the report
+    # What they say is in the report, or in the demo's own lines; warnings are shown.
+    logs = [logging.getLogger(f"zhuzi.{name}") for name in ("train", "model")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.WARNING)
     try:
         made = run_demo(
             out,
@@ -64,9 +66,11 @@ def demo(
             click.echo(note, err=True)
         raise
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
     say(
-        "{report}: what each step did; to chat with the model: zhuzi chat --model {model}",
+        "{report}: what each step did; to chat with the model: "
+        "zhuzi chat --model {model} --temperature 1 --top-k 0",
         report=made.report,
         model=made.model,
     )

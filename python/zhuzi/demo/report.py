@@ -173,11 +173,12 @@ def _bits(measured: list[dict[str, Any]]) -> list[Line]:
 
 def _next(out: Path) -> list[tuple[Text, str]]:
     corpus, tokenizer, base = (str(out / name) for name in ("corpus", "tokenizer", "base-tokenizer"))
+    sampled = ["--temperature", "1", "--top-p", "0.8", "--top-k", "0"]  # as the report's answers
     stats = ["zhuzi", "corpus", "stats", corpus, "--tokenizer", tokenizer, "--base", base]
     return [
         (
             ("Talk to the tuned model", "与微调后的模型对话"),
-            shlex.join(["zhuzi", "chat", "--model", str(out / "chinese-alpaca")]),
+            shlex.join(["zhuzi", "chat", "--model", str(out / "chinese-alpaca"), *sampled]),
         ),
         (
             ("See what the corpus consists of", "看看语料的构成"),

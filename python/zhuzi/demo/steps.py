@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from zhuzi.corpus import encode_corpus
 from zhuzi.demo import sample, settings
 from zhuzi.demo.base import make_base
 from zhuzi.demo.measure import (
-    ANSWER,
+    ANSWER_TOKENS,
+    DRAWN,
     PROMPTS,
     answer_loss,
     asked_of,
@@ -236,7 +237,8 @@ def measure_answers(road: Road, facts: Facts) -> None:
 
 def report(road: Road, facts: Facts) -> None:
     """The report page."""
-    facts |= {"prompts": PROMPTS, "answer": asdict(ANSWER), "command": road.command}
+    facts |= {"prompts": PROMPTS, "command": road.command}
+    facts["drawn"] = asdict(replace(DRAWN, max_new_tokens=ANSWER_TOKENS))
     facts["asked"] = asked_of(road.sample.held_records)
     write_report(facts, road.out / "report.html")
 
