@@ -71,7 +71,7 @@ class MarkdownScreen:
                         self._console.print()
                         printed = end
                     if time.monotonic() - drawn > _PAUSE:
-                        live.update(_Tail(text[printed:]), refresh=True)
+                        live.update(_Block(text[printed:], grows=True), refresh=True)
                         drawn = time.monotonic()
                 live.update("", refresh=True)
         finally:
@@ -79,20 +79,22 @@ class MarkdownScreen:
 
     def _print(self, text: str) -> None:
         if text.strip():
-            self._console.print(_markdown(text))
+            self._console.print(_Block(text), end="")
 
 
-class _Tail:
-    """The last lines of a text that grows, as many as the terminal shows."""
+class _Block:
+    """A text as Markdown, without blank lines around it; of one that grows, as much as the terminal shows."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: str, *, grows: bool = False) -> None:
+        self._text, self._grows = text, grows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.segment import Segment
 
         lines = console.render_lines(_markdown(self._text), options, pad=False)
-        for line in lines[-max(1, console.size.height - 2) :]:
+        full = [at for at, line in enumerate(lines) if any(part.text.strip() for part in line)]
+        lines = lines[full[0] : full[-1] + 1] if full else []
+        for line in lines[-max(1, console.size.height - 2) :] if self._grows else lines:
             yield from line
             yield Segment.line()
 
