@@ -253,6 +253,31 @@ def test_a_vocabulary_that_does_not_fit(
     refused("give the base with as many rows", alone)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_bytes_do_not_depend_on_the_device(
+    make_model: Callable[..., Path], tmp_path: Path, tied: bool
+) -> None:
+    """The probe runs on the GPU; the products are added on the CPU."""
+    base = make_model(tmp_path / "base", tie_word_embeddings=tied)
+    adapter = make_adapter(
+        *(base, tmp_path / "adapter"), modules_to_save=["embed_tokens"] if tied else ["lm_head"],
+        ensure_weight_tying=tied, use_dora=True,
+    )  # fmt: skip
+    reports = [
+        merge_adapter(base, adapter, tmp_path / place, device=place, unverified=True)
+        for place in ("cpu", "cuda")
+    ]
+    ours, theirs = (ModelFolder.open(report.out).fingerprint for report in reports)
+    assert ours == theirs and max(report.difference for report in reports) <= 1e-4
+
+
+def test_an_unknown_device(model: Path, two: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"device: 'gpu' is unknown; want cpu, cuda or cuda:1"):
+        merge_adapter(model, two[0], tmp_path / "out", device="gpu")
+    assert not (tmp_path / "out").exists()
+
+
 # Memory. Models of random weights, written tensor by tensor.
 
 SMALL = {"hidden_size": 512, "intermediate_size": 1376, "num_attention_heads": 8}

@@ -108,8 +108,9 @@ def merge_adapter(
     made_by[0].require_made_on(base)
     base.require_one_matrix()
 
+    place = _place(device)
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as made:
-        differences = _merge_in_order(base, made_by, grown, made, device=device, progress=progress)
+        differences = _merge_in_order(base, made_by, grown, made, device=place, progress=progress)
     tensors = [name for one in made_by for name in one.tensors]
     return MergeReport(
         out=out,
@@ -121,6 +122,12 @@ def merge_adapter(
         rows=end.rows,
         grown=end.rows - base.rows,
     )
+
+
+def _place(device: str | None) -> torch.device:
+    from zhuzi.infer.chat import device_of
+
+    return device_of(device)
 
 
 def _require_record(adapter: AdapterFolder, base: ModelFolder, *, unverified: bool) -> None:
@@ -139,7 +146,7 @@ def _merge_in_order(
     growths: Sequence[Growth | None],
     out: Path,
     *,
-    device: str | None,
+    device: torch.device,
     progress: Progress | None,
 ) -> list[tuple[float, float]]:
     """Write the merged model with its tokenizer; the differences of each adapter, as `_merge` gives them."""
@@ -197,11 +204,10 @@ def _merge(
     grown: Growth | None,
     out: Path,
     *,
-    device: str | None,
+    device: torch.device,
     progress: Progress | None,
 ) -> tuple[float, float]:
     """Write the merged model; by how much its logits differ from base plus adapter, exactly and as stored."""
-    from zhuzi.infer.chat import device_of
     from zhuzi.model.merging import Merge
 
     base = base if grown is None else grown.of(base)
@@ -212,7 +218,7 @@ def _merge(
         name: (str(base.dtype_of(name)).removeprefix("torch."), base.tensors[name].shape) for name in changed
     }
     files = stream.start_files(base.tensors, out, shapes, progress)
-    logits = Merge(base, adapter, files, device_of(device)).run()
+    logits = Merge(base, adapter, files, device).run()
     difference = _difference(logits.merged, logits.adapted)
     if difference > _TOLERANCE and base.tied and {EMBEDDING, HEAD} & set(map(target_of, adapter.tensors)):
         raise InputError(
