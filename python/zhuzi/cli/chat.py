@@ -16,7 +16,7 @@ from zhuzi.infer.sampling import Sampling
 
 
 @click.command()
-@click.option("--model", type=PATH, required=True, help="Folder of a tuned model.")
+@click.option("--model", type=PATH, required=True, help="Folder of a tuned model, or GGUF file.")
 @click.option("--system", default="", help="System prompt.")
 @click.option(
     "--template",
@@ -27,6 +27,7 @@ from zhuzi.infer.sampling import Sampling
 @click.option("--markdown/--no-markdown", default=True, help="Show answers as Markdown on a terminal.")
 @options.sampling
 @click.option("--seed", type=int, default=Sampling.seed, help="Seed, to make a draw repeatable.")
+@options.bits
 @options.device
 def chat(
     model: Path,
@@ -34,6 +35,7 @@ def chat(
     template: str | None,
     history: bool,
     markdown: bool,
+    bits: Any,
     device: str | None,
     **settings: Any,
 ) -> None:
@@ -55,7 +57,7 @@ def chat(
     named = None if template is None else template_named(template)
     folder = open_model(model, asked, template=named, system=system)
     click.echo(f"chat: loading {model}", err=True)
-    loaded = Chat.load(folder, device=device)
+    loaded = Chat.load(folder, device=device, bits=bits)
     unusable = None if named is not None else why_unusable(folder.path, folder.tokenizer)
     if unusable is not None:
         click.echo(f"chat: the published prompt is used, as the folder's cannot be: {unusable}", err=True)

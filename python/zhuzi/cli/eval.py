@@ -155,7 +155,7 @@ _json = click.option(
     type=MODEL,
     multiple=True,
     required=True,
-    help="Model folder, or adapter folder of a training run; give several.",
+    help="Model folder, GGUF file, or adapter folder of a training run; give several.",
 )
 @click.option(
     "--corpus",
@@ -186,6 +186,7 @@ _json = click.option(
 @options.split
 @options.separator
 @options.stdin_format
+@options.bits
 @options.device
 @options.overwrite
 def bits(

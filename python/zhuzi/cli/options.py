@@ -115,6 +115,17 @@ threads = click.option(
     "--threads", type=click.IntRange(min=1), default=None, help="Threads to use. [default: every core]"
 )
 
+
+def _bits(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    return None if value is None else int(value)
+
+
+bits = click.option(
+    "--bits",
+    type=click.Choice(["4", "8"]),
+    callback=_bits,
+    help="Quantise the model as it is loaded: NF4 or int8, by bitsandbytes. [default: as it is]",
+)
 device = click.option(
     "--device", default=None, help="Device of torch. [default: a GPU if there is one, else the CPU]"
 )

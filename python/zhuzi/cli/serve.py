@@ -17,7 +17,7 @@ _DEFAULT = ServeSettings()
 
 
 @click.command()
-@click.option("--model", type=PATH, required=True, help="Folder of a model.")
+@click.option("--model", type=PATH, required=True, help="Model folder, or GGUF file.")
 @click.option("--host", default=_DEFAULT.host, show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -26,7 +26,9 @@ _DEFAULT = ServeSettings()
     show_default=True,
     help="Port; 0 takes a free one.",
 )
-@click.option("--name", default=None, help="What requests call the model. [default: the folder's name]")
+@click.option(
+    "--name", default=None, help="What requests call the model. [default: its folder's or file's name]"
+)
 @click.option(
     "--key-env",
     default=None,
@@ -63,6 +65,7 @@ _DEFAULT = ServeSettings()
 )
 @click.option("--web", is_flag=True, help="A chat page at /, in English and Chinese.")
 @options.sampling
+@options.bits
 @options.device
 def serve(
     model: Path,
@@ -75,6 +78,7 @@ def serve(
     max_body: int,
     stop_seconds: float,
     web: bool,
+    bits: Any,
     device: str | None,
     **settings: Any,
 ) -> None:
@@ -104,7 +108,7 @@ def serve(
         if web:
             click.echo(f"serve: {url}/ is the chat page", err=True)
 
-    serve_model(model, told, device=device, started=started)
+    serve_model(model, told, device=device, bits=bits, started=started)
 
 
 def _key(variable: str) -> str:

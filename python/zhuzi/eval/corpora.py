@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -17,7 +17,7 @@ from zhuzi.corpus.options import ReadKeywords
 from zhuzi.corpus.read import TextReader, read_texts
 from zhuzi.errors import InputError
 from zhuzi.eval.bits import BitsPerByte, bits_per_byte, require_context
-from zhuzi.eval.models import open_models, scaling
+from zhuzi.eval.models import ModelToCompare, open_models, scaling
 from zhuzi.eval.partial import PartialResults
 from zhuzi.model.positions import positions
 from zhuzi.record.json_file import write_json
@@ -26,7 +26,7 @@ from zhuzi.record.place import PathLike, require_free_file
 from zhuzi.record.provenance import stamped
 
 if TYPE_CHECKING:
-    from zhuzi.infer.chat import Chat
+    from zhuzi.infer.chat import Bits, Chat
 
 CONTEXT = 512
 # Documents that are encoded and measured together, by one process.
@@ -48,6 +48,8 @@ class BitsComparison(Report):
     context: int
     stride: int
     fingerprints: dict[str, str]
+    quantised: int | None = None
+    """Bits to which the models were quantised as they were loaded, if they were."""
 
     def _headline(self) -> str:
         return "; ".join(
@@ -77,7 +79,10 @@ class BitsComparison(Report):
             for model, row in zip(self.models, self.measured, strict=True)
             for source, documents, bits in zip(self.sources, self.documents, row, strict=True)
         ]
-        return stamped("bits", {"context": self.context, "stride": self.stride, "measured": entries})
+        facts: dict[str, Any] = {"context": self.context, "stride": self.stride}
+        if self.quantised is not None:
+            facts["quantised"] = self.quantised
+        return stamped("bits", {**facts, "measured": entries})
 
     def write_json(self, path: PathLike, *, overwrite: bool = False) -> None:
         """Write `to_json`; raises `OutputExistsError` as every output does."""
@@ -139,6 +144,7 @@ def compare_bits(
     batch: int = 8,
     max_documents: int | None = None,
     device: str | None = None,
+    bits: Bits | None = None,
     out: PathLike | None = None,
     overwrite: bool = False,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -154,6 +160,7 @@ def compare_bits(
         corpora: files or folders as for `encode_corpus`; each is one source of its own.
         context: tokens that a model sees at once, at most; a model of fewer positions is refused.
         max_documents: the first so many documents of each source.
+        bits: 8 or 4 quantises the models as they are loaded, as in `Chat.load`.
         out: a JSON file to write. What was measured is kept beside it until then: the same call resumes.
         keywords: how texts are read, as for `read_texts`.
 
@@ -168,11 +175,7 @@ def compare_bits(
         require_context(positions(model.folder.config), context, stride)
     sources = dict(zip(_names(corpora), corpora, strict=True))
     fingerprints = {model.name: model.fingerprint for model in opened}
-    facts = scaling(opened) | {
-        "models": fingerprints,
-        "files": {name: _stamps(read_texts(corpus, **keywords)) for name, corpus in sources.items()},
-        "options": [context, stride, max_documents, {key: str(value) for key, value in keywords.items()}],
-    }
+    facts = _facts(opened, sources, [context, stride, max_documents], bits, keywords)
     with _processes() as together:
         partial = PartialResults(out if is_main() else None, facts)
         sums: dict[str, list[_Sums]] = {}
@@ -182,7 +185,7 @@ def compare_bits(
                 key = f"{model.name}, {name}"
                 found = _Sums(**together.of_main(partial.get(key) or {}))
                 if not found.whole:
-                    chat = chat or model.load(device)
+                    chat = chat or model.load(device, bits)
                     reader = read_texts(corpus, **keywords)
                     windows = _Windows(chat, context, stride, batch)
 
@@ -204,11 +207,29 @@ def compare_bits(
         context=context,
         stride=stride or context - 1,
         fingerprints=fingerprints,
+        quantised=bits,
     )
     if out is not None and is_main():
         result.write_json(out, overwrite=overwrite)
     partial.remove()
     return result
+
+
+def _facts(
+    opened: Sequence[ModelToCompare],
+    sources: Mapping[str, PathLike],
+    options: Sequence[object],
+    bits: int | None,
+    keywords: ReadKeywords,
+) -> dict[str, Any]:
+    """What decides the result of a measurement."""
+    return {
+        **scaling(opened),
+        **({} if bits is None else {"quantised": bits}),
+        "models": {model.name: model.fingerprint for model in opened},
+        "files": {name: _stamps(read_texts(corpus, **keywords)) for name, corpus in sources.items()},
+        "options": [*options, {key: str(value) for key, value in keywords.items()}],
+    }
 
 
 @dataclass(frozen=True)

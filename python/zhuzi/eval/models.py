@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi.errors import InputError, naming
-from zhuzi.infer.chat import Chat, device_of, open_model
+from zhuzi.infer.chat import Bits, Chat, device_of, open_model
+from zhuzi.infer.gguf import GgufFile
 from zhuzi.infer.templates import usable_template
 from zhuzi.model.adapter import AdapterFolder
 from zhuzi.model.folder import ADAPTER_FILES, ModelFolder
@@ -26,7 +27,7 @@ class ModelToCompare:
     name: str
     """Short, and different from the others'."""
     path: Path
-    folder: ModelFolder
+    folder: ModelFolder | GgufFile
     """The model, or the adapter's base."""
     adapter: AdapterFolder | None = None
 
@@ -37,12 +38,14 @@ class ModelToCompare:
 
         return sha256(self.adapter.path / ADAPTER_FILES[1]) if self.adapter else self.folder.fingerprint
 
-    def load(self, device: str | None = None) -> Chat:
-        """The model with its tokenizer; as `Chat.from_dir`."""
+    def load(self, device: str | None = None, bits: Bits | None = None) -> Chat:
+        """The model with its tokenizer; as `Chat.from_dir`. An adapter is put on its base as it is."""
         import torch
 
-        if self.adapter is None:
-            return Chat.load(self.folder, device=device)
+        if self.adapter is None or isinstance(self.folder, GgufFile):
+            return Chat.load(self.folder, device=device, bits=bits)
+        if bits is not None:
+            raise ValueError(f"bits: {self.path} is an adapter; merge it first, with `zhuzi model merge`")
         from zhuzi.model.adapted import load_adapted
 
         place = device_of(device)
@@ -85,6 +88,8 @@ def _open(name: str, path: Path, base: str | os.PathLike[str] | None) -> ModelTo
         raise naming(InputError, f"{path}: does not tell its base; name it with ", ("base", None))
     try:
         folder = open_model(os.fspath(base) if base is not None else str(recorded))
+        if isinstance(folder, GgufFile):
+            raise InputError(f"{folder.path}: a GGUF file; an adapter goes on a model folder")
     except InputError as error:
         if base is not None:
             raise

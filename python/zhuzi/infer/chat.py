@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from zhuzi.infer.generate import generate, require_room, stream_text
+from zhuzi.infer.gguf import GgufFile, is_gguf
 from zhuzi.infer.prompt import question
 from zhuzi.infer.sampling import GREEDY, Sampling, SamplingSettings
 from zhuzi.infer.template import ALPACA, Message, Template
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from zhuzi.model.folder import ModelFolder
 
 
+Bits = Literal[4, 8]
+
+
 @dataclass(frozen=True)
 class Chat:
     """A model, its tokenizer, and the template it was tuned with."""
@@ -32,26 +36,38 @@ class Chat:
     template: Template = ALPACA
 
     @classmethod
-    def from_dir(cls, path: str | Path, *, device: str | None = None) -> Chat:
+    def from_dir(cls, path: str | Path, *, device: str | None = None, bits: Bits | None = None) -> Chat:
         """Load a model folder: in fp32 on a CPU, as stored on a GPU (the default if there is one).
+
+        Or a GGUF file, with llama.cpp (the extra `gguf`). `bits` as in `load`.
 
         Raises:
             InputError: there is no model in the folder.
             MismatchError: its tokenizer has ids without a row.
             ValueError: a device that is unknown, or not in this machine.
         """
-        return cls.load(open_model(path), device=device)
+        return cls.load(open_model(path), device=device, bits=bits)
 
     @classmethod
-    def load(cls, folder: ModelFolder, *, device: str | None = None) -> Chat:
-        """As `from_dir`, from a folder that `open_model` opened."""
+    def load(
+        cls, folder: ModelFolder | GgufFile, *, device: str | None = None, bits: Bits | None = None
+    ) -> Chat:
+        """As `from_dir`, from what `open_model` opened.
+
+        `bits`: 8 or 4 quantises the linear layers with bitsandbytes as they are loaded (int8, NF4), but never
+        embedding and head.
+        """
+        if isinstance(folder, GgufFile):
+            if bits is not None:
+                raise ValueError("bits: a GGUF file has its own; leave them out")
+            return cls(folder.load(), folder.tokenizer, folder.template)
         import torch
 
         place = device_of(device)
         dtype = torch.float32 if place.type == "cpu" else folder.dtype
-        return cls(
-            folder.load(dtype, place), folder.tokenizer, usable_template(folder.path, folder.tokenizer)
-        )
+        options = {} if bits is None else {"quantization_config": quantisation(bits, dtype)}
+        template = usable_template(folder.path, folder.tokenizer)
+        return cls(folder.load(dtype, place, **options), folder.tokenizer, template)
 
     def reply(
         self,
@@ -134,10 +150,10 @@ class Answer:
 
 def open_model(
     path: str | Path, asked: str | None = None, *, template: Template | None = None, system: str = ""
-) -> ModelFolder:
-    """Open a model folder, and check before torch is loaded that it can answer (the question `asked`).
+) -> ModelFolder | GgufFile:
+    """Open a model folder or a GGUF file, and check before torch is loaded that it can answer (`asked`).
 
-    `template` is that of the folder by default; `system` is the system prompt.
+    `asked` is the question. `template` is that of the folder by default; `system` is the system prompt.
 
     Raises:
         InputError: no model in the folder, no BOS id, or no room for an answer in the model's positions.
@@ -145,9 +161,14 @@ def open_model(
     """
     from zhuzi.model.folder import ModelFolder
 
-    folder = ModelFolder.open(path)
-    folder.require_rows()
-    template = template or usable_template(folder.path, folder.tokenizer)
+    folder: ModelFolder | GgufFile
+    if is_gguf(path):
+        folder = GgufFile.open(path)
+        template = template or folder.template
+    else:
+        folder = ModelFolder.open(path)
+        folder.require_rows()
+        template = template or usable_template(folder.path, folder.tokenizer)
     template.require(folder.tokenizer)
     before = [Message("system", system)] if system else []
     prompt = template.prompt(folder.tokenizer, [*before, Message("user", asked or "")])
@@ -188,6 +209,22 @@ def complete(
     )
     # Decoded after the prompt: alone, the first token would lose the space it begins with.
     return tokenizer.decode([*prompt, *ids])[len(tokenizer.decode(prompt)) :]
+
+
+def quantisation(bits: Bits, dtype: torch.dtype) -> Any:
+    """How bitsandbytes quantises the linear layers of a model; what it computes in is `dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    whole = ["lm_head", "embed_tokens"]
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=whole,
+    )
 
 
 def device_of(name: str | None) -> torch.device:

@@ -12,6 +12,8 @@ from zhuzi.infer.template import Template
 from zhuzi.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from zhuzi.infer.chat import Bits
+    from zhuzi.infer.gguf import GgufFile
     from zhuzi.model.folder import ModelFolder
 
 
@@ -27,18 +29,24 @@ class ServedModel:
     """Ids that end an answer."""
 
 
-def open_folder(path: str | Path) -> ModelFolder:
-    """Open a model folder, and check it before torch is loaded; raises what `open_model` raises."""
+def open_folder(path: str | Path) -> ModelFolder | GgufFile:
+    """Open a model folder or GGUF file, and check it before torch is loaded; raises as `open_model`."""
     from zhuzi.infer.chat import open_model
 
     return open_model(path)
 
 
-def load_folder(folder: ModelFolder, *, name: str | None = None, device: str | None = None) -> ServedModel:
-    """Load a model folder: in fp32 on a CPU, as stored on a GPU."""
+def load_folder(
+    folder: ModelFolder | GgufFile,
+    *,
+    name: str | None = None,
+    device: str | None = None,
+    bits: Bits | None = None,
+) -> ServedModel:
+    """Load what `open_folder` opened; as `Chat.load`."""
     from zhuzi.infer.chat import Chat
 
-    chat = Chat.load(folder, device=device)
+    chat = Chat.load(folder, device=device, bits=bits)
     tokenizer = folder.tokenizer
     template = chat.template
     named = folder.generation_config.get("eos_token_id")

@@ -9,8 +9,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zhuzi.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from zhuzi.infer.chat import Bits
 
 _log = logging.getLogger(__name__)
 
@@ -23,15 +27,17 @@ def serve_model(
     settings: ServeSettings | None = None,
     *,
     device: str | None = None,
+    bits: Bits | None = None,
     started: Callable[[str], object] = lambda url: None,
 ) -> None:
-    """Answer OpenAI's API with a model folder, until SIGTERM or Ctrl-C.
+    """Answer OpenAI's API with a model folder or a GGUF file, until SIGTERM or Ctrl-C.
 
     The address is taken and the folder checked before the model is loaded; nothing is answered before it is.
     On SIGTERM no further request is taken, and answers have `stop_seconds` to end; a second signal ends them.
 
     Args:
         device: of torch; a GPU if there is one by default.
+        bits: 8 or 4 quantises the model as it is loaded, as in `Chat.load`.
         started: called with the server's URL once it answers.
 
     Raises:
@@ -47,7 +53,7 @@ def serve_model(
     with _listening(settings) as listener:
         if not settings.local and settings.key is None:
             _log.warning(f"{settings.host} can be reached from other machines, and no key is asked for")
-        server = Server(load_folder(folder, name=settings.name, device=device), settings)
+        server = Server(load_folder(folder, name=settings.name, device=device, bits=bits), settings)
         try:
             asyncio.run(_serve(server, listener, started))
         finally:

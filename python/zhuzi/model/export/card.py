@@ -185,7 +185,8 @@ def _figures(card: Card, folder: ModelFolder) -> str:
 
 
 def _lines(held: Mapping[str, Any], fingerprint: str) -> Iterator[str]:
-    measured = held.get("measured")
+    # Figures of a model that was quantised as it was loaded are not those of what is exported.
+    measured = None if held.get("quantised") else held.get("measured")
     for entry in measured if isinstance(measured, list) else []:
         if isinstance(entry, dict) and entry.get("fingerprint") == fingerprint:
             yield (

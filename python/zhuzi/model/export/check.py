@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhuzi._process import available_cores
 from zhuzi.errors import InputError
 from zhuzi.model.export.gguf_model import Place, Type, unpermuted
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
@@ -147,7 +146,8 @@ def llama_cpp_logits(path: Path, probe: torch.Tensor) -> torch.Tensor:
             str(path),
             n_ctx=length,
             n_batch=length,
-            n_threads=available_cores(),
+            n_threads=torch.get_num_threads(),
+            n_threads_batch=torch.get_num_threads(),
             logits_all=True,
             verbose=False,
             # Keys and values in fp32, as the source has them; f16 is llama.cpp's default.
