@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import zhuzi
 
 #: Reference tokenizers, corpora and instructions that developers have beside their clone; users do not.
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# A suite in the background of a script ignores SIGINT, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ def test_an_ended_measurement_resumes(
 def test_two_processes_measure_as_one(model: Path, corpora: list[Path], tmp_path: Path) -> None:
     one = compare_bits([model], corpora, context=64)
     out = tmp_path / "two.json"
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29577"]
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     words = ["-m", "zhuzi", "eval", "bits", "--model", str(model), "--context", "64", "--json", str(out)]
     for corpus in corpora:
         words += ["--corpus", str(corpus)]
