@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from zhuzi import Tokenizer, pretrain
 from zhuzi.cli import cli
 from zhuzi.errors import InputError, MismatchError
-from zhuzi.model import merge_adapter, model_info
+from zhuzi.model import convert_model, merge_adapter, model_info
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.recipe import PretrainRecipe
 
@@ -61,7 +63,7 @@ def test_a_merged_model_is_followed_back_to_the_first_base(
     assert (trained.found, extended.found, first.found) == tuple(
         map(str, (road["trained"], model, base_model))
     )
-    assert all(link.same for link in (trained, extended, first))
+    assert all(link.same for link in found.chain)
     assert extended.rows == 410 and first.rows == 400
 
 
@@ -98,7 +100,6 @@ def change_json(path: Path, **changes: Any) -> None:
         ("model", lambda d, r: (d / "model.safetensors").write_bytes(b"short"), "not a safetensors file"),
         ("model", lambda d, r: (d / "tokenizer.model").unlink(), "tokenizer.model"),
         ("model", lambda d, r: point(d, r["model"]), "its weights are not those that were used here"),
-        ("adapter", lambda d, r: (d / "zhuzi.json").unlink(), "nothing tells which base it was made on"),
         ("adapter", lambda d, r: point(d, r["first"]), "made on another number of rows"),
         ("adapter", lambda d, r: change_json(d / "adapter_config.json", r=8), "changed since it was trained"),
         ("training run", lambda d, r: change_json(d / "run.json", tokenizer="ab"), "not that of the run"),
@@ -134,6 +135,28 @@ def record_tokenizer(folder: Path) -> None:
     (folder / "zhuzi.json").write_text(
         '{"format": 1, "kind": "tokenizer", "zhuzi": "0", "fingerprint": "ab"}'
     )
+
+
+def test_an_adapter_and_a_model_from_elsewhere(
+    road: dict[str, Path], base_model: Path, tmp_path: Path
+) -> None:
+    """As pickles, which were converted; an adapter without a record tells only a path."""
+    for kind, source, name in (
+        ("adapter", road["adapter"], "adapter_model"),
+        ("model", base_model, "model"),
+    ):
+        theirs = tmp_path / kind
+        shutil.copytree(source, theirs)
+        (theirs / "zhuzi.json").unlink(missing_ok=True)
+        held = load_file(theirs / f"{name}.safetensors")
+        (theirs / f"{name}.safetensors").unlink()
+        torch.save(held, theirs / ("adapter_model.bin" if kind == "adapter" else "pytorch_model.bin"))
+        convert_model(theirs, tmp_path / f"{kind}-converted")
+        found = model_info(tmp_path / f"{kind}-converted", verify=True)
+        assert (found.kind, found.problems) == (kind, ())
+        (link,) = found.chain
+        assert (link.found, link.kind) == (str(theirs), kind)
+        assert found.facts.get("record", "none").startswith("none")
 
 
 def test_bases_that_are_gone_or_name_each_other_end_the_chain(road: dict[str, Path], tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from zhuzi.errors import ZhuziError
 from zhuzi.model import weights
+from zhuzi.model.folder import ADAPTER_FILES
+from zhuzi.record.disk import sha256
 from zhuzi.record.provenance import read_record
 from zhuzi.record.remembered import remembered
 
@@ -44,7 +46,7 @@ def chain(folder: Path, record: Mapping[str, Any] | None, *, verify: bool) -> It
         if base is None:
             return
         found = find(str(base.get("path")), here)
-        yield from _adapters(record, here)
+        yield from _adapters(record, here, verify=verify)
         theirs = None
         if found is not None and os.path.realpath(found) not in seen:
             theirs = _record(found)
@@ -57,7 +59,7 @@ def chain(folder: Path, record: Mapping[str, Any] | None, *, verify: bool) -> It
 
 def parent_of(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """What a record says that its folder was made from: path, fingerprint, rows; none if it says nothing."""
-    for key in ("base", "source"):
+    for key in ("base", "source", "converted"):
         held = (record or {}).get(key)
         if isinstance(held, Mapping) and isinstance(held.get("path"), str):
             return held
@@ -75,14 +77,23 @@ def find(path: str, beside: Path) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def _adapters(record: Mapping[str, Any] | None, here: Path) -> Iterator[Link]:
+def _adapters(record: Mapping[str, Any] | None, here: Path, *, verify: bool) -> Iterator[Link]:
     """The adapters that were merged into a model, in order."""
-    named = (record or {}).get("adapter")
-    for path in named if isinstance(named, list) else [named]:
-        if isinstance(path, str):
-            found = find(path, here)
-            theirs = None if found is None else _record(found)
-            yield _link({"path": path}, found, {"kind": "adapter", **(theirs or {})}, verify=False)
+    held = record or {}
+    listed = held.get("adapters")
+    for entry in listed if isinstance(listed, list) else [{"path": held.get("adapter")}]:
+        path = entry.get("path") if isinstance(entry, Mapping) else None
+        if not isinstance(path, str):
+            continue
+        found = find(path, here)
+        theirs = None if found is None else _record(found)
+        link = _link({"path": path}, found, {"kind": "adapter", **(theirs or {})}, verify=False)
+        digest = _text(entry.get("sha256"))
+        same = None
+        if verify and digest is not None and found is not None:
+            weights_file = found / ADAPTER_FILES[1]
+            same = weights_file.is_file() and sha256(weights_file) == digest
+        yield replace(link, fingerprint=digest, same=same)
 
 
 def _link(
@@ -92,7 +103,8 @@ def _link(
     same = None
     if verify and found is not None and fingerprint is not None:
         same = _fingerprint(found) == fingerprint
-    kind = _text((theirs or {}).get("kind")) or "model"
+    is_adapter = found is not None and (found / ADAPTER_FILES[0]).is_file()
+    kind = _text((theirs or {}).get("kind")) or ("adapter" if is_adapter else "model")
     rows = base.get("rows")
     return Link(
         path=str(base.get("path")),
@@ -110,11 +122,11 @@ def _link(
 def made_with(record: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a record says of the making: all but what it was made from and how it is recognised."""
     known = {"format", "kind", "zhuzi", "rows", "ids", "tokenizer", "original_rows", "files", "fingerprint"}
-    known |= {"adapter"}  # a link of its own
+    known |= {"adapter", "adapters"}  # links of their own
     return {
         key: value
         for key, value in (record or {}).items()
-        if key not in known and not (key in ("base", "source") and isinstance(value, Mapping))
+        if key not in known and not (key in ("base", "source", "converted") and isinstance(value, Mapping))
     }
 
 

@@ -195,7 +195,7 @@ def _adapter(it: _Inquiry) -> None:
     it.facts["bytes"] = sum(info.end - info.begin for info in adapter.tensors.values())
     it.attempt(adapter.require_whole)
     if adapter.record is None:
-        it.problems.append(f"{it.path}: has no record, so nothing tells which base it was made on")
+        it.facts["record"] = "none of its base: only shapes and names can be compared"
         recorded = config.get("base_model_name_or_path")
         base = {"path": recorded} if isinstance(recorded, str) else None
     else:
