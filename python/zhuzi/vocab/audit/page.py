@@ -14,10 +14,12 @@ from zhuzi.record.place import PathLike
 from zhuzi.vocab.audit.figures import rows
 
 if TYPE_CHECKING:
-    from zhuzi.vocab.audit.result import AuditedVocab, VocabAudit
+    from zhuzi.vocab.audit.result import AuditedVocab, DeadEntry, VocabAudit
 
 #: Sources that the chart and the table show, the largest.
 _SOURCES = 16
+#: Pieces that no text becomes, of each origin, with what their text becomes.
+_EXAMPLES = 5
 #: Entries of a folded list.
 _LISTED = 2000
 #: Series that a chart can tell apart.
@@ -46,6 +48,7 @@ def audit_page(audit: VocabAudit, path: PathLike) -> str:
         verdicts=[(vocab, vocab.safe, _verdict(vocab)) for vocab in audit.vocabularies],
         sources=_sources(audit),
         series=_series(audit),
+        examples=[_examples(vocab) for vocab in audit.vocabularies],
         missing=[_missing(vocab) for vocab in audit.vocabularies],
         listed=_LISTED,
     )
@@ -115,6 +118,12 @@ def _sources(audit: VocabAudit) -> list[tuple[str, list[float]]]:
         tokens += [usage.sources[place].tokens for usage in usages]
         found.append((names[place], [first.characters / max(n, 1) for n in tokens][:_COLOURS]))
     return found
+
+
+def _examples(vocab: AuditedVocab) -> list[DeadEntry]:
+    """The first of each origin: in the order of ids, those of the base would be the only ones."""
+    origins = dict.fromkeys(entry.origin for entry in vocab.dead)
+    return [entry for origin in origins for entry in vocab.dead_of(origin)[:_EXAMPLES]]
 
 
 def _missing(vocab: AuditedVocab) -> list[tuple[str, int]]:
