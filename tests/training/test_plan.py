@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,10 +20,10 @@ from test_recipe import RECIPES
 from zhuzi.cli import cli
 from zhuzi.errors import InputError, RecipeError
 from zhuzi.model.folder import ModelFolder
-from zhuzi.train import load_recipe, plan_run
+from zhuzi.train import load_recipe, load_stages, plan_run
 from zhuzi.train.base import count_parameters, load_for_training, trainable
 from zhuzi.train.memory import Parts, memory_of
-from zhuzi.train.plan import RESERVED, bytes_of
+from zhuzi.train.plan import RESERVED, bytes_of, plan_stages
 from zhuzi.train.recipe import PretrainRecipe
 from zhuzi.train.recipe_file import as_yaml
 from zhuzi.train.schedule import make_optimizer
@@ -198,6 +199,21 @@ def test_the_peak_on_a_cpu_is_within_a_quarter(changes: dict[str, Any], tmp_path
     planned = plan_run(PretrainRecipe.model_validate(recipe)).memory.peak
     sys.stdout.write(f"measured {measured:,}, planned {planned:,}: {measured / planned:.3f}\n")
     assert measured == pytest.approx(planned, rel=0.25)
+
+
+def test_the_page_of_gpus_has_the_figures_of_the_plans() -> None:
+    page = (RECIPES.parent / "docs" / "gpu.md").read_text("utf-8")
+    rows = re.findall(r"^\|.*\| (.*`.*zhuzi (?:pretrain|sft) (\S+)`) \| (.+) GiB \|$", page, re.M)
+    assert len(rows) == 11
+    for line, name, said in rows:
+        nodes = int((re.search(r"--nnodes (\d+)", line) or [0, 1])[1])
+        each = int((re.search(r"--nproc-per-node (\d+)", line) or [0, 1])[1])
+        plans = plan_stages([stage.recipe for stage in load_stages(name)], gpus=nodes * each)
+        assert [float(figure) for figure in said.split(" and ")] == [
+            round(plan.needed / GIB, 1) for plan in plans
+        ], line
+    for rate, hours in re.findall(r"^\| .+ \| ([\d,]+) \| ([\d.]+) \|$", page, re.M):
+        assert round(100e6 / float(rate.replace(",", "")) / 3600, 1) == float(hours)
 
 
 def test_what_makes_it_fit_does() -> None:
