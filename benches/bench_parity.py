@@ -106,7 +106,11 @@ def main() -> None:
                     engines=arguments.engines,
                     parse_special=table == "special",
                 )
-                more = {"documents": parity.documents, "text_mb": round(parity.text_bytes / 1e6, 1)}
+                more = {
+                    "rounds": 1,
+                    "documents": parity.documents,
+                    "text_mb": round(parity.text_bytes / 1e6, 1),
+                }
                 sys.stderr.write(f"{table}: {name}: {parity}\n")
                 shown = [None if engine.absent else engine.differing for engine in parity.engines]
                 rows.append((name, len(dead_pieces(path)), *shown))

@@ -36,7 +36,7 @@ def figure(record: Record, row: str, column: str) -> float:
 def origin(record: Record, shown: Record) -> str:
     """Where a table comes from, in one line; the machine where it is not the one that the page names."""
     words = [f"`{record['command']}`", f"commit `{record['commit']}`", record["date"]]
-    words.append(f"{record['rounds']} rounds")
+    words.append(f"{record['rounds']} round{'s' * (record['rounds'] != 1)}")
     if "text_mb" in record:
         words.append(f"{record['text_mb']:,} MB of text")
     if record["load"] is not None:
@@ -96,6 +96,31 @@ peft (`modules_to_save`) with transformers' Trainer over bitsandbytes' 8-bit lay
 embedding and head train) and `BITS-new` (`vocabulary: new-rows`). The last table is with {packages}.
 """
     return "\n".join([about, *tables])
+
+
+def engines(records: list[Record], shown: Record) -> str:
+    """Whether every engine gives the same ids, and transformers beside ours; nothing without the records."""
+    parity = [newest(records, "parity", name, "all") for name in ("text", "special")]
+    hf = newest(records, "hf", "hf", MIXED)
+    if not all(parity) or hf is None:
+        return ""
+    text, special = (f"{markdown(r['columns'], r['rows'])}\n{origin(r, shown)}" for r in parity if r)
+    return f"""
+## The same ids everywhere
+
+Documents to which an engine gives other ids than ours; special tokens in a text are text. For each way to make a
+vocabulary of LLaMA's 32,000 pieces, with 17,953 new ones (docs/vocabulary.md).
+
+{text}
+With special tokens written into each document, and recognised; sentencepiece cannot.
+
+{special}
+## ZhuziTokenizer beside transformers
+
+The same vocabulary (`ordered --repair`) and ids; MB/s.
+
+{markdown(hf["columns"], hf["rows"])}
+{origin(hf, shown)}"""
 
 
 def page(records: list[Record]) -> str:
@@ -193,7 +218,7 @@ differ from sentencepiece's. Slow peers get a part of the file.
 Where the time of zhuzi goes, by the clock, over all threads. Five threads share two cores, and a stage that waits
 for a core counts that, too.
 
-{table("corpus", "stages")}{training(records, shown)}"""
+{table("corpus", "stages")}{training(records, shown)}{engines(records, shown)}"""
 
 
 def bars(title: str, y: int, rows: list[tuple[str, float, str]]) -> tuple[list[str], int]:
