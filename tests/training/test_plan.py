@@ -319,6 +319,21 @@ def test_the_table_names_every_part() -> None:
 def test_a_model_that_nothing_tells(stage2: Recipes) -> None:
     with pytest.raises(InputError, match="say which model it will be with --config"):
         plan_run(stage2(model="models/zh"))
+    for other in (
+        "qwen/Qwen2.5-7B",
+        "models/mistral-7b-zh",
+        "models/llama-8b",
+        "models/17b",
+        "m/llama-2-70b",
+    ):
+        assert known_shape(other) is None, other
+    for name, size in (
+        ("runs/7b-stage1/model", "7b"),
+        ("models/chinese-llama-2-13b", "13b"),
+        ("LLaMA-30B", "33b"),
+    ):
+        shape = known_shape(name)
+        assert shape is not None and shape.name == f"llama-{size}"
     with pytest.raises(InputError, match="one of llama-7b"):
         plan_run(stage2(), config="gpt-9")
 

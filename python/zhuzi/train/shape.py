@@ -24,6 +24,8 @@ _LLAMA = {
     "llama-65b": (8192, 22016, 80, 64),
 }
 LLAMA_ROWS = 32_000
+#: Models of other shapes that come in the same sizes.
+_OTHERS = re.compile(r"qwen|mistral|gemma|baichuan|internlm|deepseek|falcon|bloom|mpt|glm|\bphi\b|\byi\b")
 KNOWN = tuple(_LLAMA)
 
 
@@ -85,6 +87,8 @@ class Shape:
 
 def known_shape(name: str, rows: int = LLAMA_ROWS) -> Shape | None:
     """One of `KNOWN`, also as its folder may be called: `models/chinese-llama-7b`; else None."""
+    if _OTHERS.search(name.lower()):
+        return None
     size = re.search(r"(?<![\d.])(7|13|30|33|65)b(?![a-z0-9])", name.lower())
     if size is None:
         return None
