@@ -304,11 +304,12 @@ def test_the_counts_that_the_vocabulary_is_learnt_from(tmp_path: Path) -> None:
 
 
 def test_what_a_model_wrote_is_shown_on_few_lines() -> None:
-    from zhuzi.demo.report import compact
+    from zhuzi.demo.report import _continued, compact
 
     assert "(ended at once)" in compact("") and "（立即结束）" in compact("")
     assert "(only white space)" in compact(" \n\n")
     assert compact("\n\n\na <b>\n\n\n\nc\n") == "a &lt;b&gt;⏎ c"
+    assert "the</span>⏎ They" in _continued("the", "\n\nThey") and "the</span> a" in _continued("the", " a")
     assert re.fullmatch(r"好，，，… <span[^>]*>×40</span> 是", compact("好" + "，" * 40 + "是"))
 
 

@@ -86,7 +86,10 @@ def compact(text: str) -> Markup:
 
 
 def _continued(start: str, text: str) -> Markup:
-    return Markup('<div class="sample"><span class="start">{}</span>{}</div>').format(start, compact(text))
+    begins = "⏎ " if text.startswith("\n") and text.strip() else ""
+    return Markup('<div class="sample"><span class="start">{}</span>{}{}</div>').format(
+        start, begins, compact(text)
+    )
 
 
 def _road(facts: dict[str, Any]) -> list[tuple[Text, str, Markup, float]]:
