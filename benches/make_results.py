@@ -123,6 +123,23 @@ The same vocabulary (`ordered --repair`) and ids; MB/s.
 {origin(hf, shown)}"""
 
 
+def initial(records: list[Record], shown: Record) -> str:
+    """The newest table of `bench_init.py`; nothing if there is none."""
+    labels = [r["label"] for r in records if r["bench"] == "init"]
+    record = newest(records, "init", "init", labels[-1]) if labels else None
+    if record is None:
+        return ""
+    return f"""
+## New rows
+
+Bits per byte of held-out text from each initialiser of `model extend`: before any training, after the embedding was
+trained alone, and after LoRA, embedding and head were trained (`{record["label"]}`). Smaller is better. `zh +-` is the
+largest deviation of a Chinese figure between seeds, where there were several.
+
+{markdown(record["columns"], record["rows"])}
+{origin(record, shown)}"""
+
+
 def page(records: list[Record]) -> str:
     """RESULTS.md."""
     shown = newest(records, "encode", "all", MIXED) or records[-1]
@@ -218,7 +235,7 @@ differ from sentencepiece's. Slow peers get a part of the file.
 Where the time of zhuzi goes, by the clock, over all threads. Five threads share two cores, and a stage that waits
 for a core counts that, too.
 
-{table("corpus", "stages")}{training(records, shown)}{engines(records, shown)}"""
+{table("corpus", "stages")}{training(records, shown)}{initial(records, shown)}{engines(records, shown)}"""
 
 
 def bars(title: str, y: int, rows: list[tuple[str, float, str]]) -> tuple[list[str], int]:
