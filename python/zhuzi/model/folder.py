@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import stream, weights
+from zhuzi.model.memory import returned_when_freed
 from zhuzi.model.positions import rope_of
 from zhuzi.model.stream import Blocks, Progress
 from zhuzi.record.json_file import read_object, write_json
@@ -198,7 +199,7 @@ class ModelFolder:
         from transformers import AutoModelForCausalLM
 
         try:
-            with quiet():
+            with quiet(), returned_when_freed():
                 return AutoModelForCausalLM.from_pretrained(
                     self.path, dtype=dtype, device_map={"": device}, **options
                 ).eval()

@@ -1,0 +1,33 @@
+"""Memory that is freed while a model is loaded goes back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Of malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_SMALL, _MOST = 1 << 20, 32 << 20
+
+
+@contextmanager
+def returned_when_freed() -> Iterator[None]:
+    """Let glibc give each block of 1 MiB or more pages of its own.
+
+    By default it takes blocks of up to 32 MiB from its heap once some of that size were freed. Loading and
+    quantising a matrix at a time, the heap then holds freed 16-bit matrices between the 8-bit ones that stay:
+    520 MB of bf16 took 644 MB for a model of 276, with this 269. Afterwards the thresholds are the largest
+    that glibc reaches on its own. Elsewhere than under glibc nothing is done.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        yield
+        return
+    mallopt(_MMAP_THRESHOLD, _SMALL)
+    try:
+        yield
+    finally:
+        mallopt(_MMAP_THRESHOLD, _MOST)
+        mallopt(_TRIM_THRESHOLD, 2 * _MOST)
