@@ -140,6 +140,25 @@ largest deviation of a Chinese figure between seeds, where there were several.
 {origin(record, shown)}"""
 
 
+def extending(records: list[Record], shown: Record) -> str:
+    """The newest tables of `bench_extend.py`; nothing if there are none."""
+    about = {
+        "speed": "Time and peak memory beside sentencepiece's BPE trainer, same text and number of pieces:",
+        "growth": "Larger texts, made of clauses in random order:",
+        "quality": "What the pieces buy on sources that were held out:",
+        "drift": "Beside the base, on the same text:",
+    }
+    parts = []
+    for table, says in about.items():
+        if record := newest(records, "extend", table, MIXED):
+            title = f" {record['about']}." if "about" in record else ""
+            parts.append(
+                f"{says}{title}\n\n{markdown(record['columns'], record['rows'])}\n{origin(record, shown)}"
+            )
+    head = "## Extending a vocabulary\n\n`zhuzi vocab extend` on LLaMA's 32,000 pieces.\n"
+    return "\n".join([head, *parts]) if parts else ""
+
+
 def page(records: list[Record]) -> str:
     """RESULTS.md."""
     shown = newest(records, "encode", "all", MIXED) or records[-1]
@@ -235,7 +254,8 @@ differ from sentencepiece's. Slow peers get a part of the file.
 Where the time of zhuzi goes, by the clock, over all threads. Five threads share two cores, and a stage that waits
 for a core counts that, too.
 
-{table("corpus", "stages")}{training(records, shown)}{initial(records, shown)}{engines(records, shown)}"""
+{table("corpus", "stages")}{training(records, shown)}{initial(records, shown)}{engines(records, shown)}
+{extending(records, shown)}"""
 
 
 def bars(title: str, y: int, rows: list[tuple[str, float, str]]) -> tuple[list[str], int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import zhuzi
 from zhuzi import Tokenizer, _core
 from zhuzi.cli import cli
 from zhuzi.errors import InputError, ModelFileError, VocabSizeError
-from zhuzi.vocab import dead_pieces
+from zhuzi.vocab import dead_pieces, run_counts
 from zhuzi.vocab.words import read_counts
 
 WITHOUT_HAN = [
@@ -105,6 +107,31 @@ def test_threads_and_files_do_not_matter(
     assert len(models) == 1
 
 
+def test_counting_while_reading_does_not_matter(
+    base_model_file: Path, chinese_texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = 300_000
+    monkeypatch.setattr(run_counts, "WINDOW", window)
+    draw = random.Random(5)
+    clauses = [clause for text in chinese_texts for clause in re.findall(r"[^，。\n]+[，。\n]?", text)]
+    lines = "".join("".join(draw.choices(clauses, k=6)).replace("\n", "") + "\n" for _ in range(8_000))
+    assert len(lines.encode()) > 4 * window
+    plain, packed = tmp_path / "text.txt", tmp_path / "text.txt.gz"
+    plain.write_text(lines)
+    packed.write_bytes(gzip.compress(plain.read_bytes(), 1))
+    for file, sample_bytes in ((plain, 100_000_000), (packed, 100_000_000), (packed, 2 * window)):
+        models = set()
+        for threads in (1, 2, 3):
+            out = tmp_path / "out"
+            made = zhuzi.extend_vocab(
+                file, base_model_file, out, new_pieces=300, characters="none", num_threads=threads,
+                sample_bytes=sample_bytes, overwrite=True,
+            )  # fmt: skip
+            models.add((made.folder / "tokenizer.model").read_bytes())
+            assert made.sampled == (file == packed and sample_bytes == 2 * window)
+        assert len(models) == 1
+
+
 def test_characters_of_a_list_come_first(base_model_file: Path, chinese_file: Path, tmp_path: Path) -> None:
     made = zhuzi.extend_vocab(chinese_file, base_model_file, tmp_path / "out", vocab_size=40_064)
     tokenizer = Tokenizer.from_dir(made.folder)
@@ -176,10 +203,16 @@ def test_bad_input(base_model_file: Path, donor: Path, chinese_file: Path, tmp_p
         extend(chinese_file, donor, out, **few)
     with pytest.raises(ModelFileError, match="not a SentencePiece model"):
         extend(chinese_file, fast, out, **few)
+    with pytest.raises(ModelFileError, match="take a base that comes with one"):
+        extend(chinese_file, fast.parent, out, **few)
     with pytest.raises(InputError, match=r"counts\.tsv: line 2: the count of `人民` is `many`"):
         extend([], base_model_file, out, counts=counts, **few)
     with pytest.raises(InputError, match="nothing to learn from"):
         extend(blank, base_model_file, out, **few)
+    one = tmp_path / "one.txt"
+    one.write_text("中国\n")
+    with pytest.raises(VocabSizeError, match="none of 50 new pieces; give more text"):
+        extend(one, base_model_file, out, **few)
     with pytest.raises(VocabSizeError, match="ask for new_pieces=") as error:
         extend(chinese_file, base_model_file, out, new_pieces=10**6, characters="none")
     assert error.value.limit

@@ -23,6 +23,22 @@ from zhuzi.vocab.progress import trained_share
 from zhuzi.vocab.sample import LINE_BYTES, Sample
 
 
+def test_a_sample_is_the_same_by_blocks(chinese_texts: list[str]) -> None:
+    texts = [*chinese_texts[:300], "x\u2585y", "", "长" * 3000, *chinese_texts[300:]]
+    for limit in (60_000, 10_000_000):
+        one, other = Sample(limit, 3), Sample(limit, 3)
+        for text in texts:
+            one.add(text)
+        for at in range(0, len(texts), 100):
+            other.add_all(texts[at : at + 100])
+        for sample in (one, other):
+            sample.close()
+        assert vars(one).keys() == vars(other).keys()
+        assert {k: v for k, v in vars(one).items() if k != "_draw"} == {
+            k: v for k, v in vars(other).items() if k != "_draw"
+        }
+
+
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 @pytest.mark.parametrize("suffix", ["txt", "jsonl"])
 def test_training(kind: str, suffix: str, chinese_texts: list[str], tmp_path: Path) -> None:

@@ -133,8 +133,13 @@ class TextReader(_Reader):
     def __next__(self) -> str:
         return next(self._texts)
 
-    def _all(self) -> Iterator[str]:
+    def blocks(self) -> Iterator[list[str]]:
+        """The texts in lists of about a megabyte, instead of one by one."""
         while (texts := self._reader.next_texts()) is not None:
+            yield texts
+
+    def _all(self) -> Iterator[str]:
+        for texts in self.blocks():
             yield from texts
 
 

@@ -23,6 +23,7 @@ from zhuzi.tokenizer.files import read_model
 from zhuzi.vocab.added import left_out_of_base
 from zhuzi.vocab.merge import _model_file
 from zhuzi.vocab.progress import Clock, TrainingProgress
+from zhuzi.vocab.run_counts import RunCounts
 from zhuzi.vocab.sample import SAMPLE_BYTES, SAMPLE_RANGE, Sample
 from zhuzi.vocab.words import read_counts, read_list
 
@@ -101,6 +102,12 @@ class _Size:
         return self.vocab_size - others
 
     def too_many(self, asked: int, limit: int, others: int) -> VocabSizeError:
+        if not limit:
+            return naming(
+                partial(VocabSizeError, limit=0),
+                f"the text gives none of {asked:,} new pieces; give more text, or lower ",
+                ("min_count", None),
+            )
         option = ("new_pieces", limit) if self.vocab_size is None else ("vocab_size", limit + others)
         return naming(
             partial(VocabSizeError, limit=option[1]),
@@ -220,7 +227,8 @@ class _Work:
         self.size.check()
         base_file = _model_file(base)
         model = read_model(base_file)
-        counter = _core.RunCounter(model, str(base_file), self.scripts)
+        make = partial(_core.RunCounter, model, str(base_file), self.scripts)
+        make()  # raises for a base that cannot be extended
         plain = Tokenizer(model, origin=str(base_file))
         beside = Tokenizer.from_dir(base).added_tokens if base.is_dir() else ()
         known = _already(add_tokens, plain, beside, base_file)
@@ -230,7 +238,7 @@ class _Work:
         listed = _characters(self.characters, self.scripts)
         protected, forbidden = _pieces(self.protected), _pieces(self.forbidden)
         texts = reader(inputs) if inputs else None
-        words = self._count(counter, texts, sample)
+        counter, words = self._count(make, texts, sample)
         extended, placement, new_pieces, characters, unseen = counter.extend(
             scripts=self.scripts,
             new_pieces=asked,
@@ -283,18 +291,20 @@ class _Work:
         )
         return made
 
-    def _count(self, counter: _core.RunCounter, texts: TextReader | None, sample: Sample) -> int:
-        """Count the runs of the text and of the words; returns how many words there are."""
-        if texts is not None:
-            for text in texts:
-                sample.add(text)
-                if self.clock.is_due("reading"):
-                    self.clock.show(texts.bytes_read, texts.total_bytes)
-        sample.close()
-        parts, sizes = sample.give()
-        if sizes:
-            counter.add(parts, sizes, self.threads, self._counting(len(parts)))
-        del parts, sizes
+    def _count(
+        self, make: Callable[[], _core.RunCounter], texts: TextReader | None, sample: Sample
+    ) -> tuple[_core.RunCounter, int]:
+        """Count the runs of the text and of the words; returns them, and how many words there are."""
+        with RunCounts(make, sample, self.threads) as counts:
+            if texts is not None:
+                for block in texts.blocks():
+                    sample.add_all(block)
+                    counts.count_early(texts.total_bytes)
+                    if self.clock.is_due("reading"):
+                        self.clock.show(texts.bytes_read, texts.total_bytes)
+            sample.close()
+            counts.count_rest(self._counting)
+            counter = counts.counter
         words = 0
         for word, times in read_counts(self.counts) if self.counts is not None else ():
             counter.add_word(word, times)
@@ -308,14 +318,11 @@ class _Work:
             raise InputError(
                 f"there is nothing to learn from, neither text nor counted words; name others{bad}"
             )
-        return words
+        return counter, words
 
-    def _counting(self, total: int) -> Callable[[int], None]:
-        def show(done: int) -> None:
-            if self.clock.is_due("counting"):
-                self.clock.show(done, total)
-
-        return show
+    def _counting(self, done: int, total: int) -> None:
+        if self.clock.is_due("counting"):
+            self.clock.show(done, total)
 
     def _learning(self, asked: int) -> Callable[[int], None]:
         def show(done: int) -> None:

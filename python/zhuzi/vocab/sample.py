@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 #: Longest line given to SentencePiece, in bytes of UTF-8 (1,000 Chinese characters). It silently drops longer
@@ -18,6 +18,7 @@ SAMPLE_RANGE = (100_000, 2_000_000_000)
 
 #: A character that SentencePiece reserves: it drops every line that contains it.
 RESERVED = "\u2585"
+_RESERVED = RESERVED.encode()
 
 # What its normaliser removes or takes for a space.
 _NOTHING = dict.fromkeys([*map(ord, "\u2581\u2585\ufeff\ufffd"), *range(0x20), 0x7F], " ")
@@ -69,15 +70,54 @@ class Sample:
             for part in self._parts(data):
                 self._offer(part)
 
+    def add_all(self, documents: Sequence[str]) -> None:
+        """Offer documents one after the other: as `add` does it, and faster for many short ones."""
+        parts = [document.encode() for document in documents]
+        sizes = list(map(len, parts))
+        data = b"".join(parts)
+        if (
+            self._below < 1
+            or max(sizes, default=0) > LINE_BYTES
+            or 0 in sizes
+            or len(self._text) + len(data) > self.limit * 5 // 4
+            or _RESERVED in data
+        ):
+            for document in documents:
+                self.add(document)
+            return
+        self.blank = self.blank and all(not text.translate(_NOTHING).strip() for text in documents)
+        self._text += data
+        self._sizes.extend(sizes)
+        self._draws.extend(self._draw() for _ in parts)
+        self._owners.extend(range(self.documents + 1, self.documents + len(parts) + 1))
+        self.documents += len(parts)
+        self.characters += sum(map(len, documents))
+        self.bytes += len(data)
+
     def close(self) -> None:
         """Cut the sample down to its limit and count it; nothing can be added from here on."""
         self._shrink()
-        self.used_documents = len(set(self._owners))
-        self.used_characters = sum(len(str(part, "utf-8")) for part in self._views())
-        self.used_bytes = len(self._text)
         if self._below == 1.0:  # all of it: newlines at the seams and empty documents count as well
             self.used_documents, self.used_characters = self.documents, self.characters
             self.used_bytes = self.bytes
+            return
+        self.used_documents = len(set(self._owners))
+        self.used_characters = sum(len(str(part, "utf-8")) for part in self._views())
+        self.used_bytes = len(self._text)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was left out so far."""
+        return self._below == 1.0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the parts that it holds now."""
+        return len(self._text)
+
+    def since(self, parts: int, size: int) -> tuple[bytes, array[int]]:
+        """The parts after the first `parts`, which have `size` bytes: joined, and their sizes."""
+        return bytes(memoryview(self._text)[size:]), self._sizes[parts:]
 
     def give(self) -> tuple[bytearray, array[int]]:
         """The parts joined in the order of the input, and their sizes; the sample no longer holds them."""

@@ -1,12 +1,14 @@
 //! Counted runs as symbols: what the learner starts from.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use std::sync::{Mutex, PoisonError};
+
+use rustc_hash::FxHashMap;
 
 use super::{
-    count::Runs,
+    count::{Runs, on_threads},
     cut::{SPACE, Scripts, for_each_run},
     options::ExtendOptions,
-    slots::Slots,
+    slots::{END, Slots},
     symbols::{Symbols, hash_of},
 };
 use crate::{
@@ -39,6 +41,9 @@ impl Placement {
     }
 }
 
+/// Runs that a thread takes at a time.
+const BLOCK: usize = 4096;
+
 /// What the learner starts from.
 pub(super) struct Start {
     pub symbols: Symbols,
@@ -51,23 +56,26 @@ pub(super) struct Start {
     pub unseen: usize,
 }
 
-/// Writes runs as symbols of one model.
-struct Writer<'a> {
+/// What writing runs as symbols needs to know.
+struct Table<'a> {
     base: &'a SpmModel,
     /// What the base makes of runs; `None` where new merges come before its own.
     encoder: Option<Encoder>,
+    /// The symbols of single characters by code point; [`END`] for those that no merge may touch.
+    of_character: Vec<u32>,
+    symbols: &'a Symbols,
+}
+
+/// Writes runs as symbols of one model.
+struct Writer<'a> {
+    table: &'a Table<'a>,
     scratch: Scratch,
     ids: Vec<u32>,
-    /// The base's single characters.
-    single: FxHashMap<char, u32>,
-    /// Characters that are no piece of the base.
-    missing: FxHashMap<char, u32>,
-    symbols: Symbols,
     slots: Slots,
 }
 
 impl Start {
-    pub fn new(base: &SpmModel, placement: Placement, runs: &Runs, options: &ExtendOptions) -> Result<Self> {
+    pub fn new(base: &SpmModel, placement: Placement, runs: Runs, options: &ExtendOptions) -> Result<Self> {
         let beside = options.beside.iter().chain(&options.forbidden).map(|text| hash_of(text));
         let is_merged = |text: &str, kind: PieceKind| {
             kind == PieceKind::Normal && (placement == Placement::Below || text.chars().nth(1).is_none())
@@ -83,14 +91,13 @@ impl Start {
                 single.insert(character, id);
             }
         }
-        let mut seen: FxHashSet<char> = FxHashSet::default();
+        let mut seen = vec![false; char::MAX as usize + 1];
         for (run, _) in runs.iter() {
-            seen.extend(run.chars());
+            run.chars().for_each(|c| seen[c as usize] = true);
         }
-        let all = seen
-            .iter()
-            .chain(&options.characters)
-            .copied()
+        let all = ('\0'..=char::MAX)
+            .filter(|&c| seen[c as usize])
+            .chain(options.characters.iter().copied())
             .chain(options.protected.iter().flat_map(|p| p.chars()));
         let mut all: Vec<char> = all.filter(|character| !single.contains_key(character)).collect();
         all.sort_unstable();
@@ -118,48 +125,109 @@ impl Start {
         let encoder = (placement == Placement::Below).then(|| Encoder::new(base)).transpose()?;
         let unseen = characters
             .iter()
-            .filter(|&&symbol| !symbols.text(symbol).chars().any(|c| seen.contains(&c)))
+            .filter(|&&symbol| !symbols.text(symbol).chars().any(|c| seen[c as usize]))
             .count();
-        let (scratch, ids, slots) = (Scratch::default(), Vec::new(), Slots::new());
-        let mut writer = Writer { base, encoder, scratch, ids, single, missing, symbols, slots };
-        for (run, count) in runs.iter() {
-            writer.write(run, count, false)?;
-        }
+        let mut of_character = vec![END; char::MAX as usize + 1];
+        let is_normal = |id: u32| base.pieces()[id as usize].kind == PieceKind::Normal;
+        let known = single.into_iter().filter(|&(_, id)| is_normal(id));
+        known.chain(missing).for_each(|(character, symbol)| of_character[character as usize] = symbol);
+        let table = Table { base, encoder, of_character, symbols: &symbols };
+        let parts = table.write_all(&runs, options.threads);
+        drop(runs);
+        let mut writer = Writer::new(&table);
+        writer.slots = Slots::join(parts);
         let protected = writer.slots.len();
         for piece in &options.protected {
             check_protected(piece, options)?;
-            writer.write(piece, 0, true)?;
+            writer.write_whole(piece)?;
         }
-        let Writer { symbols, mut slots, .. } = writer;
-        slots.shrink();
+        let slots = writer.slots;
         Ok(Self { symbols, slots, protected, characters, unseen })
     }
 }
 
-impl Writer<'_> {
-    /// Adds a run, unless it is one piece already; `whole` raises an error where it would be cut.
-    fn write(&mut self, run: &str, count: u64, whole: bool) -> Result<()> {
-        self.slots.begin(count);
+impl Table<'_> {
+    /// Writes all runs on several threads; the parts are in order.
+    fn write_all(&self, runs: &Runs, threads: usize) -> Vec<Slots> {
+        let blocks = Mutex::new((0, runs.iter()));
+        let parts = Mutex::new(Vec::new());
+        on_threads(threads, || {
+            let mut writer = Writer::new(self);
+            let mut block = Vec::with_capacity(BLOCK);
+            loop {
+                let number = {
+                    let (number, runs) = &mut *blocks.lock().unwrap_or_else(PoisonError::into_inner);
+                    block.extend(runs.by_ref().take(BLOCK));
+                    *number += 1;
+                    *number
+                };
+                if block.is_empty() {
+                    break;
+                }
+                for (run, count) in block.drain(..) {
+                    writer.write(run, count);
+                }
+                let slots = std::mem::replace(&mut writer.slots, Slots::new());
+                parts.lock().unwrap_or_else(PoisonError::into_inner).push((number, slots));
+            }
+        });
+        let mut parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        parts.sort_unstable_by_key(|&(number, _)| number);
+        parts.into_iter().map(|(_, slots)| slots).collect()
+    }
+}
+
+impl<'a> Writer<'a> {
+    fn new(table: &'a Table<'a>) -> Self {
+        Self { table, scratch: Scratch::default(), ids: Vec::new(), slots: Slots::new() }
+    }
+
+    /// Adds a protected piece.
+    fn write_whole(&mut self, piece: &str) -> Result<()> {
         let start = self.slots.len();
+        self.slots.begin(0);
+        let (symbols, last) = self.put(piece);
+        if self.slots.has_end(start) {
+            let reason =
+                format!("a protected piece must be `{piece}`, and a user-defined piece of the base is in it");
+            return Err(Error::Argument(reason.into()));
+        }
+        self.finish(start, symbols, last);
+        Ok(())
+    }
+
+    /// Adds a run.
+    fn write(&mut self, run: &str, count: u64) {
+        let start = self.slots.len();
+        self.slots.begin(count);
+        let (symbols, last) = self.put(run);
+        self.finish(start, symbols, last);
+    }
+
+    /// Ends a run, or leaves it out if it is one piece already.
+    fn finish(&mut self, start: usize, symbols: usize, last: Option<u32>) {
+        if symbols == 1 && last.is_some_and(|symbol| self.table.symbols.get(symbol).is_piece) {
+            self.slots.drop_from(start);
+        } else {
+            self.slots.end();
+        }
+    }
+
+    /// Adds the symbols of a run; returns how many there are, cuts among them, and the last unless it is a cut.
+    fn put(&mut self, run: &str) -> (usize, Option<u32>) {
+        let Self { table, scratch, ids, slots } = self;
+        let Table { base, encoder, of_character, symbols: all } = table;
         let mut symbols = 0;
         let mut last = None;
-        let Self { base, encoder, scratch, ids, single, missing, symbols: table, slots } = self;
-        let mut put = |symbol: Option<u32>| match symbol {
-            Some(symbol) => {
-                slots.push(symbol, table.get(symbol).length);
-                symbols += 1;
-                last = Some(symbol);
+        let mut put = |symbol: Option<u32>| {
+            match symbol {
+                Some(symbol) => slots.push(symbol, all.length(symbol)),
+                None => slots.end(),
             }
-            None => {
-                slots.end();
-                symbols += 1 + usize::from(whole);
-                last = None;
-            }
+            symbols += 1;
+            last = symbol;
         };
-        let of_character = |c: char| {
-            let is_normal = |&id: &u32| base.pieces()[id as usize].kind == PieceKind::Normal;
-            single.get(&c).copied().filter(is_normal).or_else(|| missing.get(&c).copied())
-        };
+        let of_character = |c: char| Some(of_character[c as usize]).filter(|&symbol| symbol != END);
         if let Some(encoder) = encoder {
             ids.clear();
             encoder.encode(run, false, scratch, ids);
@@ -189,18 +257,7 @@ impl Writer<'_> {
         } else {
             run.chars().for_each(|c| put(of_character(c)));
         }
-        let is_done = symbols == 1 && last.is_some_and(|symbol| table.get(symbol).is_piece);
-        if whole && self.slots.has_end(start) {
-            let reason =
-                format!("a protected piece must be `{run}`, and a user-defined piece of the base is in it");
-            return Err(Error::Argument(reason.into()));
-        }
-        if is_done {
-            self.slots.drop_from(start);
-        } else {
-            self.slots.end();
-        }
-        Ok(())
+        (symbols, last)
     }
 }
 

@@ -130,32 +130,36 @@ impl RunCounter {
     pub(super) fn into_runs(self) -> Runs {
         let shards: Vec<Shard> =
             self.shards.into_iter().map(|s| s.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
-        let mut order: Vec<(u64, u32, u32)> =
-            Vec::with_capacity(shards.iter().map(|s| s.entries.len()).sum());
-        for (number, shard) in (0u32..).zip(&shards) {
-            order.extend((0u32..).zip(&shard.entries).map(|(index, entry)| (entry.count, number, index)));
+        let shards: Vec<_> = shards.into_iter().map(|shard| (shard.bytes, shard.entries)).collect();
+        let mut repeated = Vec::new();
+        for (number, (_, entries)) in (0u32..).zip(&shards) {
+            let several = (0u32..).zip(entries).filter(|(_, entry)| entry.count > 1);
+            repeated.extend(several.map(|(index, entry)| (entry.count, number, index)));
         }
-        order.sort_unstable_by_key(|&(count, shard, index)| (std::cmp::Reverse(count), shard, index));
-        let shards = shards.into_iter().map(|shard| (shard.bytes, shard.entries)).collect();
-        Runs { order, shards }
+        repeated.sort_unstable_by_key(|&(count, shard, index)| (std::cmp::Reverse(count), shard, index));
+        Runs { repeated, shards }
     }
 }
 
 /// Counted runs.
 pub(super) struct Runs {
-    /// Count, shard and index there.
-    order: Vec<(u64, u32, u32)>,
+    /// Count, shard and index there, for those seen more than once; most were seen once.
+    repeated: Vec<(u64, u32, u32)>,
     shards: Vec<(Vec<u8>, Vec<Entry>)>,
 }
 
 impl Runs {
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.order.iter().map(|&(count, shard, index)| {
+        let repeated = self.repeated.iter().map(|&(_, shard, index)| {
             let (bytes, entries) = &self.shards[shard as usize];
-            let entry = &entries[index as usize];
-            let run = &bytes[entry.start as usize..][..usize::from(entry.bytes)];
-            (simdutf8::basic::from_utf8(run).unwrap_or_default(), count)
-        })
+            entries[index as usize].run(bytes)
+        });
+        let with = |count| {
+            self.shards.iter().flat_map(move |(bytes, entries)| {
+                entries.iter().filter(move |entry| entry.count == count).map(|entry| entry.run(bytes))
+            })
+        };
+        repeated.chain(with(1)).chain(with(0))
     }
 }
 
@@ -165,6 +169,14 @@ struct Entry {
     start: u32,
     hash: u16,
     bytes: u16,
+}
+
+impl Entry {
+    /// Its run and how often that was seen.
+    fn run<'a>(&self, bytes: &'a [u8]) -> (&'a str, u64) {
+        let run = &bytes[self.start as usize..][..usize::from(self.bytes)];
+        (simdutf8::basic::from_utf8(run).unwrap_or_default(), self.count)
+    }
 }
 
 /// A table of runs with open addressing.
@@ -263,7 +275,7 @@ fn chunks(sizes: &[u32]) -> Vec<Chunk<'_>> {
 }
 
 /// Does the same on so many threads, this one among them.
-fn on_threads(threads: usize, work: impl Fn() + Sync) {
+pub(super) fn on_threads(threads: usize, work: impl Fn() + Sync) {
     thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(&work);

@@ -36,6 +36,46 @@ pub(super) struct Learner {
     needed: usize,
 }
 
+/// Places that are looked at together.
+const CHUNK: usize = 64;
+
+/// The pairs that a symbol makes with its neighbours. Each is a word of the neighbour and of where the pair begins, so that
+/// sorting brings equal pairs together.
+struct Born {
+    symbol: u32,
+    /// Pairs with the neighbour on the left.
+    lefts: Vec<u64>,
+    /// Pairs with the neighbour on the right, among them all of the symbol with itself.
+    rights: Vec<u64>,
+}
+
+impl Born {
+    fn new(symbol: u32) -> Self {
+        Self { symbol, lefts: Vec::new(), rights: Vec::new() }
+    }
+
+    /// The symbol stands after `neighbour`, which begins at `at`.
+    fn after(&mut self, neighbour: u32, at: u32) {
+        let pairs = if neighbour == self.symbol { &mut self.rights } else { &mut self.lefts };
+        pairs.push(word(neighbour, at));
+    }
+
+    /// The symbol begins at `at`, before `neighbour`.
+    fn before(&mut self, neighbour: u32, at: u32) {
+        self.rights.push(word(neighbour, at));
+    }
+
+    /// What was the neighbour of the symbol that began last, at `at`, is part of the symbol now.
+    fn follow(&mut self, at: u32) {
+        self.rights.pop();
+        self.rights.push(word(self.symbol, at));
+    }
+}
+
+fn word(neighbour: u32, at: u32) -> u64 {
+    u64::from(neighbour) << 32 | u64::from(at)
+}
+
 impl Learner {
     /// Counts the pairs. `characters` has the tokens saved by each character that is no piece, where that is more than one.
     pub fn new(
@@ -117,7 +157,8 @@ impl Learner {
 
     /// Makes `piece` of every pair with its text: those of the candidates, and those at `places`, each with its left symbol.
     fn merge(&mut self, piece: u32, mut places: Vec<(u32, u32)>) {
-        for (left, right) in self.symbols.splits(piece) {
+        let splits = self.symbols.splits(piece);
+        for &(left, right) in &splits {
             if let Some(candidate) = self.candidates.remove(&Pair { left, right }) {
                 places.extend(candidate.places.iter().map(|&at| (at, left)));
             }
@@ -125,37 +166,47 @@ impl Learner {
         if !places.is_sorted() {
             places.sort_unstable();
         }
-        let (mut merged, mut gone) = (Vec::new(), Vec::new());
-        for (at, left) in places {
-            // Where this very symbol began once, it can only stand if it still begins there: symbols grow.
-            if self.slots.get(at) != left {
-                continue;
+        let (mut born, mut gone) = (Born::new(piece), Vec::new());
+        let (mut standing, mut last) = (Vec::with_capacity(CHUNK), None);
+        for places in places.chunks(CHUNK) {
+            // Most time is waiting for the memory of places far apart: here it is asked for all at once.
+            standing.clear();
+            standing.extend(places.iter().filter(|&&(at, left)| self.slots.get(at) == left));
+            for &(at, left) in &standing {
+                // Where this very symbol began once, it can only stand if it still begins there: symbols grow.
+                if self.slots.get(at) != left {
+                    continue;
+                }
+                let Some((right, middle)) = self.slots.after(at, self.symbols.length(left)) else { continue };
+                if !splits.contains(&(left, right)) {
+                    continue;
+                }
+                let end = middle + self.symbols.length(right);
+                let count = self.slots.count(at);
+                // Between two merges side by side one pair goes, and it was counted with the first.
+                match self.slots.before(at, &self.symbols) {
+                    Some((_, start)) if last == Some(start) => born.follow(start),
+                    Some((before, start)) => {
+                        gone.push((Pair { left: before, right: left }, count));
+                        born.after(before, start);
+                    }
+                    None => {}
+                }
+                if let Some((next, _)) = self.slots.after(middle, end - middle) {
+                    gone.push((Pair { left: right, right: next }, count));
+                    born.before(next, at);
+                }
+                self.slots.merge(at, middle, end, piece);
+                last = Some(at);
             }
-            let Some((right, middle)) = self.slots.after(at, self.symbols.get(left).length) else { continue };
-            if !self.symbols.are(left, right, piece) {
-                continue;
-            }
-            let end = middle + self.symbols.get(right).length;
-            let count = self.slots.count(at);
-            // Between two merges side by side one pair goes, and it was counted with the first.
-            if let Some((before, start)) = self.slots.before(at, &self.symbols)
-                && merged.last() != Some(&start)
-            {
-                gone.push((Pair { left: before, right: left }, count));
-            }
-            if let Some((next, _)) = self.slots.after(middle, end - middle) {
-                gone.push((Pair { left: right, right: next }, count));
-            }
-            self.slots.merge(at, middle, end, piece);
-            merged.push(at);
         }
         self.forget(gone);
-        self.note(piece, &merged);
+        self.note(born);
     }
 
     /// Lowers the counts of pairs that stand at fewer places now.
     fn forget(&mut self, mut gone: Vec<(Pair, u64)>) {
-        gone.sort_unstable();
+        gone.sort_unstable_by_key(|&(pair, _)| pair.word());
         for same in gone.chunk_by(|one, other| one.0 == other.0) {
             let count: u64 = same.iter().map(|(_, count)| count).sum();
             if let Some(candidate) = self.candidates.get_mut(&same[0].0) {
@@ -167,35 +218,30 @@ impl Learner {
         }
     }
 
-    /// Notes the pairs that a symbol, new at these places (which rise), makes with its neighbours.
-    fn note(&mut self, symbol: u32, places: &[u32]) {
-        let length = self.symbols.get(symbol).length;
-        let mut born = Vec::new();
-        for (index, &at) in places.iter().enumerate() {
-            if let Some((before, start)) = self.slots.before(at, &self.symbols)
-                && !(index > 0 && places[index - 1] == start)
-            {
-                born.push((Pair { left: before, right: symbol }, start));
-            }
-            if let Some((next, _)) = self.slots.after(at, length) {
-                born.push((Pair { left: symbol, right: next }, at));
-            }
-        }
-        born.sort_unstable();
-        for same in born.chunk_by(|one, other| one.0 == other.0) {
-            let pair = same[0].0;
+    /// Notes the pairs that a symbol makes with its neighbours.
+    fn note(&mut self, mut born: Born) {
+        let symbol = born.symbol;
+        self.bear(&mut born.lefts, |before| Pair { left: before, right: symbol });
+        self.bear(&mut born.rights, |next| Pair { left: symbol, right: next });
+    }
+
+    /// Notes pairs of a symbol with neighbours, given as words of the neighbour and where the pair begins.
+    fn bear(&mut self, words: &mut [u64], pair_with: impl Fn(u32) -> Pair) {
+        words.sort_unstable();
+        for same in words.chunk_by(|one, other| one >> 32 == other >> 32) {
+            let pair = pair_with((same[0] >> 32) as u32);
             let is_due = if self.symbols.are_pieces(pair.left, pair.right) {
                 self.symbols.piece_of(pair.left, pair.right)
             } else {
                 continue;
             };
-            let count: u64 = same.iter().map(|&(_, at)| self.slots.count(at)).sum();
+            let count: u64 = same.iter().map(|&word| self.slots.count(word as u32)).sum();
             if let Some(piece) = is_due {
                 self.due.insert((piece, pair));
             } else if count < self.min_count || !self.symbols.may_join(pair.left, pair.right) {
                 continue;
             }
-            let places = same.iter().map(|&(_, at)| at);
+            let places = same.iter().map(|&word| word as u32);
             let candidate = self.candidates.entry(pair).or_default();
             candidate.count += count;
             candidate.places = candidate.places.iter().copied().chain(places).collect();
@@ -209,7 +255,19 @@ impl Learner {
     fn activate(&mut self, character: u32) {
         let candidate = self.candidates.remove(&Pair { left: character, right: END });
         self.symbols.activate(character);
-        self.note(character, &candidate.unwrap_or_default().places);
+        let (mut born, mut last) = (Born::new(character), None);
+        for at in candidate.unwrap_or_default().places {
+            match self.slots.before(at, &self.symbols) {
+                Some((_, start)) if last == Some(start) => {}
+                Some((before, start)) => born.after(before, start),
+                None => {}
+            }
+            if let Some((next, _)) = self.slots.after(at, 1) {
+                born.before(next, at);
+            }
+            last = Some(at);
+        }
+        self.note(born);
         self.settle();
     }
 

@@ -57,11 +57,8 @@ pub fn extend(
 ) -> Result<Extended> {
     check_base(base)?;
     let placement = Placement::of(base, options.scripts);
-    let start = {
-        let runs = runs.into_runs();
-        Start::new(base, placement, &runs, options)?
-    };
-    let Start { symbols, slots, protected, characters, unseen } = start;
+    let Start { symbols, slots, protected, characters, unseen } =
+        Start::new(base, placement, runs.into_runs(), options)?;
     if characters.len() > options.new_pieces {
         return Err(Error::Argument(
             format!(

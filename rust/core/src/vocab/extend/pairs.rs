@@ -1,23 +1,49 @@
 //! The pairs of symbols side by side, with the places where they stand.
 
 use std::{
+    hash::{Hash, Hasher},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
 };
 
 use super::{
+    count::on_threads,
     slots::{END, Slots},
     symbols::Symbols,
 };
 
 /// Two symbols side by side; with [`END`] on the right, a character that may become a piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pair {
     pub left: u32,
     pub right: u32,
+}
+
+impl Pair {
+    /// Both in one word, in the order of the left one first: faster to compare and to hash.
+    pub fn word(self) -> u64 {
+        u64::from(self.left) << 32 | u64::from(self.right)
+    }
+}
+
+impl Ord for Pair {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.word().cmp(&other.word())
+    }
+}
+
+impl PartialOrd for Pair {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for Pair {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.word());
+    }
 }
 
 /// What may become a piece.
@@ -30,7 +56,7 @@ pub(super) struct Candidate {
 }
 
 /// Parts in which the pairs are collected, so that little memory is used beside the result.
-const PARTS: usize = 16;
+const PARTS: usize = 8;
 
 /// The pairs and the characters that save at least `min_count` tokens.
 pub(super) fn first_candidates(
@@ -41,9 +67,7 @@ pub(super) fn first_candidates(
     threads: usize,
 ) -> Vec<(Pair, Candidate)> {
     let mut frequency = vec![0_usize; symbols.len() as usize];
-    for (symbol, _) in slots.symbols(0, slots.len(), symbols) {
-        frequency[symbol as usize] += 1;
-    }
+    slots.for_each_pair(symbols, |symbol, _, _| frequency[symbol as usize] += 1);
     let bounds = bounds(&frequency);
     let parts: Vec<Mutex<Vec<_>>> = (1..bounds.len()).map(|_| Mutex::default()).collect();
     let next = AtomicUsize::new(0);
@@ -56,12 +80,7 @@ pub(super) fn first_candidates(
             *result.lock().unwrap_or_else(PoisonError::into_inner) = found;
         }
     };
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
-    });
+    on_threads(threads, work);
     parts.into_iter().flat_map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
@@ -97,41 +116,39 @@ fn collect(
             Some(start)
         })
         .collect();
-    let mut places = vec![0; frequency.iter().sum()];
-    for (symbol, at) in slots.symbols(0, slots.len(), symbols) {
+    // The symbol after it and where it begins in one word, so that sorting brings equal pairs together.
+    let mut words = vec![0; frequency.iter().sum()];
+    slots.for_each_pair(symbols, |symbol, next, at| {
         if let Some(end) = symbol.checked_sub(first).and_then(|index| ends.get_mut(index as usize)) {
-            places[*end] = at;
+            words[*end] = u64::from(next) << 32 | u64::from(at);
             *end += 1;
         }
-    }
-    let (mut found, mut neighbours, mut start) = (Vec::new(), Vec::new(), 0);
+    });
+    let (mut found, mut start) = (Vec::new(), 0);
     for (left, &end) in (first..).zip(&ends) {
-        let here = &places[start..end];
+        let here = &mut words[start..end];
         start = end;
         if here.is_empty() {
             continue;
         }
-        let symbol = symbols.get(left);
-        if !symbol.is_piece {
-            let text = symbols.text(left);
-            let count: u64 = here.iter().map(|&at| slots.count(at)).sum::<u64>().saturating_mul(saved(text));
+        let count = |words: &[u64]| words.iter().map(|&word| slots.count(word as u32)).sum::<u64>();
+        let places = |words: &[u64]| words.iter().map(|&word| word as u32).collect();
+        if !symbols.get(left).is_piece {
+            let count = count(here).saturating_mul(saved(symbols.text(left)));
             if count >= min_count && symbols.may_be_piece(left) {
-                found.push((Pair { left, right: END }, Candidate { count, places: here.into() }));
+                found.push((Pair { left, right: END }, Candidate { count, places: places(here) }));
             }
             continue;
         }
-        neighbours.clear();
-        neighbours.extend(here.iter().filter_map(|&at| Some((slots.after(at, symbol.length)?.0, at))));
-        neighbours.sort_unstable();
-        for same in neighbours.chunk_by(|one, other| one.0 == other.0) {
-            let right = same[0].0;
-            if !symbols.may_join(left, right) {
+        here.sort_unstable();
+        for same in here.chunk_by(|one, other| one >> 32 == other >> 32) {
+            let right = (same[0] >> 32) as u32;
+            if right == END || !symbols.may_join(left, right) {
                 continue;
             }
-            let count = same.iter().map(|&(_, at)| slots.count(at)).sum();
+            let count = count(same);
             if count >= min_count {
-                let places = same.iter().map(|&(_, at)| at).collect();
-                found.push((Pair { left, right }, Candidate { count, places }));
+                found.push((Pair { left, right }, Candidate { count, places: places(same) }));
             }
         }
     }

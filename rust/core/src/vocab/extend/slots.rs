@@ -30,6 +30,10 @@ impl Slots {
 
     /// Adds a symbol of so many characters.
     pub fn push(&mut self, symbol: u32, length: u32) {
+        if length == 1 {
+            self.slots.push(symbol);
+            return;
+        }
         let start = self.slots.len();
         self.slots.resize(start + length as usize, INSIDE);
         self.slots[start] = symbol;
@@ -55,9 +59,21 @@ impl Slots {
         self.slots[start..].contains(&END)
     }
 
-    /// Gives back memory: nothing is added any more.
-    pub fn shrink(&mut self) {
-        self.slots.shrink_to_fit();
+    /// Parts one after the other. Counts must not rise from one to the next.
+    pub fn join(parts: Vec<Self>) -> Self {
+        let mut all = Self::new();
+        all.slots.reserve_exact(parts.iter().map(|part| part.slots.len() - 1).sum());
+        for part in parts {
+            // Each begins with an end of its own.
+            let shift = all.slots.len() as u32 - 1;
+            for (start, count) in part.counts {
+                if all.counts.last().is_none_or(|&(_, last)| last != count) {
+                    all.counts.push((start + shift, count));
+                }
+            }
+            all.slots.extend_from_slice(&part.slots[1..]);
+        }
+        all
     }
 
     pub fn len(&self) -> usize {
@@ -80,7 +96,7 @@ impl Slots {
     /// The symbol before the one that begins at `at`, and where it begins.
     pub fn before(&self, at: u32, symbols: &Symbols) -> Option<(u32, u32)> {
         let symbol = self.slots[at as usize - 1];
-        (symbol != END).then(|| (symbol, at - symbols.get(symbol).length))
+        (symbol != END).then(|| (symbol, at - symbols.length(symbol)))
     }
 
     /// The symbol after one of so many characters, and where it begins.
@@ -98,6 +114,20 @@ impl Slots {
         self.slots[end as usize - 1] = symbol;
     }
 
+    /// Calls `found` with each symbol, the one after it (or [`END`]) and where it begins.
+    pub fn for_each_pair(&self, symbols: &Symbols, mut found: impl FnMut(u32, u32, u32)) {
+        let mut at = 0;
+        while let Some(&symbol) = self.slots.get(at) {
+            if symbol == END {
+                at += 1;
+                continue;
+            }
+            let next = at + symbols.length(symbol) as usize;
+            found(symbol, self.slots[next], at as u32);
+            at = next;
+        }
+    }
+
     /// The symbols from slot `from` up to `to`, each with where it begins.
     pub fn symbols<'a>(
         &'a self,
@@ -112,7 +142,7 @@ impl Slots {
             }
             let symbol = *self.slots[..to].get(at)?;
             let start = at as u32;
-            at += symbols.get(symbol).length as usize;
+            at += symbols.length(symbol) as usize;
             Some((symbol, start))
         })
     }

@@ -10,18 +10,24 @@ use crate::vocab::script::is_han;
 const PRIME: u64 = (1 << 61) - 1;
 const BASE: u64 = 0x0123_4567_89AB_CDEF;
 
+/// Both are below the prime, which is one less than a power of two: what is above the power counts once more.
 fn times(a: u64, b: u64) -> u64 {
-    (u128::from(a) * u128::from(b) % u128::from(PRIME)) as u64
+    let product = u128::from(a) * u128::from(b);
+    plus(product as u64 & PRIME, (product >> 61) as u64)
 }
 
 fn plus(a: u64, b: u64) -> u64 {
-    (a + b) % PRIME
+    let sum = a + b;
+    if sum >= PRIME { sum - PRIME } else { sum }
 }
 
 /// The hash of a text.
 pub(super) fn hash_of(text: &str) -> u64 {
     text.chars().fold(0, |hash, c| plus(times(hash, BASE), u64::from(u32::from(c)) + 1))
 }
+
+/// In place of lengths that a byte does not hold.
+const LONG: u8 = u8::MAX;
 
 /// What is asked of a symbol in the inner loop.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +36,7 @@ pub(super) struct Symbol {
     /// `BASE` to the power of its length.
     power: u64,
     /// Its length in characters.
-    pub length: u32,
+    length: u32,
     has_han: bool,
     has_space: bool,
     /// False for a character that is no piece yet: it takes part in no merge.
@@ -41,6 +47,8 @@ pub(super) struct Symbol {
 #[derive(Debug)]
 pub(super) struct Symbols {
     all: Vec<Symbol>,
+    /// Their lengths once more, in little memory: walks along the runs wait for nothing else. [`LONG`] for longer ones.
+    lengths: Vec<u8>,
     texts: Vec<Box<str>>,
     /// The pieces that text is merged to, by the hashes of their texts.
     pieces: FxHashMap<u64, u32>,
@@ -56,6 +64,7 @@ impl Symbols {
         let forbidden = forbidden.collect();
         Self {
             all: Vec::new(),
+            lengths: Vec::new(),
             texts: Vec::new(),
             pieces: FxHashMap::default(),
             forbidden,
@@ -81,6 +90,7 @@ impl Symbols {
             self.pieces.insert(symbol.hash, number);
         }
         self.all.push(symbol);
+        self.lengths.push(u8::try_from(length).unwrap_or(LONG));
         self.texts.push(text.into());
         number
     }
@@ -99,6 +109,14 @@ impl Symbols {
 
     pub fn get(&self, number: u32) -> Symbol {
         self.all[number as usize]
+    }
+
+    /// The length of a symbol in characters.
+    pub fn length(&self, number: u32) -> u32 {
+        match self.lengths[number as usize] {
+            LONG => self.all[number as usize].length,
+            length => length.into(),
+        }
     }
 
     pub fn text(&self, number: u32) -> &str {
@@ -122,6 +140,7 @@ impl Symbols {
     }
 
     /// True if the pair's text is that of a piece, and no unknown character is among it.
+    #[cfg(test)]
     pub fn are(&self, left: u32, right: u32, piece: u32) -> bool {
         self.are_pieces(left, right) && self.piece_of(left, right) == Some(piece)
     }
@@ -150,7 +169,7 @@ impl Symbols {
             })
     }
 
-    /// The other pairs of pieces that make the text of a piece: for `中国人` both `中 国人` and `中国 人`.
+    /// The pairs of pieces that make the text of a piece: for `中国人` both `中 国人` and `中国 人`.
     pub fn splits(&self, piece: u32) -> Vec<(u32, u32)> {
         let text = self.text(piece);
         let mut found = Vec::new();
