@@ -42,6 +42,12 @@ from recording import Recorder
 PIECES = 17_953  # what the published donor brings to LLaMA (arXiv 2304.08177)
 COVERAGE = 0.9995
 HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+MARKS = (  # the punctuation of Chinese text, as `--scripts han` takes it
+    "\u00b7\u2014\u2018\u2019\u201c\u201d\u2026\u3001-\u3003\u3008-\u3011\u3014-\u301f\u3030\u303d\u30fb"
+    "\ufe10-\ufe19\ufe30-\ufe6b\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+)
+#: What "tokens of Han runs" counts: Han alone, and Han with its punctuation.
+RUNS = (f"[{HAN}]+", f"[{MARKS}]*[{HAN}][{HAN}{MARKS}]*")
 PACKAGES = ("sentencepiece",)
 
 
@@ -86,30 +92,30 @@ def train_donor(
 
 
 def child(args: Any) -> None:
-    """One measurement: seconds, and peak memory in MB."""
+    """One measurement: seconds, seconds of all threads on a processor, peak memory in MB."""
     import sentencepiece  # noqa: F401  # imports are not what is measured
 
     import zhuzi.vocab.extend  # noqa: F401
 
     with tempfile.TemporaryDirectory() as place:
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         ENGINES[args.child](str(args.folder), str(args.base), Path(place) / "out", args)
-        seconds = time.perf_counter() - started
+        seconds, used = time.perf_counter() - started, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    sys.stdout.write(json.dumps([seconds, peak]) + "\n")
+    sys.stdout.write(json.dumps([seconds, used, peak]) + "\n")
 
 
-def measure(engine: str, text: Path, threads: int, args: Any) -> tuple[float, int]:
-    """Seconds and peak MB of one engine in a process of its own."""
+def measure(engine: str, text: Path, threads: int, args: Any) -> tuple[float, float, int]:
+    """Seconds, processor seconds and peak MB of one engine in a process of its own."""
     words = [sys.executable, __file__, str(text), "--child", engine, "--base", str(args.base)]
     words += ["--threads", str(threads), "--pieces", str(args.pieces)]
     words += ["--sample-bytes", str(args.sample_bytes)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{engine}: {done.stderr[-2000:]}")
-    seconds, peak = json.loads(done.stdout.splitlines()[-1])
-    sys.stderr.write(f"{engine}, {threads} threads: {seconds:.2f} s, {peak:,} MB\n")
-    return seconds, peak
+    seconds, used, peak = json.loads(done.stdout.splitlines()[-1])
+    sys.stderr.write(f"{engine}, {threads} threads: {seconds:.2f} s ({used:.2f} s), {peak:,} MB\n")
+    return seconds, used, peak
 
 
 def sources(folder: Path) -> list[Path]:
@@ -151,12 +157,13 @@ def varied(file: Path, megabytes: int, out: Path) -> Path:
 def speed(text: Path, place: Path, args: Any, recorder: Recorder) -> None:
     """Time and memory beside sentencepiece, for each number of threads."""
     keys = [(engine, threads) for threads in args.thread_counts for engine in ENGINES]
-    runs: dict[tuple[str, int], list[tuple[float, int]]] = {key: [] for key in keys}
+    runs: dict[tuple[str, int], list[tuple[float, float, int]]] = {key: [] for key in keys}
     for _ in range(args.rounds):
         for engine, threads in keys:
             runs[engine, threads].append(measure(engine, text, threads, args))
-    seconds = {key: statistics.median(run[0] for run in held) for key, held in runs.items()}
-    peaks = {key: statistics.median(run[1] for run in held) for key, held in runs.items()}
+    seconds, used, peaks = (
+        {key: statistics.median(run[at] for run in held) for key, held in runs.items()} for at in range(3)
+    )
     rows = []
     for engine, threads in keys:
         peer, one = ("sentencepiece", threads), (engine, args.thread_counts[0])
@@ -168,15 +175,16 @@ def speed(text: Path, place: Path, args: Any, recorder: Recorder) -> None:
                 round(took, 1),
                 round(took / seconds[peer], 2),
                 round(seconds[one] / took, 2),
+                round(used[engine, threads], 1),
                 round(peak),
                 round(peak / peaks[peer], 2),
             )
         )
-    columns = ["trainer", "threads", "seconds", "of sentencepiece's", "x one thread", "peak MB"]
+    columns = ["trainer", "threads", "seconds", "of sentencepiece's", "x one thread", "on processors"]
     recorder.table(
         "speed",
         f"{args.pieces:,} pieces",
-        [*columns, "of sentencepiece's MB"],
+        [*columns, "peak MB", "of sentencepiece's MB"],
         rows,
         rounds=args.rounds,
         text_mb=round(text.stat().st_size / 1e6),
@@ -191,7 +199,7 @@ def growth(text: Path, place: Path, args: Any, recorder: Recorder) -> None:
     for size in args.growth:
         file = varied(text, size, place / "varied.txt")
         for engine in ("extend han", "extend all"):
-            seconds, peak = measure(engine, file, threads, args)
+            seconds, _, peak = measure(engine, file, threads, args)
             rows.append((engine, size, round(seconds, 1), peak))
         file.unlink()
     recorder.table(
@@ -281,8 +289,10 @@ class Judge:
         self.base = self.load(base)
         self.texts = texts
         self.bytes = sum(len(text.encode()) for text in texts)
-        runs = [run for text in texts for run in re.findall(f"[{HAN}]+", text)]
-        self.runs = ["\n".join(runs[at : at + 1000]) for at in range(0, len(runs), 1000)]
+        self.runs = []
+        for pattern in RUNS:
+            runs = [run for text in texts for run in re.findall(pattern, text)]
+            self.runs.append(["\n".join(runs[at : at + 1000]) for at in range(0, len(runs), 1000)])
         lines = dict.fromkeys(line for text in texts for line in text.splitlines())
         self.lines = [line for line in lines if line.strip() and not re.search(f"[{HAN}]", line)]
         self.dead = {piece.id for piece in dead_pieces(base)}
@@ -304,7 +314,10 @@ class Judge:
         dead = {piece.id for piece in dead_pieces(path)} - self.dead
         after = tokenizer.encode_batch(self.texts)
         tokens = len(after.ids)
-        han = sum(map(len, tokenizer.encode_batch(self.runs))) - sum(run.count("\n") for run in self.runs)
+        han = [
+            sum(map(len, tokenizer.encode_batch(runs))) - sum(run.count("\n") for run in runs)
+            for runs in self.runs
+        ]
         changed = sum(
             one != other
             for one, other in zip(self.before_lines, tokenizer.encode_batch(self.lines).tolist(), strict=True)
@@ -316,7 +329,7 @@ class Judge:
                 tokenizer.vocab_size - size,
                 tokens,
                 round(self.bytes / tokens, 2),
-                han,
+                *han,
                 len([id for id in dead if id >= size]),
                 len([id for id in dead if id < size]),
             ],
@@ -337,7 +350,7 @@ def quality(everything: Path, place: Path, args: Any, recorder: Recorder) -> Non
         f"Trained on {len(by_size) - len(held)} sources, judged on {len(held)} others "
         f"({judge.bytes / 1e6:.0f} MB): " + ", ".join(path.name.split(".")[0] for path in held)
     )
-    columns = ["vocabulary", "new pieces", "tokens", "bytes per token", "tokens of Han runs"]
+    columns = ["vocabulary", "new pieces", "tokens", "bytes per token", "of Han runs", "with punctuation"]
     recorder.table(
         "quality", title, [*columns, "dead new", "dead old"], [row for row, _ in judged], about=title, **how
     )
