@@ -209,6 +209,22 @@ def test_wrong_usage_is_code_2(args: list[str], run: Callable[..., Outcome]) -> 
     assert "Usage:" in failed.err
 
 
+@pytest.mark.parametrize(
+    ("given", "models"),
+    [
+        (["--model", "a", "b", "--batch", "2", "--corpus", "-", "c"], ("a", "b")),
+        (["--model", "a", "--model=b", "c", "--corpus", "-", "c", "--batch", "2"], ("a", "b", "c")),
+    ],
+)
+def test_an_option_that_may_be_repeated_takes_several_values(
+    given: list[str], models: tuple[str, ...]
+) -> None:
+    command = cli.commands["eval"].commands["bits"]  # type: ignore[attr-defined]
+    context = command.make_context("bits", given)
+    assert context.params["models"] == models and context.params["batch"] == 2
+    assert context.params["corpora"] == (Path("-"), Path("c"))
+
+
 def test_a_bad_recipe(run: Callable[..., Outcome], tmp_path: Path) -> None:
     pytest.importorskip("pydantic")
     recipe = tmp_path / "r.yaml"

@@ -262,7 +262,8 @@ class Client:
             if not isinstance(content, str):
                 raise TypeError
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise self._other_protocol(f"an answer that begins {self._said(body)!r}") from None
+            what = f"an answer that begins {self._said(body)!r}" if body.strip() else "an empty answer"
+            raise self._other_protocol(what) from None
         # Half of a UTF-16 pair, as JSON can write it, cannot be kept in UTF-8.
         text = self._without_key(content).encode("utf-8", "replace").decode()
         given, made = _usage(held.get("usage"))

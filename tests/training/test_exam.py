@@ -17,6 +17,7 @@ from zhuzi.eval import evaluate_exam
 from zhuzi.eval.exam import extract_choice
 from zhuzi.eval.exam_files import read_exam
 from zhuzi.eval.likelihood import log_likelihoods
+from zhuzi.eval.partial import PartialResults
 
 HEAD = ["id", "question", "A", "B", "C", "D", "answer"]
 ROWS = [["0", " 天？ ", "天", "地", "你好", "世界", "A"], ["1", "机器？", "1", "2", "3", "4", "C"]]
@@ -147,19 +148,42 @@ def test_cmmlu_is_read_as_it_is_published(tmp_path: Path) -> None:
         (table([ROWS[0], ROWS[1][:4]]), "record 3 has 4 columns, not 7"),
         (table([[*ROWS[0][:6], "AB"]]), "record 2: the answer is 'AB'"),
         ("", "no column 'question'"),
+        (table([]), "holds no questions"),
+        (table(ROWS).encode("gb18030"), "line 2: not UTF-8"),
     ],
 )
-def test_other_files_are_refused_by_place(tmp_path: Path, text: str, why: str) -> None:
+def test_other_files_are_refused_by_place(tmp_path: Path, text: str | bytes, why: str) -> None:
     (tmp_path / "val").mkdir()
-    (tmp_path / "val" / "law_val.csv").write_text(text)
+    raw = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "val" / "law_val.csv").write_bytes(raw)
     with pytest.raises(InputError, match=why) as refused:
         read_exam("ceval", tmp_path)
     assert "val/law_val.csv" in str(refused.value)
 
 
+def test_a_zip_with_a_damaged_member_is_refused_by_place(ceval: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "exam.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("val/law_val.csv", table(ROWS * 20))
+    raw = bytearray((tmp_path / "exam.zip").read_bytes())
+    raw[60:120] = b"\xff" * 60
+    (tmp_path / "exam.zip").write_bytes(raw)
+    with pytest.raises(InputError, match=r"val/law_val\.csv: cannot be read"):
+        read_exam("ceval", tmp_path / "exam.zip")
+
+
+@pytest.mark.parametrize("left", [b"", b'{"zhuzi": "par', b'{"zhuzi": "partial results", "facts": {"x'])
+def test_a_first_line_that_was_cut_off_is_begun_anew(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / "f.partial").write_bytes(left)
+    partial = PartialResults(tmp_path / "f", {"x": 1})
+    partial.put("a", 2)
+    assert PartialResults(tmp_path / "f", {"x": 1}).get("a") == 2
+
+
 def test_what_cannot_be_measured_is_refused(model: Path, ceval: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no questions of CMMLU.*cmmlu_v1_0_1\.zip"):
         evaluate_exam("cmmlu", model, ceval)
+    with pytest.raises(InputError, match=r"no such file or folder; fetch ceval-exam\.zip of"):
+        evaluate_exam("ceval", model, tmp_path / "missing.zip")
     (tmp_path / "no.zip").write_bytes(b"PK no")
     with pytest.raises(InputError, match="neither a folder nor a zip"):
         evaluate_exam("ceval", model, tmp_path / "no.zip")

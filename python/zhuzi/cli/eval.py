@@ -30,7 +30,7 @@ def evaluate() -> None:
     """Measure and compare models."""
 
 
-@evaluate.command()
+@evaluate.command(cls=options.Several)
 @click.option(
     "--model",
     "models",
@@ -148,7 +148,7 @@ _json = click.option(
 )
 
 
-@evaluate.command()
+@evaluate.command(cls=options.Several)
 @click.option(
     "--model",
     "models",

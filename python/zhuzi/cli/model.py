@@ -125,7 +125,7 @@ def extend(
         )
 
 
-@model.command("merge")
+@model.command("merge", cls=options.Several)
 @click.option(
     "--model",
     "base",

@@ -73,6 +73,32 @@ class Road(click.Group):
             formatter.write_dl(rows)
 
 
+class Several(click.Command):
+    """A command without arguments: an option that may be repeated takes several values at once, as a shell's
+    pattern gives them (`--model runs/*`)."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat such an option before each further value."""
+        repeated = {
+            name
+            for param in self.params
+            if isinstance(param, click.Option) and param.multiple
+            for name in param.opts
+        }
+        told: list[str] = []
+        several, waits = None, False  # the option that may be repeated; whether its value is next
+        for given in args:
+            if given.startswith("-") and given != "-" and not waits:
+                name, equals, _ = given.partition("=")
+                several, waits = (name, not equals) if name in repeated else (None, False)
+            elif several is not None and not waits:
+                told.append(several)
+            else:
+                waits = False
+            told.append(given)
+        return super().parse_args(ctx, told)
+
+
 out = click.option("--out", type=OUT_FOLDER, required=True, help="Folder to write; must be new or empty.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what Zhuzi wrote there before.")
 settings = click.option(

@@ -7,6 +7,8 @@ C-Eval figures: the instruction template, and an answer that is extracted from w
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -224,7 +226,8 @@ def evaluate_exam(
     most = positions(opened.folder.config)
     _require_room(opened, prompts, most, shots, by)
     facts = {"exam": name, "model": opened.fingerprint, "split": exam.split, "shots": shots, "by": by}
-    facts |= {"seed": seed, "questions": [[s.name, len(s.questions)] for s in exam.subjects]}
+    asked = json.dumps([asdict(subject) for subject in exam.subjects], ensure_ascii=False)
+    facts |= {"seed": seed, "questions": hashlib.sha256(asked.encode()).hexdigest()}
     facts |= scaling([opened])
     partial = PartialResults(out, facts)
     total = sum(len(subject.questions) for subject in exam.subjects)

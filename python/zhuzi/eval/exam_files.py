@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ def read_exam(name: ExamName, data: PathLike, split: str | None = None) -> Exam:
         InputError: no such benchmark there, or a file that is not as the benchmark has it.
     """
     place = Path(data)
+    if not place.exists():
+        raise InputError(f"{place}: no such file or folder; fetch {_SOURCES[name]}")
     split = split or SPLITS[name]
     known: Mapping[str, list[str]] = json.loads((files("zhuzi.eval") / "subjects.json").read_text("utf-8"))[
         name
@@ -98,6 +101,8 @@ def read_exam(name: ExamName, data: PathLike, split: str | None = None) -> Exam:
         subjects = []
         for subject, path in found.items():
             questions = tuple(_read(held, path, place))
+            if not questions:
+                raise InputError(f"{place}: {path}: holds no questions; fetch it again, or remove the file")
             examples_path = _find(held, name, "dev", subject)
             examples = () if examples_path is None else tuple(_read(held, examples_path, place))
             title, *categories = known[subject]
@@ -145,7 +150,12 @@ def _read(held: _Held, path: PurePosixPath, place: Path) -> Iterator[Question]:
     try:
         raw = source.read_bytes() if isinstance(source, Path) else source[0].read(source[1])
         text = raw.decode("utf-8-sig")
-    except (UnicodeDecodeError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{where}, line {line}: not UTF-8, as the benchmark's files are; save it as UTF-8"
+        ) from error
+    except (RuntimeError, NotImplementedError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{where}: cannot be read ({error}); fetch it again") from error
     try:
         rows = list(csv.reader(io.StringIO(text)))

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi.errors import OutputExistsError
-from zhuzi.record.disk import fsync
+from zhuzi.record.disk import fsync, naming_full_disk
 from zhuzi.record.place import PathLike
+
+_BEGINNING = b'{"zhuzi": "partial results"'
 
 
 class PartialResults:
@@ -48,15 +50,18 @@ class PartialResults:
 
     def _write(self, mode: str, line: dict[str, Any]) -> None:
         assert self.path is not None
-        with self.path.open(mode, encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        fsync(self.path)
+        with naming_full_disk(self.path):
+            with self.path.open(mode, encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            fsync(self.path)
 
     def _read(self) -> dict[str, Any]:
         """What an earlier run of the same measurement found; a last line that is cut off is removed."""
         if self.path is None or not self.path.exists():
             return {}
         head, *lines = self.path.read_bytes().split(b"\n")
+        if not lines and _BEGINNING.startswith(head[: len(_BEGINNING)]):
+            return {}  # a full disk or a kill cut the first line off
         first = _object(head)
         if first.get("zhuzi") != "partial results":
             raise OutputExistsError(
