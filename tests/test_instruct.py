@@ -535,3 +535,22 @@ def test_a_server_that_repeats_the_key(status: int, tmp_path: Path) -> None:
     assert KEY not in done.stdout + done.stderr
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files and all(KEY.encode() not in path.read_bytes() for path in files)
+
+
+@pytest.mark.parametrize("what", ["seeds", "topics", "extra"])
+def test_a_key_in_what_is_given_is_refused(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be sent in a prompt, and stand in the record of the collection."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    (tmp_path / "seeds.jsonl").write_text(json.dumps({"instruction": f"use {KEY}", "output": "yes"}))
+    (tmp_path / "topics").write_text(f"one\n{KEY}\n")
+    given: dict[str, dict[str, Any]] = {
+        "seeds": {"seeds": tmp_path / "seeds.jsonl"},
+        "topics": {"topics": tmp_path / "topics"},
+        "extra": {"settings": {"api_key": KEY}},
+    }
+    with serving() as server, pytest.raises(ValueError, match=f"{what}: the endpoint's key stands") as raised:
+        collect(tmp_path / "out.jsonl", server, **given[what])
+    assert KEY not in str(raised.value) and not server.requests
+    assert {path.name for path in tmp_path.iterdir()} == {"seeds.jsonl", "topics"}

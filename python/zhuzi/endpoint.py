@@ -363,9 +363,22 @@ def _key(variable: str | None) -> str | None:
                 raise ValueError(f"{name}: holds characters that no key has; set it to the key alone")
             return key
     if variable:
+        if not re.fullmatch(r"[A-Za-z_]\w*", variable, re.ASCII):  # the key itself is not repeated here
+            wants = (
+                "the name of an environment variable is wanted, not a key; export the key, and name it with "
+            )
+            raise naming(ValueError, wants, ("key_env", None))
         no_key = f"{variable}: not set; export the key in it, or name another variable with "
         raise naming(ValueError, no_key, ("key_env", None))
     return None  # a server on one's own machine wants none
+
+
+def require_no_key(key_env: str | None, held: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if what is `held`, by its name, has the key in it: it would be written."""
+    keys = [os.environ.get(name, "").strip() for name in ([key_env] if key_env else KEY_VARIABLES)]
+    for name, value in held.items():
+        if any(len(key) >= 8 and key in json.dumps(value, ensure_ascii=False) for key in keys):
+            raise ValueError(f"{name}: the endpoint's key stands in there, and would be written; remove it")
 
 
 def _retry_after(value: str | None) -> float:

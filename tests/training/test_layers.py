@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
 from zhuzi import pretrain
-from zhuzi.errors import RecipeError, TrainingError
+from zhuzi.errors import RecipeError, TrainingError, TrainingInterrupted
 from zhuzi.train import TrainCallback, TrainState, layers
-from zhuzi.train.layers import is_compiled
+from zhuzi.train.layers import is_compiled, naming_compile_errors
 from zhuzi.train.recipe import PretrainRecipe
 from zhuzi.train.recipe_file import load_recipe
 
@@ -171,3 +171,17 @@ def test_yaml_takes_on_and_off_for_booleans(stage1: Recipes, tmp_path: Any) -> N
     path.write_text(lines[:-1] + ', "compile": maybe}')
     with pytest.raises(RecipeError, match="compile: want 'auto', 'on' or 'off'"):
         load_recipe(path)
+
+
+def test_an_error_of_the_compiler_is_one_line() -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    failed = TorchDynamoException("C++ compile error\n\nx.cpp:1: fatal error: y.h: No such file")
+    why = r"\(x\.cpp:1: fatal error: y\.h: No such file\); write compile: off"
+    with pytest.raises(TrainingError, match=why), naming_compile_errors(lambda: None):
+        raise failed
+    stopped = "SIGTERM: stopped while layers were compiled"
+    with pytest.raises(TrainingInterrupted, match=stopped), naming_compile_errors(lambda: "SIGTERM"):
+        raise failed
+    with pytest.raises(KeyError), naming_compile_errors(lambda: "SIGTERM"):
+        raise KeyError("another error")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi._show import count
-from zhuzi.endpoint import Client, Endpoint, RefusedPromptError
+from zhuzi.endpoint import Client, Endpoint, RefusedPromptError, require_no_key
 from zhuzi.errors import OVERWRITE, EndpointError, InputError, OutputExistsError, naming
 from zhuzi.instruct import journal as journals
 from zhuzi.instruct.budget import Budget
@@ -103,6 +103,8 @@ def collect_instructions(
     if place.suffix.lower() not in {".jsonl", ".ndjson", ".json"}:
         raise ValueError(f"{out}: want a name that ends in .jsonl, from which `zhuzi sft` knows the records")
     material = Material.read(*(None if path is None else Path(path) for path in (seeds, topics, tasks)))
+    told = {"model": endpoint.model, "extra": dict(endpoint.settings)}
+    require_no_key(endpoint.key_env, told | vars(material))
     budget = budget or Budget()
     if not budget.is_set:
         budget = Budget(max_calls=DEFAULT_CALLS, price_in=budget.price_in, price_out=budget.price_out)

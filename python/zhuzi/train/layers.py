@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from zhuzi.errors import TrainingError
+from zhuzi.errors import TrainingError, TrainingInterrupted
 from zhuzi.train.progress import tell
 
 
@@ -69,6 +71,34 @@ def is_compiled(wanted: str, device: torch.device, unfit: str | None = None) -> 
     elif unfit:
         tell(f"layers are not compiled: {unfit} would take them apart (compile: auto)")
     return not missing and not unfit
+
+
+@contextmanager
+def naming_compile_errors(signal: Callable[[], str | None]) -> Iterator[None]:
+    """Turn an error of torch.compile in the block into one line.
+
+    `signal` tells the signal that has come, if any: Ctrl-C and Slurm send it to the compiler's processes too,
+    which end at once. Compiling is done in a start's first step, before which nothing was lost.
+
+    Raises:
+        TrainingError: a compiler that fails.
+        TrainingInterrupted: one that a signal ended.
+    """
+    try:
+        yield
+    except Exception as error:
+        errors = sys.modules.get("torch._dynamo.exc")
+        if errors is None or not isinstance(error, errors.TorchDynamoException):
+            raise
+        if received := signal():
+            raise TrainingInterrupted(
+                f"{received}: stopped while layers were compiled; the same command starts from where it did"
+            ) from error
+        lines = str(error).splitlines() or [type(error).__name__]
+        why = next((line for line in lines if "error: " in line), lines[0]).strip()[:200]
+        raise TrainingError(
+            f"layers cannot be compiled ({why}); write compile: off into the recipe"
+        ) from error
 
 
 def what_is_missing(device: torch.device) -> str | None:

@@ -16,6 +16,7 @@ from zhuzi.train.batches import Batches
 from zhuzi.train.checks import micro_batch, steps_of
 from zhuzi.train.evaluation import Evaluation
 from zhuzi.train.interrupt import Interrupts
+from zhuzi.train.layers import naming_compile_errors
 from zhuzi.train.measures import best, is_over
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run
@@ -69,7 +70,7 @@ class Loop:
                 self._tell("on_step_begin")
                 factor = learning_rate_factor(self.recipe, self.state.steps, self.state.step)
                 set_learning_rate(self.optimizer, factor)
-                with self.speed.step():
+                with self.speed.step(), naming_compile_errors(lambda: interrupts.received):
                     loss, norm = self._step()
                 self.state.step += 1
                 self.state.loss_sum += loss

@@ -154,7 +154,7 @@ class _EachKeyOnce(yaml.SafeLoader):
 def _reasons(error: ValidationError, kind: type[BaseModel]) -> str:
     details = error.errors()
     # To pydantic a list with an invalid item is also "too short".
-    inner = {detail["loc"][:-1] for detail in details}
+    inner = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
     told = [d for d in details if d["type"] != "too_short" or d["loc"] not in inner]
     return "; ".join(_reason(detail, kind) for detail in told)
 
@@ -172,7 +172,10 @@ def _reason(detail: Any, kind: type[BaseModel]) -> str:
         for task, other in TASKS.items():
             if key in other.model_fields and kind is not other:
                 return f"unknown key {key!r}: it belongs to task: {task}"
-        near = difflib.get_close_matches(str(detail["loc"][-1]), fields, n=1)
+        named = str(detail["loc"][-1])
+        if (ours := _ELSEWHERE.get(named)) is not None:
+            return f"unknown key {key!r}; here it is {ours}"
+        near = difflib.get_close_matches(named, fields, n=1)
         return f"unknown key {key!r}; " + (
             f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
         )
@@ -183,6 +186,33 @@ def _reason(detail: Any, kind: type[BaseModel]) -> str:
         return f"{key}: {reason}" if key else reason
     return f"{key}: {reason} (it is {reprlib.repr(value)})"
 
+
+#: What other trainers call a setting, and what it is here.
+_ELSEWHERE = {
+    "rope": "a setting of the model: `zhuzi model extend --rope KIND:FACTOR`",
+    "rope_scaling": "a setting of the model: `zhuzi model extend --rope KIND:FACTOR`",
+    "load_in_8bit": "`base_bits: 8`",
+    "load_in_4bit": "`base_bits: 4`",
+    "bf16": "decided by the device: bfloat16 on a GPU, fp32 on a CPU",
+    "fp16": "decided by the device: bfloat16 on a GPU, fp32 on a CPU",
+    "gradient_accumulation_steps": "batch_size (sequences per step) over micro_batch_size (per forward)",
+    "per_device_train_batch_size": "micro_batch_size",
+    "max_seq_length": "sequence_length",
+    "cutoff_len": "sequence_length",
+    "evaluate_every": "`evaluate: {every: STEPS}`",
+    "eval_every": "`evaluate: {every: STEPS}`",
+    "eval_steps": "`evaluate: {every: STEPS}`",
+    "early_stopping_patience": "`evaluate: {patience: N}`",
+    "report_to": "trackers",
+    "neftune_noise_alpha": "neftune",
+    "num_train_epochs": "epochs",
+    "lr": "learning_rate",
+    "r": "`lora: {rank: N}`",
+    "use_rslora": "`lora: {rslora: true}`",
+    "use_dora": "`lora: {dora: true}`",
+    "init_lora_weights": "`lora: {init: KIND}`",
+    "target_modules": "`lora: {targets: [...]}`",
+}
 
 # Our wording of pydantic's errors, by their type; `{}` is filled from the error's context.
 _WORDS = {
