@@ -211,7 +211,7 @@ def test_bad_input(base_model_file: Path, donor: Path, chinese_file: Path, tmp_p
         extend(blank, base_model_file, out, **few)
     one = tmp_path / "one.txt"
     one.write_text("中国\n")
-    with pytest.raises(VocabSizeError, match="none of 50 new pieces; give more text"):
+    with pytest.raises(VocabSizeError, match=r"no new piece .*give more or other text"):
         extend(one, base_model_file, out, **few)
     with pytest.raises(VocabSizeError, match="ask for new_pieces=") as error:
         extend(chinese_file, base_model_file, out, new_pieces=10**6, characters="none")
@@ -227,11 +227,40 @@ def test_bad_input(base_model_file: Path, donor: Path, chinese_file: Path, tmp_p
         extend([], base_model_file, out, new_pieces=5)
     with pytest.raises(ValueError, match="cannot be protected"):
         extend(chinese_file, base_model_file, out, **few, protected=["中a"])
+    with pytest.raises(ValueError, match="`protected` and also forbidden"):
+        extend(chinese_file, base_model_file, out, **few, protected=["中国"], forbidden=["中国"])
+    for name in ("new_pieces", "min_count"):
+        with pytest.raises(ValueError, match=f"`{name}` is 1000"):
+            extend(chinese_file, base_model_file, out, **{**few, name: 10**30})
+    with pytest.raises(ModelFileError, match=r"holds a tokenizer\.json but no tokenizer\.model"):
+        extend(chinese_file, fast.parent, out, **few)
+    english = tmp_path / "english.txt"
+    english.write_text("no Han here\n" * 9)
+    with pytest.raises(VocabSizeError, match=r"no new piece \(with scripts=\"han\" only Han counts\)"):
+        extend(english, base_model_file, out, **few)
     assert not out.exists()
     command = ["vocab", "extend", str(chinese_file), "--base", str(base_model_file), "--out", str(out)]
     failed = subprocess.run([sys.executable, "-m", "zhuzi", *command], capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr == "zhuzi: give one of --new-pieces and --vocab-size\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"\xd6\xd0\t3", "line 2: not UTF-8"),
+        ("人民\t".encode() + b"9" * 5000, "line 2: the count of `人民` is `999"),
+        ("人民\t-3".encode(), "line 2: the count of `人民` is `-3`"),
+        ("人民".encode(), "line 2: `人民` has no count"),
+    ],
+)
+def test_lines_without_a_count_are_named(tmp_path: Path, line: bytes, message: str) -> None:
+    counts = tmp_path / "counts.tsv"
+    counts.write_bytes("中国\t10\n".encode() + line + b"\n")
+    with pytest.raises(InputError, match=message):
+        list(read_counts(counts))
+    with pytest.raises(InputError, match="is a folder"):
+        list(read_counts(tmp_path))
 
 
 def test_the_command(base_model_file: Path, chinese_file: Path, tmp_path: Path) -> None:

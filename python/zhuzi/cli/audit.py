@@ -83,6 +83,8 @@ def audit(
     if page is not None:
         importlib.import_module("zhuzi.pages")  # a missing extra is named now, not after the work
     read = [*models, *([base] if base is not None else []), *corpus]
+    if json_file is not None and page is not None and json_file.resolve() == page.resolve():
+        raise click.UsageError(f"--json and --html both name {page}; give each a name of its own")
     for written in filter(None, (json_file, page)):
         require_free_file(written, overwrite=overwrite, inputs=read)
     if not corpus:

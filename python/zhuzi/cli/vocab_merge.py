@@ -137,10 +137,11 @@ def merge(
 def summary(made: MergedVocab) -> list[str]:
     """What was written, and what was moved, already present, left out or kept as another kind."""
     added = made.vocab_size - made.base_size - made.appended - len(made.kept)
+    whose = "donor's" if len(made.donors) == 1 else "donors'"
     lines = [
         f"{made.folder}: {made.vocab_size:,} ids = {made.base_size:,} of the base + {made.appended:,} "
         f"appended + {count(added + len(made.kept), 'added token')} "
-        f"({made.shared:,} of the {'donor' if len(made.donors) == 1 else 'donors'}'s pieces were in the base)"
+        f"({made.shared:,} of the {whose} pieces were in the base)"
     ]
     if len(made.donors) > 1:
         lines += [f"{donor.path}: {donor.appended:,} of {donor.pieces:,} pieces" for donor in made.donors]

@@ -62,9 +62,10 @@ def find_model(folder: Path) -> Path:
                 f"{folder}: holds a tokenizer.json, but not the {MODEL_FILE} it was made from "
                 f"(transformers 5 does not save it); copy {MODEL_FILE} of the original model there"
             )
-        if (folder / FAST_FILE).exists():
+        fast = [name for name in (FAST_FILE, "vocab.json") if (folder / name).exists()]
+        if fast:
             raise ModelFileError(
-                f"{folder}: holds a tokenizer.json but no {MODEL_FILE}; this model's tokenizer is not "
+                f"{folder}: holds a {fast[0]} but no {MODEL_FILE}; this model's tokenizer is not "
                 "a SentencePiece model (LLaMA 3 and Qwen have none), take a base that comes with one"
             )
         raise ModelFileError(f"{folder}: holds no {MODEL_FILE}; copy the base model's there")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from zhuzi import _core
 from zhuzi._show import Report
 from zhuzi.corpus.read import read_texts
-from zhuzi.errors import ModelFileError
+from zhuzi.errors import InputError, ModelFileError
 from zhuzi.infer.template import ALPACA
 from zhuzi.record.json_file import read_object, write_json
 from zhuzi.record.output import new_file, new_folder
@@ -135,7 +135,17 @@ def chat_template_text(wanted: PathLike | None, tokenizer: Tokenizer) -> str | N
         return None
     if wanted == "alpaca":
         return None if tokenizer.bos_id is None or tokenizer.eos_id is None else ALPACA.jinja
-    return Path(wanted).read_text("utf-8")
+    try:
+        text = Path(wanted).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{wanted}: not UTF-8 at byte {error.start}; name a file with a Jinja template"
+        ) from None
+    if installed("jinja2") is not None:
+        from zhuzi.infer.jinja import JinjaTemplate
+
+        JinjaTemplate(str(wanted), text)  # raises where it is no template
+    return text
 
 
 def check_texts(tokenizer: Tokenizer) -> Iterator[str]:

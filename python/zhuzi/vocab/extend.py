@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike as PathLikeBase
@@ -14,7 +14,7 @@ from zhuzi._paths import one_or_more
 from zhuzi._process import available_cores
 from zhuzi._show import Report, count
 from zhuzi.corpus.read import TextReader, read_texts
-from zhuzi.errors import InputError, VocabSizeError, naming
+from zhuzi.errors import InputError, Part, VocabSizeError, naming
 from zhuzi.record.output import new_folder
 from zhuzi.record.place import PathLike
 from zhuzi.record.provenance import write_record
@@ -86,8 +86,9 @@ class _Size:
     def check(self) -> None:
         if (self.new_pieces is None) == (self.vocab_size is None):
             raise naming(ValueError, "give one of ", ("new_pieces", None), " and ", ("vocab_size", None))
-        if self.new_pieces is not None and self.new_pieces < 1:
-            raise naming(ValueError, ("new_pieces", None), f" is {self.new_pieces}; give 1 or more")
+        for name, size in (("new_pieces", self.new_pieces), ("vocab_size", self.vocab_size)):
+            if size is not None and not 1 <= size < 1 << 31:
+                raise naming(ValueError, (name, None), f" is {size}; give 1 or more, and less than 2^31")
 
     def pieces(self, others: int) -> int:
         """The number of new pieces beside `others` ids."""
@@ -101,20 +102,28 @@ class _Size:
             )
         return self.vocab_size - others
 
-    def too_many(self, asked: int, limit: int, others: int) -> VocabSizeError:
-        if not limit:
-            return naming(
-                partial(VocabSizeError, limit=0),
-                f"the text gives none of {asked:,} new pieces; give more text, or lower ",
-                ("min_count", None),
-            )
+    def too_many(
+        self, asked: int, limit: int, others: int, scripts: Scripts, min_count: int
+    ) -> VocabSizeError:
         option = ("new_pieces", limit) if self.vocab_size is None else ("vocab_size", limit + others)
+        lower: tuple[Part, ...] = (" or lower ", ("min_count", None)) if min_count > 1 else ()
+        if limit == 0:
+            only: tuple[Part, ...] = (
+                (" (with ", ("scripts", "han"), " only Han counts)") if scripts == "han" else ()
+            )
+            return naming(
+                partial(VocabSizeError, limit=option[1]),
+                "the text gives no new piece",
+                *only,
+                "; give more or other text",
+                *(lower and (",", *lower)),
+            )
         return naming(
             partial(VocabSizeError, limit=option[1]),
             f"the text gives no more than {limit:,} of {asked:,} new pieces; ask for ",
             option,
-            " at most, give more text, or lower ",
-            ("min_count", None),
+            " at most, give more text," if lower else " at most, or give more text",
+            *lower,
         )
 
 
@@ -237,6 +246,7 @@ class _Work:
         asked = self.size.pieces(others)
         listed = _characters(self.characters, self.scripts)
         protected, forbidden = _pieces(self.protected), _pieces(self.forbidden)
+        self._check_lists(plain, listed, protected, {*forbidden, *added}, asked)
         texts = reader(inputs) if inputs else None
         counter, words = self._count(make, texts, sample)
         extended, placement, new_pieces, characters, unseen = counter.extend(
@@ -252,7 +262,7 @@ class _Work:
             forbidden=forbidden,
         )
         if new_pieces < asked:
-            raise self.size.too_many(asked, new_pieces, others)
+            raise self.size.too_many(asked, new_pieces, others, self.scripts, self.min_count)
         tokenizer = Tokenizer(extended, added_tokens=added, origin=str(base_file))
         moved = {t: (plain.vocab_size + i, plain.vocab_size + asked + i) for i, t in enumerate(beside)}
         tokenizer.save(folder)
@@ -290,6 +300,27 @@ class _Work:
             moved=moved,
         )
         return made
+
+    def _check_lists(
+        self, base: Tokenizer, listed: str, protected: Sequence[str], refused: Container[str], asked: int
+    ) -> None:
+        """Refuse lists that contradict each other or the size, before the text is read."""
+        if both := [piece for piece in protected if piece in refused]:
+            raise naming(
+                ValueError,
+                f"`{both[0]}` is one of ",
+                ("protected", None),
+                " and also forbidden or an added token; leave it out of one",
+            )
+        first = sum(c not in refused and base.token_to_id(c) is None for c in listed)
+        if first > asked:
+            raise naming(
+                ValueError,
+                f"{first:,} characters that the base lacks come first, more than the {asked:,} new pieces; "
+                "ask for more pieces, or give ",
+                ("characters", "none"),
+                " or a shorter list",
+            )
 
     def _count(
         self, make: Callable[[], _core.RunCounter], texts: TextReader | None, sample: Sample
@@ -347,8 +378,8 @@ def _check(
         raise ValueError(f"scripts must be 'han' or 'all', not {scripts!r}")
     if not 2 <= max_length <= MAX_LENGTH:
         raise naming(ValueError, ("max_length", None), f" is {max_length}; give 2 to {MAX_LENGTH} characters")
-    if min_count < 1:
-        raise naming(ValueError, ("min_count", None), f" is {min_count}; give 1 or more")
+    if not 1 <= min_count < 1 << 63:
+        raise naming(ValueError, ("min_count", None), f" is {min_count}; give 1 or more, and less than 2^63")
     low, high = SAMPLE_RANGE
     if not low <= sample_bytes <= high:
         raise ValueError(f"sample_bytes is {sample_bytes:,}; give {low:,} to {high:,}")

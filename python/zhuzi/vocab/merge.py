@@ -16,7 +16,7 @@ from zhuzi.record.output import new_file, new_folder
 from zhuzi.record.place import PathLike, require_free, require_free_file
 from zhuzi.record.provenance import write_record
 from zhuzi.tokenizer import Tokenizer
-from zhuzi.tokenizer.files import FAST_FILE, MODEL_FILE, find_model, read_model
+from zhuzi.tokenizer.files import FAST_FILE, HF_MODEL_FILE, MODEL_FILE, find_model, read_model
 from zhuzi.vocab.added import already_there, left_out_of_base, left_out_of_donor, tokens_beside
 from zhuzi.vocab.counting import count_tokens
 from zhuzi.vocab.merge_options import MergeKeywords, MergeOptions
@@ -233,7 +233,7 @@ def _model_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     if not (path / MODEL_FILE).exists():
-        if (path / FAST_FILE).exists():
-            return find_model(path)  # says why there is none
+        if any((path / name).exists() for name in (FAST_FILE, HF_MODEL_FILE, "vocab.json")):
+            return find_model(path)
         raise ModelFileError(f"{path}: holds no {MODEL_FILE}; name a SentencePiece model file")
     return path / MODEL_FILE
