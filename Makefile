@@ -61,7 +61,7 @@ test-rust: ## Run the tests of the Rust core
 	cargo test --quiet --release -p zhuzi-core
 
 test-python: setup ## Run the tests of the package
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 test-slow: setup ## Run the slow tests as well
 	$(BIN)/python $(INSTALL) ray

@@ -274,7 +274,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], says: str) -> None:
 def test_keys_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="MY_KEY: not set"):
         ask("http://127.0.0.1/v1", key_env="MY_KEY")
-    with pytest.raises(ValueError, match="want the name of an environment variable") as raised:
+    with pytest.raises(ValueError, match="the name of an environment variable is wanted") as raised:
         ask("http://127.0.0.1/v1", key_env=KEY)
     assert KEY not in str(raised.value)
     monkeypatch.setenv("MY_KEY", f"{KEY}\nX-Evil: 1")
