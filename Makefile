@@ -39,7 +39,7 @@ endef
 # The dependencies, once; again only when pyproject.toml changes.
 $(VENV)/.installed: pyproject.toml
 	$(new_environment)
-	$(BIN)/python $(INSTALL) train demo instruct dev
+	$(BIN)/python $(INSTALL) train demo chat serve instruct dev
 	@touch $@
 
 # The extension, when Rust has changed.
@@ -73,7 +73,7 @@ test-oldest: setup .venv-oldest/.installed ## Run the training tests with the lo
 	.venv-oldest/bin/python -m pytest -q tests/training
 
 test-newest: setup .venv-newest/.installed ## Run the training tests with the newest versions of the dependencies allowed
-	.venv-newest/bin/python $(INSTALL) --upgrade train demo dev
+	.venv-newest/bin/python $(INSTALL) --upgrade train demo chat serve dev
 	$(call borrow,.venv-newest)
 	.venv-newest/bin/python -m pytest -q tests/training
 

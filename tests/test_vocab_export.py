@@ -11,7 +11,7 @@ import zhuzi
 from texts import HARD_TEXTS, reference_corpora
 from zhuzi import Tokenizer
 from zhuzi.cli import cli
-from zhuzi.errors import ModelFileError
+from zhuzi.errors import InputError, ModelFileError
 from zhuzi.infer.chat import prompt_ids
 from zhuzi.infer.template import ALPACA, Message
 from zhuzi.vocab import dead_pieces, engines, extend_vocab
@@ -143,3 +143,16 @@ def test_every_engine_on_the_reference_corpora(name: str, reference: Path, tmp_p
     marked = [f"<s>{text[:99]}</s>{text[99:]}</s>" for text in texts[::20]]
     parity = engines.compare(folder, marked, engines=names, parse_special=True)
     assert parity.documents > 1_500 and parity.exact, parity
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"\xd6\xd0", "not UTF-8 at byte 0"), (b"{% for %}", "line 1")]
+)
+def test_a_file_that_is_no_template_is_refused(
+    ordered: Path, tmp_path: Path, data: bytes, message: str
+) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        export_vocab(ordered, tmp_path / "out", chat_template=template)
+    assert not (tmp_path / "out").exists()
