@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from zhuzi.eval.exam import extract_choice
 from zhuzi.eval.exam_files import read_exam
 from zhuzi.eval.likelihood import log_likelihoods
 from zhuzi.eval.partial import PartialResults
+from zhuzi.infer.chat import prompt_ids
 
 HEAD = ["id", "question", "A", "B", "C", "D", "answer"]
 ROWS = [["0", " 天？ ", "天", "地", "你好", "世界", "A"], ["1", "机器？", "1", "2", "3", "4", "C"]]
@@ -85,6 +87,29 @@ def test_generation_extracts_answers_and_writes_a_submission(
     held = json.loads((tmp_path / "s.json").read_text())
     assert held.keys() == {"logic"} and held["logic"].keys() == {"0", "1"}
     assert set(held["logic"].values()) <= set("ABCD")
+
+
+def test_generation_asks_in_the_template_of_the_model(
+    model: Path, ceval: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+
+    def generate(model: object, ids: list[int], **options: object) -> list[int]:
+        asked.append(ids)
+        return []
+
+    monkeypatch.setattr("zhuzi.eval.exam.generate", generate)
+    question = " 天？ \nA. 天\nB. 地\nC. 你好\nD. 世界\n答案是什么？ "
+    tokenizer = Chat.from_dir(model).tokenizer
+    evaluate_exam("ceval", model, ceval, by="generation", subjects=["law"])
+    assert asked[0] == prompt_ids(tokenizer, question)
+    other = shutil.copytree(model, tmp_path / "other")
+    answer = "{% if messages[1] %}{{ messages[1].content + eos_token }}{% endif %}"
+    (other / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content }}" + answer, "utf-8")
+    (other / "zhuzi.json").unlink()
+    asked.clear()
+    evaluate_exam("ceval", other, ceval, by="generation", subjects=["law"])
+    assert asked[0] == [1, *tokenizer.encode(question)]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def make_base(
             intermediate_size=352,
             num_hidden_layers=4,
             num_attention_heads=4,
-            max_position_embeddings=512,
+            max_position_embeddings=2048,  # room for five examples of an exam
             bos_token_id=tokenizer.bos_id,
             eos_token_id=tokenizer.eos_id,
             pad_token_id=tokenizer.pad_id,

@@ -2,7 +2,8 @@
 
 By likelihood as lm-evaluation-harness does (tasks `ceval-valid` and `cmmlu`): the choice whose letter the
 model holds most likely after `答案：`. By generation as the Chinese-LLaMA-Alpaca project documents for its
-C-Eval figures: the instruction template, and an answer that is extracted from what the model writes.
+C-Eval figures: asked in the template of the model, which is the published one unless the model was tuned with
+another, and an answer that is extracted from what the model writes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from zhuzi.eval.likelihood import log_likelihoods
 from zhuzi.eval.models import ModelToCompare, open_models, scaling
 from zhuzi.eval.partial import PartialResults
 from zhuzi.infer.generate import generate
-from zhuzi.infer.prompt import format_prompt
+from zhuzi.infer.template import Message
+from zhuzi.infer.templates import describe
 from zhuzi.model.positions import positions
 from zhuzi.record.json_file import write_json
 from zhuzi.record.output import new_file
@@ -226,6 +228,8 @@ def evaluate_exam(
     most = positions(opened.folder.config)
     _require_room(opened, prompts, most, shots, by)
     facts = {"exam": name, "model": opened.fingerprint, "split": exam.split, "shots": shots, "by": by}
+    if by == "generation":
+        facts["template"] = describe(opened.template, opened.folder.tokenizer)
     asked = json.dumps([asdict(subject) for subject in exam.subjects], ensure_ascii=False)
     facts |= {"seed": seed, "questions": hashlib.sha256(asked.encode()).hexdigest()}
     facts |= scaling([opened])
@@ -292,10 +296,10 @@ def _stripped(question: Question) -> Question:
 
 
 def _published_prompts(subject: Subject, shots: int) -> list[str]:
-    """A prompt for each question, as Chinese-LLaMA-Alpaca's evaluation of its tuned models writes it."""
+    """What each question asks, as in Chinese-LLaMA-Alpaca's evaluation of its tuned models."""
     shown = "".join(f"{_block(q)}\n答案：{q.answer}\n\n" for q in _examples(subject, shots))
     head = _PUBLISHED_INTRODUCTION.format(subject.title) + shown if shots else ""
-    return [format_prompt(f"{head}{_block(question)}\n答案是什么？ ") for question in subject.questions]
+    return [f"{head}{_block(question)}\n答案是什么？ " for question in subject.questions]
 
 
 def _require_room(
@@ -306,7 +310,13 @@ def _require_room(
         return
     room = most - (_ANSWER_TOKENS if by == "generation" else 1)
     tokenizer = opened.folder.tokenizer
-    lengths = [len(tokenizer.encode(prompt)) + 1 for texts in prompts.values() for prompt in texts]
+
+    def length(prompt: str) -> int:
+        if by == "generation":
+            return len(opened.template.prompt(tokenizer, [Message("user", prompt)]))
+        return len(tokenizer.encode(prompt)) + 1
+
+    lengths = [length(prompt) for texts in prompts.values() for prompt in texts]
     long = sum(length > room for length in lengths)
     if long <= len(lengths) / 2:
         return
@@ -351,14 +361,14 @@ def _by_generation(
     room = None if most is None else most - _ANSWER_TOKENS
     cut, answers = 0, []
     for i, (question, prompt) in enumerate(zip(subject.questions, prompts, strict=True)):
-        ids = tokenizer.encode(prompt)
-        if room is not None and len(ids) + 1 > room:
+        ids = chat.template.prompt(tokenizer, [Message("user", prompt)])
+        if room is not None and len(ids) > room:
             cut += 1
-            ids = ids[-(room - 1) :]
+            ids = [ids[0], *ids[len(ids) - (room - 1) :]]
         made = generate(
             chat.model,
-            [*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *ids],
-            eos_id=tokenizer.eos_id,
+            ids,
+            eos_id=chat.template.end_id(tokenizer),
             limit=tokenizer.vocab_size,
             max_new_tokens=_ANSWER_TOKENS,
             repetition_penalty=1.1,

@@ -11,6 +11,7 @@ from typing import Any
 from zhuzi.errors import InputError, naming
 from zhuzi.infer.chat import Bits, Chat, device_of, open_model
 from zhuzi.infer.gguf import GgufFile
+from zhuzi.infer.template import Template
 from zhuzi.infer.templates import usable_template
 from zhuzi.model.adapter import AdapterFolder
 from zhuzi.model.folder import ADAPTER_FILES, ModelFolder
@@ -38,6 +39,14 @@ class ModelToCompare:
 
         return sha256(self.adapter.path / ADAPTER_FILES[1]) if self.adapter else self.folder.fingerprint
 
+    @property
+    def template(self) -> Template:
+        """The template that questions are asked in; raises as `usable_template` does."""
+        if isinstance(self.folder, GgufFile):
+            return self.folder.template
+        tuned = self.adapter.path if self.adapter else self.folder.path
+        return usable_template(tuned, self.folder.tokenizer)
+
     def load(self, device: str | None = None, bits: Bits | None = None) -> Chat:
         """The model with its tokenizer; as `Chat.from_dir`. An adapter is put on its base as it is."""
         import torch
@@ -51,7 +60,7 @@ class ModelToCompare:
         place = device_of(device)
         dtype = torch.float32 if place.type == "cpu" else self.folder.dtype
         live = load_adapted(self.folder, self.adapter, dtype, place)
-        return Chat(live, self.folder.tokenizer, usable_template(self.adapter.path, self.folder.tokenizer))
+        return Chat(live, self.folder.tokenizer, self.template)
 
 
 def scaling(opened: Sequence[ModelToCompare]) -> dict[str, Any]:
