@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import sentencepiece
@@ -138,7 +139,7 @@ def test_the_published_vocabularies(reference: Path, tmp_path: Path) -> None:
                 assert bool(engine.differing) == differs, (vocab.name, engine.engine)
 
 
-def test_the_command(base: Path, corpus: Path, tmp_path: Path) -> None:
+def test_the_command(base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = write_model(tmp_path / "bad.model", [*BASE, ("人民", 0.0, NORMAL), ("国人民中", 0.0, NORMAL)])
     written = [tmp_path / "out" / name for name in ("audit.json", "audit.html")]
     command = ["vocab", "audit", bad, base, "--base", base, "--corpus", corpus]
@@ -154,6 +155,12 @@ def test_the_command(base: Path, corpus: Path, tmp_path: Path) -> None:
     page = written[1].read_text()
     assert "bad: not safe to train on" in page and "词片" in page and "http://" not in page
     assert ">是<" in page and re.search(r">\d+ / 8,105<", page)
+    for path in written:
+        path.unlink()
+    with monkeypatch.context() as patch:  # a reader that has stopped, such as head
+        patch.setattr("zhuzi.cli.audit.say", Mock(side_effect=BrokenPipeError))
+        CliRunner().invoke(cli, [*map(str, command), "--overwrite"])
+    assert all(path.exists() for path in written)
     again = CliRunner().invoke(cli, [*map(str, command), "--strict", "--overwrite"])
     assert again.exit_code == 1 and "not safe to train on: bad (1 new piece can never" in str(again.exception)
     strict = CliRunner().invoke(cli, ["vocab", "audit", str(base), "--strict"])
@@ -191,6 +198,8 @@ def test_bad_input(base: Path, corpus: Path, donor: Path, tmp_path: Path) -> Non
         audit_vocab(base, base=tmp_path)
     with pytest.raises(ValueError, match="no vocabulary"):
         audit_vocab([])
+    with pytest.raises(ValueError, match="given twice; name each vocabulary once"):
+        audit_vocab([base, base.parent / "." / base.name])
     with pytest.raises(ValueError, match="parity_bytes"):
         audit_vocab(base, parity_bytes=-1)
     (tmp_path / "empty.txt").write_text("\n\n")

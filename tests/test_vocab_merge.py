@@ -233,6 +233,11 @@ def test_several_donors_are_counted_apart(tmp_path: Path) -> None:
     assert record["donor"] == [str(one), str(two)]
     with pytest.raises(ModelFileError, match="every piece of the donors"):
         merge_vocab(made.folder, [one, two], tmp_path / "again")
+    with pytest.raises(ValueError, match=r"one\.model: given twice; give each donor once"):
+        merge_vocab(base, [one, two, one], tmp_path / "twice")
+    for token in (" [PAD]", "a\nb", "a\x7f"):
+        with pytest.raises(ValueError, match=r"added token .*: has white space around it"):
+            merge_vocab(base, one, tmp_path / "token", add_tokens=[token])
 
 
 def test_pieces_are_ordered_by_their_use(

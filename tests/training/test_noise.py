@@ -21,7 +21,7 @@ from zhuzi.train.recipe_file import load_recipe
 @pytest.fixture
 def tuning(stage2: Callable[..., Any], instructions: Path) -> Callable[..., SftRecipe]:
     def make(**changes: Any) -> SftRecipe:
-        settings = stage2().model_dump(exclude={"corpus"})
+        settings = stage2().model_dump(exclude={"corpus", "separate_documents"})
         settings |= {"task": "sft", "instructions": instructions, "sequence_length": 128, **changes}
         return SftRecipe.model_validate(settings)
 

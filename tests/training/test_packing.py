@@ -36,7 +36,7 @@ def long_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(stage2: Recipes, long_model: Path, instructions: Path) -> SftRecipe:
     """Tuning on packed records."""
     settings = stage2(model=str(long_model), sequence_length=LENGTH, micro_batch_size=None).model_dump(
-        exclude={"corpus"}
+        exclude={"corpus", "separate_documents"}
     )
     lora = {**settings["lora"], "dropout": 0.0}
     changes = {"task": "sft", "instructions": instructions, "packing": True, "lora": lora}

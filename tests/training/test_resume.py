@@ -273,7 +273,7 @@ def test_what_does_not_change_the_result_may_change_between_starts(
     recipe = stage2(output=tmp_path / "stopped", micro_batch_size=2)
     with pytest.raises(Stop):
         pretrain(recipe, callbacks=[StopAt(4)])
-    monkeypatch.chdir(recipe.corpus.parent)
+    monkeypatch.chdir(recipe.corpus[0].parent)
     changed = {
         "log_every": 1,
         "save_every": 2,
@@ -281,7 +281,7 @@ def test_what_does_not_change_the_result_may_change_between_starts(
         "micro_batch_size": 4,
         "gradient_checkpointing": True,
     }
-    other = stage2(output=tmp_path / "stopped", corpus=Path(recipe.corpus.name), **changed)
+    other = stage2(output=tmp_path / "stopped", corpus=Path(recipe.corpus[0].name), **changed)
     with caplog.at_level("INFO", "zhuzi.train"):
         resumed = pretrain(other)
     assert "micro_batch_size is 4, was 2: dropout and rounding differ" in caplog.text

@@ -73,7 +73,7 @@ def test_samples_are_those_of_the_model(
     report = pretrain(stage1(samples=SAMPLES), callbacks=[Ask()])
     assert _samples(report.output)[-1]["text"] == answers[0]
     assert sum("sample: The river >>>" in line for line in caplog.messages) == 4
-    settings = stage1().model_dump(exclude={"corpus"}) | {
+    settings = stage1().model_dump(exclude={"corpus", "separate_documents"}) | {
         "task": "sft", "output": tmp_path / "tuned", "instructions": instructions, "sequence_length": 128,
         "samples": {**SAMPLES, "prompts": "你好"},
     }  # fmt: skip

@@ -326,7 +326,9 @@ def test_what_was_used_is_stored_with_the_model(
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, talks)))
     recipe = SftRecipe.model_validate(
         {
-            **stage2(base_bits=16, sequence_length=250, steps=2).model_dump(exclude={"corpus"}),
+            **stage2(base_bits=16, sequence_length=250, steps=2).model_dump(
+                exclude={"corpus", "separate_documents"}
+            ),
             "task": "sft",
             "model": str(chat_model),
             "instructions": tmp_path / "a.jsonl",
@@ -373,7 +375,7 @@ def test_a_model_that_is_trained_without_lora_keeps_its_template(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    settings = stage1(sequence_length=250, steps=1).model_dump(exclude={"corpus"})
+    settings = stage1(sequence_length=250, steps=1).model_dump(exclude={"corpus", "separate_documents"})
     tuning = {"task": "sft", "model": str(chat_model), "instructions": instructions, "template": "chatml"}
     tuned = sft(SftRecipe.model_validate({**settings, **tuning})).result
     tokenizer = Tokenizer.from_dir(tuned)

@@ -75,7 +75,7 @@ def test_stage2_trains_lora_embedding_and_head(stage2: Recipes, model: Path) -> 
 
 
 def test_tuning(stage2: Recipes, instructions: Path, model: Path) -> None:
-    settings = stage2(output=stage2().output).model_dump(exclude={"corpus"})
+    settings = stage2(output=stage2().output).model_dump(exclude={"corpus", "separate_documents"})
     lora = {"targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}
     recipe = SftRecipe.model_validate(
         {**settings, "task": "sft", "instructions": instructions, "lora": lora, "sequence_length": 256}
@@ -169,7 +169,7 @@ def test_refusals_come_before_torch(stage1: Recipes, model: Path, base_model: Pa
     (tmp_path / "taken" / "mine.txt").touch()
     (tmp_path / "bad.json").write_text('[{"instruction": "a"}]')
     good = stage1().model_dump(mode="json")
-    tuning = {key: value for key, value in good.items() if key != "corpus"}
+    tuning = {key: value for key, value in good.items() if key not in ("corpus", "separate_documents")}
     tuning |= {"task": "sft", "instructions": str(tmp_path / "bad.json")}
     recipes = {
         "key": {**good, "stepps": 3},
@@ -202,7 +202,7 @@ def test_a_start_says_what_it_does(stage1: Recipes, model: Path, caplog: pytest.
     caplog.set_level("INFO")
     pretrain(stage1(steps=1))
     assert (
-        f"pretrain: embed_tokens of {model} (410 rows) on {stage1().corpus}, " in caplog.text
+        f"pretrain: embed_tokens of {model} (410 rows) on {stage1().corpus[0]}, " in caplog.text
         and "1 step of 4 sequences of 16 tokens" in caplog.text
     )
     assert "step 1 of 1: loss" in caplog.text

@@ -32,7 +32,9 @@ def chats(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe(stage2: Recipes, chats: Path, instructions: Path) -> Callable[..., SftRecipe]:
-    settings = stage2(base_bits=16, sequence_length=200, steps=4).model_dump(exclude={"corpus"})
+    settings = stage2(base_bits=16, sequence_length=200, steps=4).model_dump(
+        exclude={"corpus", "separate_documents"}
+    )
     sources = [str(instructions), {"files": str(chats), "weight": 2}]
 
     def make(**changes: Any) -> SftRecipe:

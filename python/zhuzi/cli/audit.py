@@ -94,13 +94,14 @@ def audit(
         found = audit_vocab(
             models, base=base, corpus=corpus, num_threads=threads, progress=progress.update, **settings
         )
-    say("{figures}", figures=found.text())
+    # The files first: what is printed may go to a reader that stops, such as head.
     if json_file is not None:
         found.write_json(json_file, overwrite=overwrite)
-        say("{path}: written", path=json_file)
     if page is not None:
         found.write_html(page, overwrite=overwrite)
-        say("{path}: written", path=page)
+    say("{figures}", figures=found.text())
+    for written in filter(None, (json_file, page)):
+        say("{path}: written", path=written)
     if strict:
         _be_strict(found)
 

@@ -138,7 +138,7 @@ on_error = click.option(
     help="What to do at a record that cannot be read.",
 )
 threads = click.option(
-    "--threads", type=click.IntRange(1, 1 << 16), default=None, help="Threads to use. [default: every core]"
+    "--threads", type=click.IntRange(1, 1024), default=None, help="Threads to use. [default: every core]"
 )
 
 

@@ -138,6 +138,18 @@ class Corpus(Report):
             return np.empty(0, np.int32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def starts(self, begin: int, end: int) -> NDArray[np.int64]:
+        """Where documents start after token `begin` and before `end`, counted from `begin`."""
+        found = [
+            shard.ends[
+                np.searchsorted(shard.ends, begin - at, "right") : np.searchsorted(shard.ends, end - at)
+            ]
+            + (at - begin)
+            for shard, at in zip(self.shards, self._tokens.tolist(), strict=False)
+            if at < end and begin < at + shard.tokens
+        ]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
     def manifest(self) -> dict[str, Any]:
         """The manifest, read again at each call: a large corpus has hundreds of megabytes of it."""
         return _read_manifest(self.path / MANIFEST)

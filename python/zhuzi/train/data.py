@@ -77,6 +77,33 @@ class Blocks:
         return ids
 
 
+class SeparateBlocks(Blocks):
+    """Blocks whose documents do not see each other: an item is ids, labels and positions, [length] each.
+
+    Positions restart at 0 with each document: from that, transformers makes a mask that keeps them apart. The
+    first token of a document is not to be predicted from the document before it.
+    """
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        ids = super().__getitem__(i)
+        starts = torch.from_numpy(self.corpus.starts(i * self.length, (i + 1) * self.length))
+        labels, positions = ids.clone(), torch.arange(self.length)
+        labels[starts] = IGNORED
+        shift = torch.zeros_like(positions)
+        shift[starts] = starts
+        return ids, labels, positions - shift.cummax(0).values
+
+
+def collate_separate(blocks: Sequence[tuple[torch.Tensor, ...]]) -> Batch:
+    """[batch, length] ids, labels and positions of `SeparateBlocks`."""
+    import torch
+
+    names = ("input_ids", "labels", "position_ids")
+    return {name: torch.stack(held) for name, held in zip(names, zip(*blocks, strict=True), strict=True)}
+
+
 def collate_blocks(blocks: Sequence[torch.Tensor]) -> Batch:
     """[batch, length] ids; the labels are the ids (the model shifts them), and nothing is padding."""
     import torch

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from zhuzi.errors import TrainingError
 from zhuzi.eval.bits import bits_per_byte
@@ -21,7 +23,7 @@ from zhuzi.train.recipe import EvaluateRecipe
 class Subset:
     """Some examples of a dataset."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+    def __init__(self, dataset: Any, indices: Sequence[int] | NDArray[np.int64]) -> None:
         self.dataset, self.indices = dataset, indices
 
     def __len__(self) -> int:
@@ -46,9 +48,9 @@ def split(dataset: Any, settings: EvaluateRecipe | None, seed: int) -> tuple[Any
         return dataset, None
     if len(dataset) < 2:
         raise TrainingError("evaluate.share: one example cannot be split; give more data, or share: 0")
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).numpy()
     held = min(max(1, round(settings.share * len(dataset))), settings.max_examples, len(dataset) - 1)
-    return Subset(dataset, sorted(order[held:])), Subset(dataset, sorted(order[:held]))
+    return Subset(dataset, np.sort(order[held:])), Subset(dataset, np.sort(order[:held]))
 
 
 class Evaluation:

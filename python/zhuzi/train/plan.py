@@ -334,10 +334,16 @@ def _length(recipe: PretrainRecipe | SftRecipe) -> tuple[int | None, float | Non
 
 def _examples(recipe: PretrainRecipe | SftRecipe) -> int | None:
     """Blocks of the corpus, by its manifest; for records and a corpus that is not there, not known."""
-    if not isinstance(recipe, PretrainRecipe) or not (recipe.corpus / "manifest.json").is_file():
+    if not isinstance(recipe, PretrainRecipe):
         return None
-    tokens = read_json(recipe.corpus / "manifest.json").get("tokens")
-    return tokens // recipe.sequence_length or None if isinstance(tokens, int) else None
+    blocks = 0
+    for folder, weight in recipe.corpora.items():
+        manifest = folder / "manifest.json"
+        tokens = read_json(manifest).get("tokens") if manifest.is_file() else None
+        if not isinstance(tokens, int):
+            return None
+        blocks += round(weight * (tokens // recipe.sequence_length))
+    return blocks or None
 
 
 def _speed(given: float | str | Path) -> float:

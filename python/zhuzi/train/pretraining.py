@@ -10,7 +10,8 @@ from zhuzi.corpus.dataset import Corpus
 from zhuzi.errors import MismatchError, naming
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
-from zhuzi.train.data import Blocks, collate_blocks
+from zhuzi.train.data import Blocks, SeparateBlocks, collate_blocks, collate_separate
+from zhuzi.train.mixture import Mixture, mixture_fingerprint
 from zhuzi.train.recipe import PretrainRecipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.stages import resolve_stages, run_stages
@@ -63,35 +64,62 @@ def _train(
     callbacks: Sequence[TrainCallback],
     progress: bool | None,
 ) -> TrainReport:
-    folder, corpus, facts = prepare(recipe, overwrite=overwrite, source=source)
-    blocks = Blocks(corpus, recipe.sequence_length, folder.rows)
-    with Run.open(recipe, folder, facts, corpus.fingerprint(), overwrite=overwrite, source=source) as run:
+    folder, corpora, facts = prepare(recipe, overwrite=overwrite, source=source)
+    weights = list(recipe.corpora.values())
+    kind = SeparateBlocks if recipe.separate_documents else Blocks
+    blocks = Mixture([kind(corpus, recipe.sequence_length, folder.rows) for corpus in corpora], weights)
+    data = mixture_fingerprint(corpora, weights)
+    with Run.open(recipe, folder, facts, data, overwrite=overwrite, source=source) as run:
         done = run.finished(overwrite)
         if done is not None:
             return done
         from zhuzi.train.stage import train_stage
 
         return train_stage(
-            recipe, folder, run, blocks, collate_blocks, callbacks=callbacks, progress=progress
+            recipe,
+            folder,
+            run,
+            blocks,
+            collate_separate if recipe.separate_documents else collate_blocks,
+            held_apart=_held_apart(recipe, blocks),
+            callbacks=callbacks,
+            progress=progress,
         )
+
+
+def _held_apart(recipe: PretrainRecipe, blocks: Mixture) -> tuple[Any, Any] | None:
+    """With several corpora or weights what trains, and what is held out; else `train_stage` splits.
+
+    Of a block that is there several times, no copy may train if another is held out.
+    """
+    if len(blocks.parts) == 1 and not blocks.is_weighted:
+        return None
+    import numpy as np
+
+    from zhuzi.train.evaluation import Subset, split
+
+    chosen, held_out = split(blocks, recipe.evaluate, recipe.seed)
+    indices = np.arange(len(blocks)) if held_out is None else np.asarray(chosen.indices)
+    return Subset(blocks, blocks.epoch(indices, recipe.seed)), held_out
 
 
 def prepare(
     recipe: PretrainRecipe, *, overwrite: bool = False, source: Path | None = None
-) -> tuple[ModelFolder, Corpus, dict[str, Any]]:
-    """All checks that need neither torch nor weights: the model, the corpus, and what run.json says of them.
+) -> tuple[ModelFolder, list[Corpus], dict[str, Any]]:
+    """All checks that need neither torch nor weights: the model, the corpora, and what run.json says of them.
 
     Raises what `pretrain` raises for the recipe, the model, the corpus, the output and the disk.
     """
     folder = ModelFolder.open(recipe.model)
-    corpus = Corpus(recipe.corpus)
+    corpora = [Corpus(path) for path in recipe.corpora]
     folder.require_rows()
     require_possible(recipe, folder)
-    if corpus.tokenizer_fingerprint != folder.tokenizer.fingerprint:
-        raise naming(
-            MismatchError,
-            f"{corpus.path}: encoded by another tokenizer ({corpus.vocab_size} ids) than {folder.path}'s "
-            f"({folder.tokenizer.vocab_size} ids); encode it with ",
-            ("tokenizer", str(folder.path)),
-        )
-    return folder, corpus, Run.prepare(recipe, folder, overwrite=overwrite, source=source)
+    for corpus in corpora:
+        if corpus.tokenizer_fingerprint != folder.tokenizer.fingerprint:
+            raise naming(
+                MismatchError,
+                f"{corpus.path}: encoded by another tokenizer ({corpus.vocab_size} ids) than {folder.path}'s "
+                f"({folder.tokenizer.vocab_size} ids); encode it with ",
+                ("tokenizer", str(folder.path)),
+            )
+    return folder, corpora, Run.prepare(recipe, folder, overwrite=overwrite, source=source)

@@ -208,16 +208,46 @@ class Recipe(_Frozen):
         return self
 
 
+class CorpusRecipe(_Frozen):
+    """An encoded corpus with a weight."""
+
+    folder: _Path
+    weight: _Number = Field(1, gt=0)  # how often each block is in an epoch; 0.5: half of them
+
+
+def _is_mapping(value: Any) -> str:
+    return "source" if isinstance(value, dict | _Frozen) else "path"
+
+
+_Corpus = Annotated[
+    Annotated[_Path, Tag("path")] | Annotated[CorpusRecipe, Tag("source")], Discriminator(_is_mapping)
+]
+
+
 class PretrainRecipe(Recipe):
-    """Causal language modelling on an encoded corpus."""
+    """Causal language modelling on encoded corpora."""
 
     task: Literal["pretrain"]
-    corpus: _Path  # the folder `zhuzi corpus encode` wrote
+    # Folders that `zhuzi corpus encode` wrote; or corpora with `folder` and `weight`.
+    corpus: Annotated[tuple[_Corpus, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
+    # Documents in one block do not see each other; false, as published: they do.
+    separate_documents: StrictBool = False
+
+    @property
+    def corpora(self) -> dict[Path, float]:
+        """The corpora and their weights."""
+        return dict((it.folder, it.weight) if isinstance(it, CorpusRecipe) else (it, 1) for it in self.corpus)
 
     @property
     def data(self) -> tuple[Path, ...]:
         """What the run reads besides the model."""
-        return (self.corpus,)
+        return tuple(self.corpora)
+
+    @model_validator(mode="after")
+    def _each_corpus_once(self) -> PretrainRecipe:
+        if len(self.corpora) < len(self.corpus):
+            raise ValueError("corpus: a folder is named twice; name it once, with a weight")
+        return self
 
 
 def _known_fields(fields: dict[str, str]) -> dict[str, str]:
@@ -242,12 +272,8 @@ class SourceRecipe(_Frozen):
     map: _Map | None = None  # none: the recipe's
 
 
-def _is_source(value: Any) -> str:
-    return "source" if isinstance(value, dict | SourceRecipe) else "path"
-
-
 _Source = Annotated[
-    Annotated[_Kept, Tag("path")] | Annotated[SourceRecipe, Tag("source")], Discriminator(_is_source)
+    Annotated[_Kept, Tag("path")] | Annotated[SourceRecipe, Tag("source")], Discriminator(_is_mapping)
 ]
 
 

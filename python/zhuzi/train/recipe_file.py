@@ -15,6 +15,7 @@ from zhuzi.errors import RecipeError
 from zhuzi.train.recipe import (
     TASKS,
     AnyRecipe,
+    CorpusRecipe,
     EvaluateRecipe,
     LoraRecipe,
     PretrainRecipe,
@@ -167,6 +168,7 @@ def _reason(detail: Any, kind: type[BaseModel]) -> str:
             "evaluate": EvaluateRecipe,
             "samples": SamplesRecipe,
             "instructions": SourceRecipe,
+            "corpus": CorpusRecipe,
         }
         fields = known.get(str(detail["loc"][0]), kind).model_fields
         for task, other in TASKS.items():

@@ -52,6 +52,11 @@ def already_there(
     for position, token in enumerate(add_tokens):
         if token == "":
             raise ValueError("an added token is empty; give it a name, such as [PAD]")
+        if not token.isprintable() or token != token.strip():
+            raise ValueError(
+                f"added token {token!r}: has white space around it or characters that do not print; "
+                "leave them out"
+            )
         if token in add_tokens[:position]:
             raise ValueError(f"added token `{token}` is given twice; give it once")
         id = merged.token_to_id(token)

@@ -98,6 +98,9 @@ class _Merge:
         self.donor_files = [_model_file(donor) for donor in donors]
         self.base_model = (read_model(self.base_file), str(self.base_file))
         self.donor_models = [(read_model(file), str(file)) for file in self.donor_files]
+        for i, (model, path) in enumerate(self.donor_models):
+            if model in [data for data, _ in self.donor_models[:i]]:
+                raise ValueError(f"donor {path}: given twice; give each donor once")
 
     def count(
         self, texts: TextReader, num_threads: int | None, progress: Callable[[int, int], object] | None

@@ -88,9 +88,14 @@ class Vocab:
 def open_vocabs(paths: Sequence[PathLike]) -> list[Vocab]:
     """The vocabularies of folders and model files, each with a name of its own for the report.
 
-    Raises what `Tokenizer.from_dir` and `Tokenizer.from_sentencepiece` raise.
+    Raises what `Tokenizer.from_dir` and `Tokenizer.from_sentencepiece` raise, and `ValueError` for a path
+    that is given twice.
     """
     given = [Path(path) for path in paths]
+    places = [path.resolve() for path in given]
+    for i, place in enumerate(places):
+        if place in places[:i]:
+            raise ValueError(f"{given[i]}: given twice; name each vocabulary once")
     names = [
         path.stem if path.suffix == ".model" and path.stem != "tokenizer" else path.name for path in given
     ]
