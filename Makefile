@@ -13,6 +13,7 @@ DEMO_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+LINUX := $(filter Linux,$(shell uname -s))
 RUST := $(shell find rust -type f \( -name '*.rs' -o -name '*.proto' -o -name Cargo.toml \)) Cargo.toml Cargo.lock
 # uv does not see a torch that lies outside the environment.
 INSTALL := tools/install.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(if $(SYSTEM_TORCH),--pip)
@@ -114,8 +115,13 @@ fuzz: ## Fuzz model files and ids for a minute each (cargo-fuzz and a nightly co
 	cd rust && cargo +nightly fuzz run --fuzz-dir fuzz model_file -- -max_total_time=60 -max_len=4000
 	cd rust && cargo +nightly fuzz run --fuzz-dir fuzz ids -- -max_total_time=60 -max_len=1500
 
-wheel: setup ## Build the wheel into dist/
-	$(BIN)/maturin build --release --out dist
+# On Linux against glibc 2.17 (manylinux2014) with zig as the linker, so that it runs on every distribution in use;
+# maturin and auditwheel both check that nothing newer is asked for.
+wheel: setup ## Build wheel and source distribution into dist/, and check them
+	$(BIN)/python $(INSTALL) wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin build --release --locked --out dist $(if $(LINUX),--zig --compatibility manylinux2014)
+	$(BIN)/maturin sdist --out dist
+	$(if $(LINUX),$(BIN)/python tools/check_wheel.py dist)
 
 clean: ## Remove build results, the environments and demo-run
 	rm -rf $(VENV) .venv-oldest .venv-newest target dist demo-run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from importlib.metadata import version
@@ -48,13 +49,18 @@ def test_modules_and_errors_are_there_after_import() -> None:
     assert set(zhuzi.corpus.__all__) <= set(dir(zhuzi.corpus))
 
 
-def test_names_of_the_documentation_are_there_after_moves() -> None:
-    from zhuzi.chat import Chat
-    from zhuzi.evaluate import bits_per_byte
-    from zhuzi.shards import Corpus
-
-    assert (Chat, bits_per_byte, Corpus) == (zhuzi.Chat, zhuzi.bits_per_byte, zhuzi.Corpus)
-    assert zhuzi.chat.Chat is zhuzi.infer.Chat and zhuzi.evaluate.bits_per_byte is zhuzi.eval.bits_per_byte
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [("chat", "infer", "Chat"), ("evaluate", "eval", "bits_per_byte"), ("shards", "corpus", "Corpus")],
+)
+def test_names_before_0_2_work_and_name_their_replacement(old: str, new: str, name: str) -> None:
+    said = f"zhuzi.{old} is now zhuzi.{new}"
+    code = f"from zhuzi.{old} import {name}; import zhuzi.{new}; print({name} is zhuzi.{new}.{name})"
+    assert run(code).strip() == "True"
+    with pytest.warns(DeprecationWarning, match=said):
+        sys.modules.pop(f"zhuzi.{old}", None)
+        importlib.import_module(f"zhuzi.{old}")
+    assert getattr(zhuzi, old) is sys.modules[f"zhuzi.{old}"], "an attribute after import zhuzi, as before"
 
 
 def test_every_public_name_is_there() -> None:

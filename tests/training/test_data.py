@@ -14,9 +14,9 @@ import pytest
 from tiny import write_corpus
 
 from zhuzi import Tokenizer
+from zhuzi.corpus import Corpus
 from zhuzi.errors import InputError, TrainingError
 from zhuzi.infer.prompt import format_prompt
-from zhuzi.shards import Corpus
 from zhuzi.train.data import Blocks, PadRecords, Records, checked, collate_blocks, open_records
 
 

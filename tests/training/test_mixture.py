@@ -13,9 +13,9 @@ import torch
 from tiny import write_corpus
 
 from zhuzi import Tokenizer, pretrain
+from zhuzi.corpus import Corpus
 from zhuzi.errors import MismatchError, OutputExistsError, RecipeError
 from zhuzi.model.folder import ModelFolder
-from zhuzi.shards import Corpus
 from zhuzi.train.data import IGNORED, Blocks, SeparateBlocks, collate_separate
 from zhuzi.train.mixture import Mixture
 from zhuzi.train.recipe import PretrainRecipe

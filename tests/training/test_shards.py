@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tiny import write_corpus
 
+from zhuzi.corpus import Corpus
 from zhuzi.errors import InputError
-from zhuzi.shards import Corpus
 
 DOCUMENTS = [[1, 2, 3], [4, 5], [6], [7, 8, 9, 65499]]
 
