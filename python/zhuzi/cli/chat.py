@@ -5,26 +5,31 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zhuzi.cli import options
-from zhuzi.cli.options import MODEL, PATH
+from zhuzi.cli.options import PATH
 from zhuzi.errors import InputError
 from zhuzi.infer.sampling import Sampling
+
+if TYPE_CHECKING:
+    from zhuzi.infer.template import Template
 
 
 @click.command()
 @click.option("--model", type=PATH, required=True, help="Folder of a tuned model, or GGUF file.")
 @click.option("--system", default="", help="System prompt.")
-@click.option(
-    "--template",
-    type=MODEL,
-    help="alpaca, llama-2, chatml, or a Jinja file. [default: what the model was tuned with]",
-)
+@options.template
 @click.option("--history/--no-history", default=True, help="Ask each question after those before it.")
 @click.option("--markdown/--no-markdown", default=True, help="Show answers as Markdown on a terminal.")
+@click.option("--web", is_flag=True, help="Chat on a page in the browser, instead of the terminal.")
+@click.option(
+    "--browser/--no-browser",
+    default=True,
+    help="With --web: open the page where the machine has a screen, or print its address alone.",
+)
 @options.sampling
 @click.option("--seed", type=int, default=Sampling.seed, help="Seed, to make a draw repeatable.")
 @options.bits
@@ -35,6 +40,8 @@ def chat(
     template: str | None,
     history: bool,
     markdown: bool,
+    web: bool,
+    browser: bool,
     bits: Any,
     device: str | None,
     **settings: Any,
@@ -43,6 +50,9 @@ def chat(
 
     Questions are asked after those before them, as far as they fit. /help lists the commands. Ctrl-C stops an
     answer; Ctrl-D or `exit` ends the chat.
+
+    With --web the chat is the page of `zhuzi serve --web`, on a free port that only this machine reaches;
+    Ctrl-C ends it.
     """
     from zhuzi.cli.markdown import PlainScreen, screen_for
     from zhuzi.cli.talk import shown_settings, talk, warnings_after
@@ -50,6 +60,14 @@ def chat(
     from zhuzi.infer.session import Session
     from zhuzi.infer.templates import template_named, why_unusable
 
+    if web and not markdown:
+        raise click.UsageError("--no-markdown goes without --web: the page shows answers as they come")
+    if not (web or browser):
+        raise click.UsageError("--no-browser goes with --web")
+    if web:
+        named = None if template is None else template_named(template)
+        _on_a_page(model, named, system, history, Sampling(**settings), bits, device, opens=browser)
+        return
     if sys.stdin is None:
         raise click.UsageError("standard input is closed; write a question to it, or use a terminal")
     sampling = Sampling(**settings)
@@ -70,6 +88,33 @@ def chat(
         return
     click.secho(f"template {loaded.template.name}; {shown_settings(session)}", err=True, dim=True)
     talk(session, screen_for(markdown=markdown))
+
+
+def _on_a_page(
+    model: Path,
+    template: Template | None,
+    system: str,
+    history: bool,
+    sampling: Sampling,
+    bits: Any,
+    device: str | None,
+    *,
+    opens: bool,
+) -> None:
+    """The chat page, until Ctrl-C."""
+    from zhuzi.cli.browser import open_page
+    from zhuzi.serve.server import serve_model
+    from zhuzi.serve.settings import ServeSettings
+
+    told = ServeSettings(port=0, web=True, stop_seconds=1, system=system, history=history, sampling=sampling)
+    click.echo(f"chat: loading {model}", err=True)
+
+    def started(url: str) -> None:
+        click.echo(f"chat: {url}/ is the page; Ctrl-C ends it", err=True)
+        if opens:
+            open_page(f"{url}/")
+
+    serve_model(model, told, device=device, bits=bits, template=template, started=started)
 
 
 def _piped() -> str:

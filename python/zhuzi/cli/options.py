@@ -156,6 +156,12 @@ device = click.option(
     "--device", default=None, help="Device of torch. [default: a GPU if there is one, else the CPU]"
 )
 
+template = click.option(
+    "--template",
+    type=MODEL,
+    help="alpaca, llama-2, chatml, or a Jinja file. [default: what the model was tuned with]",
+)
+
 _SAMPLING = (
     click.option(
         "--max-new-tokens",

@@ -64,6 +64,7 @@ _DEFAULT = ServeSettings()
     help="How long answers may go on after SIGTERM.",
 )
 @click.option("--web", is_flag=True, help="A chat page at /, in English and Chinese.")
+@options.template
 @options.sampling
 @options.bits
 @options.device
@@ -78,6 +79,7 @@ def serve(
     max_body: int,
     stop_seconds: float,
     web: bool,
+    template: str | None,
     bits: Any,
     device: str | None,
     **settings: Any,
@@ -87,8 +89,10 @@ def serve(
     Only this machine is answered unless --host says otherwise. The options of drawing apply where a request
     does not say. SIGTERM lets answers end.
     """
+    from zhuzi.infer.templates import template_named
     from zhuzi.serve.server import serve_model
 
+    named = None if template is None else template_named(template)
     told = ServeSettings(
         host=host,
         port=port,
@@ -108,7 +112,7 @@ def serve(
         if web:
             click.echo(f"serve: {url}/ is the chat page", err=True)
 
-    serve_model(model, told, device=device, bits=bits, started=started)
+    serve_model(model, told, device=device, bits=bits, template=named, started=started)
 
 
 def _key(variable: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhuzi.infer.engine import Engine, TransformersEngine
@@ -29,26 +28,20 @@ class ServedModel:
     """Ids that end an answer."""
 
 
-def open_folder(path: str | Path) -> ModelFolder | GgufFile:
-    """Open a model folder or GGUF file, and check it before torch is loaded; raises as `open_model`."""
-    from zhuzi.infer.chat import open_model
-
-    return open_model(path)
-
-
 def load_folder(
     folder: ModelFolder | GgufFile,
     *,
     name: str | None = None,
     device: str | None = None,
     bits: Bits | None = None,
+    template: Template | None = None,
 ) -> ServedModel:
-    """Load what `open_folder` opened; as `Chat.load`."""
+    """Load what `open_model` opened; as `Chat.load`. `template` is that of the folder by default."""
     from zhuzi.infer.chat import Chat
 
     chat = Chat.load(folder, device=device, bits=bits)
     tokenizer = folder.tokenizer
-    template = chat.template
+    template = template or chat.template
     named = folder.generation_config.get("eos_token_id")
     ends = {tokenizer.eos_id, template.end_id(tokenizer), *(named if isinstance(named, list) else [named])}
     return ServedModel(

@@ -55,6 +55,9 @@ def chat_page(model: ServedModel, settings: ServeSettings) -> str:
         packages=["torch", "transformers"],
         model=model.name,
         key=settings.key is not None,
+        seed=drawn.seed,
+        system=settings.system,
+        history=settings.history,
         sliders=[(*slider, values[slider[0]]) for slider in sliders],
-        names=[slider[0] for slider in sliders],
+        own={slider[0]: values[slider[0]] for slider in sliders},
     )

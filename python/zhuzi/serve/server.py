@@ -15,6 +15,7 @@ from zhuzi.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
     from zhuzi.infer.chat import Bits
+    from zhuzi.infer.template import Template
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ def serve_model(
     *,
     device: str | None = None,
     bits: Bits | None = None,
+    template: Template | None = None,
     started: Callable[[str], object] = lambda url: None,
 ) -> None:
     """Answer OpenAI's API with a model folder or a GGUF file, until SIGTERM or Ctrl-C.
@@ -38,6 +40,7 @@ def serve_model(
     Args:
         device: of torch; a GPU if there is one by default.
         bits: 8 or 4 quantises the model as it is loaded, as in `Chat.load`.
+        template: how conversations become ids; that of the folder by default.
         started: called with the server's URL once it answers.
 
     Raises:
@@ -45,15 +48,21 @@ def serve_model(
         OSError: the address cannot be taken.
         ImportError: without the extra `serve`.
     """
+    from zhuzi.infer.chat import open_model
+    from zhuzi.infer.templates import why_unusable
     from zhuzi.serve.app import Server
-    from zhuzi.serve.model import load_folder, open_folder
+    from zhuzi.serve.model import load_folder
 
     settings = settings or ServeSettings()
-    folder = open_folder(model)
+    folder = open_model(model, template=template, system=settings.system)
+    unusable = None if template is not None else why_unusable(folder.path, folder.tokenizer)
+    if unusable is not None:
+        _log.warning(f"the published prompt is used, as the folder's cannot be: {unusable}")
     with _listening(settings) as listener:
         if not settings.local and settings.key is None:
             _log.warning(f"{settings.host} can be reached from other machines, and no key is asked for")
-        server = Server(load_folder(folder, name=settings.name, device=device, bits=bits), settings)
+        served = load_folder(folder, name=settings.name, device=device, bits=bits, template=template)
+        server = Server(served, settings)
         try:
             asyncio.run(_serve(server, listener, started))
         finally:

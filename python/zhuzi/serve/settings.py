@@ -36,6 +36,10 @@ class ServeSettings:
     """How long answers may go on after SIGTERM."""
     web: bool = False
     """Whether `/` is a chat page."""
+    system: str = ""
+    """The system prompt that the chat page begins with."""
+    history: bool = True
+    """Whether the chat page asks each question after those before it, until its user says otherwise."""
     sampling: Sampling = field(default_factory=Sampling)
     """How answers are drawn where a request does not say."""
 

@@ -1,0 +1,19 @@
+"""Opening a page in the user's browser."""
+
+from __future__ import annotations
+
+import os
+import threading
+import webbrowser
+
+# What says that a browser would have a screen. Without one, webbrowser takes a text browser, which would take
+# the terminal.
+_SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+
+
+def open_page(url: str) -> bool:
+    """Open a page, without waiting for the browser; false if there is no screen to show it on."""
+    if not any(os.environ.get(name) for name in _SCREENS):
+        return False
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+    return True
