@@ -4,11 +4,11 @@
     python benches/bench_serve.py MODEL --seconds 60 --clients 8
 
 Clients ask without a pause. Most read their answer to its end, with and without streaming. Some leave in the
-middle of it or before it begins, some close the connection within a request, and some send what is no JSON, too
-large, for another model or with a wrong setting. Every kind has a status that is right; any other is counted and
-fails the run. The memory is RssAnon of the server's process (what it allocated, without mapped files), sampled
-each second. What a process needs at all is allocated early, so growth is that of the last two thirds of the time:
-a line fitted to the samples (least squares), from its beginning to its end.
+middle of it or before it begins, some close the connection within a request, and some send what is no JSON,
+too large, for another model or with a wrong setting. Every kind has a status that is right; any other is
+counted and fails the run. The memory is RssAnon of the server's process (what it allocated, without mapped
+files), sampled each second. What a process needs at all is allocated early, so growth is that of the last two
+thirds of the time: a line fitted to the samples (least squares), from its beginning to its end.
 
 Bias: clients and server share the machine, so requests per second say little.
 """
@@ -64,30 +64,17 @@ class Load:
 class Server:
     """`zhuzi serve` in a process of its own."""
 
-    def __init__(self, model: Path) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "zhuzi",
-            "serve",
-            "--model",
-            str(model),
-            "--port",
-            "0",
-            "--name",
-            "m",
-        ]
-        self.log = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(command, stderr=self.log)
+    def __init__(self, model: Path, log: Path) -> None:
+        told = ["serve", "--model", str(model), "--port", "0", "--name", "m"]
+        with log.open("w") as said:
+            self.process = subprocess.Popen([sys.executable, "-m", "zhuzi", *told], stderr=said)
         self.url = ""
         while not self.url:
             time.sleep(0.1)
-            self.log.seek(0)
-            said = self.log.read()
-            if found := re.search(r"serve: (http://\S+)/v1 answers", said):
+            if found := re.search(r"serve: (http://\S+)/v1 answers", log.read_text()):
                 self.url = found[1]
             elif self.process.poll() is not None:
-                raise SystemExit(said)
+                raise SystemExit(log.read_text())
 
     def memory(self) -> int:
         """Bytes that it allocated."""
@@ -201,17 +188,19 @@ def curve(load: Load, parts: int) -> list[list[Any]]:
 
 def measure(args: Any) -> tuple[Load, list[list[Any]]]:
     """Serve, load, stop."""
-    server = Server(args.model)
-    try:
-        load = asyncio.run(run(server, args.seconds, args.clients))
-        if code := server.stop():
-            load.wrong.append(f"SIGTERM: exit code {code}")
-        server.log.seek(0)
-        said = [line for line in server.log.read().splitlines() if not line.startswith("serve: ")]
-        load.wrong += [line for line in said if "Traceback" in line or "Error" in line]
-    finally:
-        server.process.kill()
-        server.process.wait()
+    with tempfile.TemporaryDirectory() as place:
+        log = Path(place) / "log"
+        server = Server(args.model, log)
+        try:
+            load = asyncio.run(run(server, args.seconds, args.clients))
+            if code := server.stop():
+                load.wrong.append(f"SIGTERM: exit code {code}")
+        finally:
+            server.process.kill()
+            server.process.wait()
+        load.wrong += [
+            line for line in log.read_text().splitlines() if "Traceback" in line or "Error" in line
+        ]
     return load, curve(load, args.parts)
 
 

@@ -159,6 +159,29 @@ def extending(records: list[Record], shown: Record) -> str:
     return "\n".join([head, *parts]) if parts else ""
 
 
+def using(records: list[Record], shown: Record) -> str:
+    """The newest tables of `bench_quantised.py`, one per label, and of `bench_serve.py`; nothing without them."""
+    parts = []
+    for label in dict.fromkeys(r["label"] for r in records if r["bench"] == "quantised"):
+        record = newest(records, "quantised", "quantised", label)
+        assert record
+        parts.append(f"{label}:\n\n{markdown(record['columns'], record['rows'])}\n{origin(record, shown)}")
+    if parts:
+        parts.insert(0, "## In fewer bits\n\nA model as `zhuzi chat`, `serve` and `eval bits` load it.\n")
+    for label in dict.fromkeys(r["label"] for r in records if r["bench"] == "serve"):
+        record = newest(records, "serve", "memory", label)
+        assert record
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in record["requests"].items())
+        about = f"""## A server's memory
+
+`zhuzi serve` with {record["clients"]} clients that ask without a pause ({label}): {kinds}.
+Growth in the last two thirds of the time (a fitted line): {record["growth_mb"]:+} MB. Every kind got the status it
+should, and no answer went on when all had left.
+"""
+        parts.append(f"{about}\n{markdown(record['columns'], record['rows'])}\n{origin(record, shown)}")
+    return "\n".join(["", *parts]) if parts else ""
+
+
 def page(records: list[Record]) -> str:
     """RESULTS.md."""
     shown = newest(records, "encode", "all", MIXED) or records[-1]
@@ -255,7 +278,7 @@ Where the time of zhuzi goes, by the clock, over all threads. Five threads share
 for a core counts that, too.
 
 {table("corpus", "stages")}{training(records, shown)}{initial(records, shown)}{engines(records, shown)}
-{extending(records, shown)}"""
+{extending(records, shown)}{using(records, shown)}"""
 
 
 def bars(title: str, y: int, rows: list[tuple[str, float, str]]) -> tuple[list[str], int]:
