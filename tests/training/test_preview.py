@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from zhuzi import Tokenizer
 from zhuzi.cli import cli
 from zhuzi.cli.preview import show_records
+from zhuzi.errors import InputError
 from zhuzi.train import preview_records
 from zhuzi.train.data import IGNORED, Records
 
@@ -78,6 +79,20 @@ def test_what_is_printed(
     show_records(recipe, 1, ())
     coloured = capsys.readouterr().out
     assert click.style(" 世界", fg="green") in coloured and click.style("<s>", fg="bright_black") in coloured
+
+
+def test_every_file_that_is_named_has_its_turn(recipe: Path, instructions: Path) -> None:
+    folder = recipe.parent
+    for name in ("a", "b"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"instruction": name, "output": name}) + "\n")
+    (folder / "empty.jsonl").write_text("")
+    named = [str(instructions), *(str(folder / f"{name}.jsonl") for name in ("empty", "a", "b"))]
+    shown = list(preview_records(recipe, 3, settings=[f"instructions={json.dumps(named)}"]))
+    assert [Path(record.place.rsplit(": ", 1)[0]).name for record in shown] == [
+        instructions.name, "a.jsonl", "b.jsonl",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"empty.jsonl: contains no records"):
+        list(preview_records(recipe, 3, settings=[f"instructions={folder / 'empty.jsonl'}"]))
 
 
 def test_a_map_on_the_line(recipe: Path, tmp_path: Path) -> None:

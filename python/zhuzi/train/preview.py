@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from zhuzi.train.conversations import Conversation
 from zhuzi.train.data import IGNORED, RecordEncoder
 from zhuzi.train.recipe import SftRecipe
 from zhuzi.train.recipe_file import resolve_recipe
-from zhuzi.train.sources import SourceReader
+from zhuzi.train.sources import SourceReader, no_records
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PreviewedRecord:
 def preview_records(
     recipe: SftRecipe | str | Path, records: int = 5, *, settings: Sequence[str] = ()
 ) -> Iterator[PreviewedRecord]:
-    """The first records of a recipe, in turn from each of its sources, as the model will see them.
+    """The first records of a recipe, in turn from each file that it names, as the model will see them.
 
     Only the tokenizer is loaded, and no more is read than is shown. Wrong records raise or are passed over,
     as the recipe says.
@@ -54,7 +54,11 @@ def preview_records(
         template=template_named(recipe.template),
         train_on_prompt=recipe.train_on_prompt,
     )
-    readers = [SourceReader(source, recipe.on_error) for source in recipe.sources]
+    readers = [
+        SourceReader(replace(source, files=(path,)), recipe.on_error)
+        for source in recipe.sources
+        for path in source.files
+    ]
     control = {id for id, piece in enumerate(tokenizer.pieces()) if piece.kind == "CONTROL"}
     return islice((_previewed(encoder, tokenizer, control, *found) for found in _in_turn(readers)), records)
 
@@ -62,15 +66,19 @@ def preview_records(
 def _in_turn(readers: Sequence[SourceReader]) -> Iterator[tuple[Conversation, str]]:
     """A conversation of each reader, then the next of each, until all are at their ends."""
     left = dict.fromkeys(range(len(readers)))
-    open_readers = [iter(reader) for reader in readers]
+    open_readers = [reader.conversations() for reader in readers]
+    empty = True
     for at in cycle(range(len(readers))):
         if not left:
-            return
+            break
         if at in left:
             with suppress(StopIteration):
                 yield next(open_readers[at])
+                empty = False
                 continue
             del left[at]
+    if empty and not any(reader.skipped for reader in readers):
+        raise no_records([file for reader in readers for file in reader.files])
 
 
 def _previewed(

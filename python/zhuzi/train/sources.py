@@ -59,8 +59,15 @@ class SourceReader:
 
     def __iter__(self) -> Iterator[tuple[Conversation, str]]:
         empty = True
-        for record, place in self._reader:
+        for found in self.conversations():
             empty = False
+            yield found
+        if empty and not self.skipped:
+            raise no_records(self.files)
+
+    def conversations(self) -> Iterator[tuple[Conversation, str]]:
+        """As the iteration, but files without records are no error."""
+        for record, place in self._reader:
             try:
                 found = conversations_of(record, place, self.source.fields)
             except InputError as error:
@@ -69,8 +76,6 @@ class SourceReader:
             self.unread_keys.update(unread_keys(record, self.source.fields))
             for conversation in found:
                 yield conversation, place
-        if empty and not self.skipped:
-            raise no_records(self.files)
 
     def refuse(self, error: InputError) -> None:
         """Raise the error of a record, or count the record as wrong."""
