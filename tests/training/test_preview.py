@@ -95,6 +95,17 @@ def test_every_file_that_is_named_has_its_turn(recipe: Path, instructions: Path)
         list(preview_records(recipe, 3, settings=[f"instructions={folder / 'empty.jsonl'}"]))
 
 
+def test_records_that_are_passed_over_are_named(
+    recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mixed.jsonl"
+    path.write_text('{"instruction": "天", "output": "地"}\n{"instruction": ["天"], "output": "地"}\n{"a"\n')
+    told = [f"instructions={path}", "on_error=skip"]
+    assert len(list(preview_records(recipe, 5, settings=told))) == 1
+    assert "1 wrong record, such as" in caplog.text and "mixed.jsonl: line 2: " in caplog.text
+    assert "1 record that cannot be read" in caplog.text
+
+
 def test_a_map_on_the_line(recipe: Path, tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps({"q": "天", "a b": "地"}))

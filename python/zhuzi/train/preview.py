@@ -13,6 +13,7 @@ from zhuzi.model.folder import ModelFolder
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.conversations import Conversation
 from zhuzi.train.data import IGNORED, RecordEncoder
+from zhuzi.train.progress import warn
 from zhuzi.train.recipe import SftRecipe
 from zhuzi.train.recipe_file import resolve_recipe
 from zhuzi.train.sources import SourceReader, no_records
@@ -39,8 +40,8 @@ def preview_records(
 ) -> Iterator[PreviewedRecord]:
     """The first records of a recipe, in turn from each file that it names, as the model will see them.
 
-    Only the tokenizer is loaded, and no more is read than is shown. Wrong records raise or are passed over,
-    as the recipe says.
+    Only the tokenizer is loaded, and little more is read than is shown. Wrong records raise or are passed
+    over, as the recipe says; a warning at the end names those that were passed over.
 
     Raises:
         RecipeError: the recipe is invalid.
@@ -60,7 +61,16 @@ def preview_records(
         for path in source.files
     ]
     control = {id for id, piece in enumerate(tokenizer.pieces()) if piece.kind == "CONTROL"}
-    return islice((_previewed(encoder, tokenizer, control, *found) for found in _in_turn(readers)), records)
+    shown = (_previewed(encoder, tokenizer, control, *found) for found in _in_turn(readers))
+    return _noted(islice(shown, records), readers)
+
+
+def _noted(shown: Iterator[PreviewedRecord], readers: Sequence[SourceReader]) -> Iterator[PreviewedRecord]:
+    """The records, then warnings of what the readers left out."""
+    yield from shown
+    for reader in readers:
+        for note in reader.notes():
+            warn(note)
 
 
 def _in_turn(readers: Sequence[SourceReader]) -> Iterator[tuple[Conversation, str]]:
