@@ -384,6 +384,7 @@ def test_in_a_terminal(chat_folder: Path, tmp_path: Path) -> None:
         terminal.type("\x03")  # Ctrl-C, in the middle of an answer
         stopped = terminal.wait(b"tokens/s", 20) + terminal.wait(b"> ", 20)
         assert b"Traceback" not in stopped
+        assert b"^C" not in stopped  # an echo would shift what is drawn
         terminal.type(f"/save {tmp_path / 'talk.json'}\n")
         terminal.wait(b"question")
         terminal.type("\x04")

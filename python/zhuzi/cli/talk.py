@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -100,7 +102,7 @@ def _answer(session: Session, screen: Screen, question: str) -> None:
         _aside(f"{count(session.dropped, 'earlier question')} no longer fit and are left out")
     began = time.monotonic()
     try:
-        with warnings_after():
+        with keys_unseen(), warnings_after():
             screen.show(pieces)
     finally:
         pieces.close()  # type: ignore[attr-defined]  # a generator; remembers what came
@@ -193,6 +195,23 @@ def _read() -> str:
 def _aside(text: str) -> None:
     """What is not an answer, on stderr; dim on a terminal."""
     click.secho(text if "\n" in text else f"({text})", err=True, dim=True)
+
+
+@contextmanager
+def keys_unseen() -> Iterator[None]:
+    """Keys pressed meanwhile are not echoed: `^C` or a line typed ahead would shift what is drawn."""
+    try:
+        before = termios.tcgetattr(sys.stdin)
+    except (OSError, ValueError, termios.error):
+        yield
+        return
+    try:
+        quiet = list(before)
+        quiet[3] &= ~termios.ECHO
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 @contextmanager
