@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -57,8 +58,11 @@ def page(request: pytest.FixtureRequest, browser: Any, server: Server) -> Iterat
 
 
 def shoot(page: Any, name: str) -> None:
-    if SHOTS:
-        page.screenshot(path=f"{SHOTS}/{name}-{page.viewport_size['width']}.png")
+    if not SHOTS:
+        return
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        page.screenshot(path=f"{SHOTS}/{name}-{page.viewport_size['width']}-{scheme}.png")
 
 
 def done(page: Any) -> None:
@@ -126,6 +130,35 @@ def test_stop_keeps_what_was_said_and_frees_the_place(page: Any, server: Server)
     assert answer and "stopped" in page.locator(".assistant .under").inner_text()
     page.wait_for_timeout(300)
     assert server.metric("zhuzi_answers_active") == 0
+    page.locator("#clear").click()
+
+
+def test_a_slider_is_sent_once_it_was_moved(page: Any) -> None:
+    sent: list[dict[str, Any]] = []
+    page.on("request", lambda asked: asked.post_data and sent.append(json.loads(asked.post_data)))
+
+    def asked() -> dict[str, Any]:
+        page.locator("#text").fill("天")
+        page.keyboard.press("Enter")
+        done(page)
+        return {name: sent[-1][name] for name in page.evaluate("SLIDERS") if name in sent[-1]}
+
+    page.locator("#settings summary").click()
+    page.locator("#turns").uncheck()
+    assert asked() == {}  # the server's own
+    page.locator("#max_tokens").fill("3")
+    for key, value in (("ArrowLeft", "1.45"), ("ArrowRight", "1.5"), ("ArrowLeft", "1.45")):
+        page.locator("#temperature").press(key)
+        assert page.locator('output[for="temperature"]').inner_text() == value
+    assert asked() == {"temperature": 1.45, "max_tokens": 3}
+    page.reload()
+    page.locator("#settings summary").click()
+    assert asked() == {"temperature": 1.45, "max_tokens": 3}
+    page.get_by_role("button", name="Default settings").click()
+    assert page.locator("#turns").is_checked()
+    page.locator("#turns").uncheck()
+    page.locator("#max_tokens").fill("3")
+    assert asked() == {"max_tokens": 3}
     page.locator("#clear").click()
 
 
