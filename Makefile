@@ -19,7 +19,7 @@ RUST := $(shell find rust -type f \( -name '*.rs' -o -name '*.proto' -o -name Ca
 INSTALL := tools/install.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(if $(SYSTEM_TORCH),--pip)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-rust test-python test-oldest test-newest lint format bench results instructions fuzz wheel clean
+.PHONY: help setup demo test test-slow test-rust test-python test-oldest test-newest lint format bench results docs instructions fuzz wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,6 +108,14 @@ bench: setup ## Measure encoding beside installed peers: make bench BENCH="--mod
 results: ## Make benches/RESULTS.md and docs/speed.svg from benches/results.json
 	$(PYTHON) benches/make_results.py
 
+docs: .venv-docs/.installed ## Build the documentation site into site/; needs neither Rust nor torch
+	.venv-docs/bin/python tools/site.py
+
+.venv-docs/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python tools/install.py docs
+	@touch $@
+
 instructions: ## Count the encoder's instructions per byte (valgrind); fails if they have grown
 	cargo bench --quiet -p zhuzi-core --bench instructions
 
@@ -124,4 +132,4 @@ wheel: setup ## Build wheel and source distribution into dist/, and check them
 	$(if $(LINUX),$(BIN)/python tools/check_wheel.py dist)
 
 clean: ## Remove build results, the environments and demo-run
-	rm -rf $(VENV) .venv-oldest .venv-newest target dist demo-run
+	rm -rf $(VENV) .venv-oldest .venv-newest .venv-docs target dist demo-run site

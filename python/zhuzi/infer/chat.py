@@ -82,7 +82,8 @@ class Chat:
         It also ends, with a warning, when the model's positions are full. The prompt is that of tuning.
 
         Args:
-            instruction, input: what is asked, as in a record of Alpaca.
+            instruction: what is asked, as in a record of Alpaca.
+            input: what it is asked about, if anything.
             sampling: how the answer is drawn; the published settings by default.
             settings: fields of `sampling` to change, as in `temperature=0`.
 

@@ -81,7 +81,8 @@ def collect_instructions(
 
     Args:
         seeds: example records, Alpaca's or self-instruct's seed tasks; the package's own by default.
-        topics, tasks: text files with one topic, or type of task, a line; the package's own by default.
+        topics: a text file with one topic a line; the package's own by default.
+        tasks: the same for types of task.
         budget: where it ends; 100 calls by default. It may be raised later: no call is sent twice.
         parallel: calls in flight at the same time.
         seed: decides the draws.

@@ -102,7 +102,8 @@ def export_model(
         chat_template: `stored` is the template the model was tuned with, or without one the published prompt
             (`alpaca`); or a Jinja file, or None.
         name: in the card and in GGUF; the name of the model's folder by default.
-        license, base_model: for the card's header, as the hub has them; `license` also for GGUF.
+        license: for the card's header, as the hub names it, and for GGUF.
+        base_model: for the card's header, by its hub id.
         figures: JSON files of `zhuzi eval bits`, `ceval` and `cmmlu`, for the card; those of other models are
             refused.
         check: texts to compare ids on, anything that `encode_corpus` reads.

@@ -1,0 +1,86 @@
+"""The documentation site: both languages have every page, and links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import zhuzi
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def site() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("zhuzi_site", ROOT / "tools" / "site.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_both_languages_have_the_same_pages_and_all_links_lead_somewhere(
+    site: ModuleType, tmp_path: Path
+) -> None:
+    for language in site.LANGUAGES:
+        site.stage(language, tmp_path / language)
+    assert files(tmp_path / "en") == files(tmp_path / "zh")
+    for page in tmp_path.rglob("*.md"):
+        code_aside = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+        for target in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", code_aside):
+            assert (page.parent / target).exists(), f"{page.relative_to(tmp_path)}: {target}"
+
+
+def test_chinese_pages_have_the_anchors_of_the_english_ones(site: ModuleType, tmp_path: Path) -> None:
+    site.stage("zh", tmp_path)
+    page = (tmp_path / "corpus.md").read_text("utf-8")
+    assert "\n## 选项 { #options }\n" in page
+    assert "[选项](#options)" in page
+    assert "(../corpus.md#options)" in (tmp_path / "tutorials" / "corpus.md").read_text("utf-8")
+
+
+def test_a_page_that_has_no_chinese_version_says_so(site: ModuleType, tmp_path: Path) -> None:
+    site.stage("zh", tmp_path)
+    assert "本页暂无中文版" in (tmp_path / "engine.md").read_text("utf-8")
+    assert "本页暂无中文版" not in (tmp_path / "corpus.md").read_text("utf-8")
+
+
+def test_a_chinese_line_is_joined_to_the_next(site: ModuleType) -> None:
+    assert site.BREAK.sub("", "训练，\n微调。\n\nAlpaca\n记录") == "训练，微调。\n\nAlpaca\n记录"
+
+
+def test_the_api_has_every_public_name(site: ModuleType) -> None:
+    pages = site.api_pages()
+    directives = set(re.findall(r"^::: (\S+)$", "\n".join(page.text for page in pages), re.M))
+    linked = set(re.findall(r"\[`zhuzi\.\w+`\]\[(\S+)\]", site.api_index(pages)))
+    assert linked <= directives
+    homes = {name.rsplit(".", 1)[1] for name in linked}
+    modules = {page.titles["en"].removeprefix("zhuzi.") for page in pages}
+    assert set(zhuzi.__all__) - {"__version__"} <= homes | modules
+
+
+def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
+    python = ROOT / ".venv-docs" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("needs the environment that `make docs` sets up")
+    done = subprocess.run(
+        [str(python), str(ROOT / "tools" / "site.py"), "--out", str(tmp_path / "site")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "site" / "zh" / "api" / "corpus.html").read_text("utf-8")
+    assert 'id="zhuzi.corpus.encode_corpus"' in page and 'lang="zh"' in page
+    assert 'src="http' not in page and "@import" not in page
