@@ -56,6 +56,16 @@ def test_a_page_that_has_no_chinese_version_says_so(site: ModuleType, tmp_path: 
     assert "本页暂无中文版" not in (tmp_path / "corpus.md").read_text("utf-8")
 
 
+def test_chinese_pages_lead_to_chinese_pages() -> None:
+    docs = ROOT / "docs"
+    for page in (docs / "zh").rglob("*.md"):
+        for target in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+\.md)", page.read_text("utf-8")):
+            found = (page.parent / target).resolve()
+            if found.is_relative_to(docs) and not found.is_relative_to(docs / "zh"):
+                chinese = docs / "zh" / found.relative_to(docs)
+                assert not chinese.exists(), f"{page.name}: {target} is there in Chinese"
+
+
 def test_a_chinese_line_is_joined_to_the_next(site: ModuleType) -> None:
     assert site.BREAK.sub("", "训练，\n微调。\n\nAlpaca\n记录") == "训练，微调。\n\nAlpaca\n记录"
 
