@@ -12,18 +12,16 @@ from __future__ import annotations
 import csv
 import json
 import os
-import struct
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
-from protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, field, number, piece
 from zhuzi import Tokenizer
 from zhuzi.eval import evaluate_exam
 from zhuzi.eval.exam import ExamResult
@@ -52,11 +50,10 @@ def questions(reference: Path) -> Path:
 @pytest.fixture(scope="session")
 def real(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real model of 260,000 parameters that was trained on stories, 512 positions, and its 512 pieces."""
-    folder = tmp_path_factory.mktemp("stories260K")
-    (folder / "tokenizer.model").write_bytes(
-        sentencepiece_model((reference / "weights" / "tok512.bin").read_bytes())
-    )
-    llama2c_model((reference / "weights" / "stories260K.bin").read_bytes()).save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("stories260K") / "model"
+    script = Path(__file__).parents[2] / "recipes" / "tiny-zh" / "from_llama2c.py"
+    files = [reference / "weights" / name for name in ("stories260K.bin", "tok512.bin")]
+    subprocess.run([sys.executable, str(script), *map(str, files), str(folder)], check=True)
     return folder
 
 
@@ -74,73 +71,6 @@ def long(real: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) 
     config["max_position_embeddings"] = 4096
     (folder / "model" / "config.json").write_text(json.dumps(config))
     return folder / "model"
-
-
-def sentencepiece_model(held: bytes) -> bytes:
-    """The SentencePiece model from which llama2.c exported a tokenizer: score, length, text of each piece."""
-    at, pieces = 4, b""
-    for id in range(512):
-        score, size = struct.unpack_from("<fi", held, at)
-        text = held[at + 8 : at + 8 + size].decode()
-        at += 8 + size
-        kind = UNKNOWN if id == 0 else CONTROL if id < 3 else BYTE if id < 259 else NORMAL
-        pieces += piece(text.strip() if id < 3 else text.replace(" ", "▁"), score, kind)
-    assert at == len(held)
-    trained = field(2, number(3, 2) + number(35, 1) + number(40, 0) + number(41, 1) + number(42, 2))
-    return pieces + trained + field(3, number(3, 1) + number(4, 0) + number(5, 1))
-
-
-def llama2c_model(held: bytes) -> LlamaForCausalLM:
-    """A model of llama2.c's first layout: seven numbers, then one kind of matrix of all layers at a time."""
-    dim, hidden, layers, heads, kv_heads, vocab, positions = struct.unpack_from("<7i", held)
-    values = np.frombuffer(held, "<f4", offset=28)
-    at = 0
-
-    def take(*shape: int) -> torch.Tensor:
-        nonlocal at
-        part = values[at : at + int(np.prod(shape))]
-        at += len(part)
-        return torch.from_numpy(part.copy()).view(*shape)
-
-    def rotated(matrix: torch.Tensor, n: int) -> torch.Tensor:
-        """Pairs side by side become pairs half a head apart, as transformers rotates them."""
-        size = dim // heads
-        parts = matrix.view(layers, n, size // 2, 2, dim)
-        return parts.transpose(2, 3).reshape(layers, n * size, dim)
-
-    kv = kv_heads * dim // heads
-    embedding = take(abs(vocab), dim)
-    each = {
-        "input_layernorm": take(layers, dim),
-        "self_attn.q_proj": rotated(take(layers, dim, dim), heads),
-        "self_attn.k_proj": rotated(take(layers, kv, dim), kv_heads),
-        "self_attn.v_proj": take(layers, kv, dim),
-        "self_attn.o_proj": take(layers, dim, dim),
-        "post_attention_layernorm": take(layers, dim),
-        "mlp.gate_proj": take(layers, hidden, dim),
-        "mlp.down_proj": take(layers, dim, hidden),
-        "mlp.up_proj": take(layers, hidden, dim),
-    }
-    state = {f"model.layers.{i}.{name}.weight": held[i] for name, held in each.items() for i in range(layers)}
-    state |= {"model.embed_tokens.weight": embedding, "model.norm.weight": take(dim)}
-    config = LlamaConfig(
-        vocab_size=abs(vocab),
-        hidden_size=dim,
-        intermediate_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        max_position_embeddings=positions,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=vocab > 0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    model = LlamaForCausalLM(config)
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
-    model.tie_weights()
-    return model
 
 
 def write_subjects(folder: Path, name: ExamName, exam: Exam) -> Path:
