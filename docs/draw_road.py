@@ -1,4 +1,4 @@
-"""Draws docs/road.svg, the picture of the road: python docs/draw_road.py."""
+"""Draws docs/road.svg and docs/zh/road.svg, the picture of the road: python docs/draw_road.py."""
 
 from pathlib import Path
 
@@ -14,6 +14,26 @@ STEPS = [
     ("model merge", "chinese-llama/ + adapter", "chinese-alpaca/", "16-bit safetensors"),
     ("chat", "chinese-alpaca/", "你好！", "streams"),
 ]
+CHINESE = {
+    "Chinese text": "中文文本",
+    "20,000 pieces": "20,000 个词片",
+    "49,954 ids": "49,954 个 id",
+    "text + tokenizer/": "文本 + tokenizer/",
+    "Megatron shards": "Megatron 分片",
+    "old rows untouched": "旧的行不变",
+    "stage 1: model": "第一阶段：模型",
+    "embedding alone": "只训练词嵌入",
+    "stage 1 + corpus/": "第一阶段 + corpus/",
+    "stage 2: adapter": "第二阶段：适配器",
+    "LoRA + both, 8-bit base": "LoRA + 两个矩阵，8 bit 基座",
+    "stage 1 + adapter": "第一阶段 + 适配器",
+    "16-bit safetensors": "16 bit safetensors",
+    "chinese-llama/ + records": "chinese-llama/ + 指令数据",
+    "adapter": "适配器",
+    "LoRA on all seven": "七个矩阵上的 LoRA",
+    "chinese-llama/ + adapter": "chinese-llama/ + 适配器",
+    "streams": "边写边显示",
+}
 BOX, GAP, ROW = 172, 14, 128
 
 
@@ -39,7 +59,11 @@ rect { fill: #fbf6ec; stroke: #a8321e; } .arrow { stroke: #a8321e; fill: none; s
 .gives { font-weight: bold; } .takes { fill: #666; }
 """
 width, height = 20 + 5 * BOX + 4 * GAP, 12 + 2 * ROW - 8
-boxes = "\n".join(box(i, *step) for i, step in enumerate(STEPS))
 head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
-svg = f"{head}\n<style>{style}</style>\n{boxes}\n</svg>\n"
-Path(__file__).with_name("road.svg").write_text(svg, "utf-8")
+for name, words in (("road.svg", {}), ("zh/road.svg", CHINESE)):
+    boxes = "\n".join(
+        box(i, step[0], *(words.get(word, word) for word in step[1:])) for i, step in enumerate(STEPS)
+    )
+    drawing = Path(__file__).parent / name
+    drawing.parent.mkdir(exist_ok=True)
+    drawing.write_text(f"{head}\n<style>{style}</style>\n{boxes}\n</svg>\n", "utf-8")

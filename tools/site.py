@@ -142,11 +142,11 @@ def stage(language: str, folder: Path) -> tuple[dict[str, Any], list[tuple[dict[
             translated = in_language(page.origin, language)
             site.places[page.origin] = site.places[translated] = page.file
             site.anchors[translated] = anchors(page.origin, translated)
-    for picture in DOCS.rglob("*.svg"):
-        name = picture.relative_to(DOCS).as_posix()
-        site.places[f"docs/{name}"] = name
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, folder / name)
+    for picture in DOCS.glob("*.svg"):
+        drawn = in_language(f"docs/{picture.name}", language)
+        site.places[f"docs/{picture.name}"] = site.places[drawn] = picture.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / drawn, folder / picture.name)
     shutil.copytree(
         DOCS / "theme", folder / "theme", ignore=shutil.ignore_patterns("*.html"), dirs_exist_ok=True
     )
@@ -177,7 +177,7 @@ def text_of(page: Page, language: str, site: Site) -> str:
 
 
 def in_language(origin: str, language: str) -> str:
-    """The source of a page in a language, English if there is no other."""
+    """The source of a page or picture in a language, English if there is no other."""
     other = origin.replace("docs/", f"docs/{language}/", 1)
     return other if language != "en" and (ROOT / other).exists() else origin
 
