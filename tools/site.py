@@ -198,7 +198,10 @@ def anchors(origin: str, translated: str) -> dict[str, str]:
         return {}
     ours, theirs = (headings((ROOT / name).read_text("utf-8")) for name in (translated, origin))
     if [level for level, _ in ours] != [level for level, _ in theirs]:
-        sys.exit(f"{translated}: its headings are not those of {origin}; one of them has changed since")
+        sys.exit(
+            f"{translated}: its headings are not those of {origin}; translate what has changed, "
+            "or remove the page: the English one is shown then"
+        )
     return {anchor(mine): anchor(yours) for (_, mine), (_, yours) in zip(ours, theirs, strict=True)}
 
 
