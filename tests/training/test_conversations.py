@@ -17,7 +17,8 @@ from zhuzi.infer.prompt import PREFACE, format_prompt
 from zhuzi.infer.template import ALPACA, Message
 from zhuzi.train.conversations import conversations_of
 from zhuzi.train.data import IGNORED, Records
-from zhuzi.train.sources import Source
+from zhuzi.train.origins import of_instructions
+from zhuzi.train.sources import Source, SourceReader
 
 QUESTION, ANSWER, AGAIN, MORE = "写一句关于春天的话", "春天来了。", "再写一句 </s>", " 柳树 发芽。\n"
 TURNS = [("user", QUESTION), ("assistant", ANSWER), ("user", AGAIN), ("assistant", MORE)]
@@ -271,10 +272,12 @@ def test_weights(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert order == records.weighted(range(21), seed=1) != records.weighted(range(21), seed=2)
     part = records.weighted([0, 1, 19], seed=1)
     assert set(part) <= {0, 1, 19} and part.count(19) == 1
-    plain = Records([tmp_path / "a.jsonl"], tokenizer, 512)
-    assert not plain.is_weighted
-    assert plain.fingerprint == Records([Source((tmp_path / "a.jsonl",))], tokenizer, 512).fingerprint
-    assert plain.fingerprint != Records([source("a", 10, 2)], tokenizer, 512).fingerprint
+    assert not Records([tmp_path / "a.jsonl"], tokenizer, 512).is_weighted
+    one, same, other = (
+        of_instructions([SourceReader(it)]).fingerprint
+        for it in (Source((tmp_path / "a.jsonl",)), source("a", 10, 1), source("a", 10, 2))
+    )
+    assert one == same != other
 
 
 def test_a_prompt_ends_where_the_answer_begins(tokenizer: Tokenizer) -> None:

@@ -18,6 +18,7 @@ from zhuzi.cli import cli
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import convert_model, merge_adapter, model_info
 from zhuzi.model.folder import ModelFolder
+from zhuzi.shards import Corpus
 from zhuzi.train.recipe import PretrainRecipe
 
 Recipes = Callable[..., PretrainRecipe]
@@ -48,7 +49,7 @@ def road(
 
 
 def test_a_merged_model_is_followed_back_to_the_first_base(
-    road: dict[str, Path], base_model: Path, model: Path
+    road: dict[str, Path], base_model: Path, model: Path, corpus: Path, new_tokenizer: Path
 ) -> None:
     found = model_info(road["model"], verify=True)
     assert found.kind == "model" and not found.problems
@@ -56,8 +57,12 @@ def test_a_merged_model_is_followed_back_to_the_first_base(
     ours = ModelFolder.open(road["model"])
     assert found.facts["tokenizer"] == ours.tokenizer.fingerprint
     assert found.facts["parameters"] == sum(ours.read(name).numel() for name in ours.tensors)
-    assert [link.kind for link in found.chain] == ["adapter", "trained model", "extended model", "model"]
-    adapter, trained, extended, first = found.chain
+    kinds = ["adapter", "corpus", "trained model", "corpus", "extended model", "tokenizer", "model"]
+    assert [link.kind for link in found.chain] == kinds
+    adapter, data, trained, same_data, extended, tokenizer, first = found.chain
+    assert (data.found, data.of, same_data.of) == (str(corpus), adapter.found, trained.found)
+    assert data.fingerprint == same_data.fingerprint == Corpus(corpus).fingerprint()
+    assert (tokenizer.found, tokenizer.fingerprint) == (str(new_tokenizer), ours.tokenizer.fingerprint)
     assert adapter.found == str(road["adapter"]) and adapter.made_with["recipe"]["seed"] == 42
     assert adapter.made_with["data"] == trained.made_with["data"] and "torch" in adapter.made_with["versions"]
     assert (trained.found, extended.found, first.found) == tuple(
@@ -99,7 +104,7 @@ def change_json(path: Path, **changes: Any) -> None:
         ("model", lambda d, r: (d / "zhuzi.json").write_text("{"), "no JSON"),
         ("model", lambda d, r: (d / "model.safetensors").write_bytes(b"short"), "not a safetensors file"),
         ("model", lambda d, r: (d / "tokenizer.model").unlink(), "tokenizer.model"),
-        ("model", lambda d, r: point(d, r["model"]), "its weights are not those that were used here"),
+        ("model", lambda d, r: point(d, r["model"]), "its weights are not what was used here"),
         ("adapter", lambda d, r: point(d, r["first"]), "made on another number of rows"),
         ("adapter", lambda d, r: change_json(d / "adapter_config.json", r=8), "changed since it was trained"),
         ("training run", lambda d, r: change_json(d / "run.json", tokenizer="ab"), "not that of the run"),
@@ -163,11 +168,12 @@ def test_bases_that_are_gone_or_name_each_other_end_the_chain(road: dict[str, Pa
     folder = tmp_path / "it"
     shutil.copytree(road["trained"], folder)
     point(folder, tmp_path / "gone")
-    (link,) = model_info(folder, verify=True).chain
+    data, link = model_info(folder, verify=True).chain
+    assert data.kind == "corpus"
     assert (link.kind, link.found, link.same) == ("not there", None, None) and link.fingerprint
     point(folder, folder)
-    assert len(model_info(folder).chain) == 1
-    change_json(folder / "zhuzi.json", base={"path": 3, "rows": "many"}, adapter={"a": 1})
+    assert len(model_info(folder).chain) == 2
+    change_json(folder / "zhuzi.json", base={"path": 3, "rows": "many"}, adapter={"a": 1}, trained_on=[3])
     assert model_info(folder).chain == ()
 
 

@@ -24,6 +24,7 @@ from zhuzi import Tokenizer, merge_adapter, pretrain, sft
 from zhuzi.errors import MismatchError, OutputExistsError, RecipeError, TrainingError
 from zhuzi.model.folder import EMBEDDING, ModelFolder
 from zhuzi.train import TrainCallback, TrainState, plan_run
+from zhuzi.train.origins import DataOrigin
 from zhuzi.train.recipe import SftRecipe
 from zhuzi.train.run import Run
 from zhuzi.train.stage import _require_frozen, _smaller
@@ -295,10 +296,10 @@ class Fail(TrainCallback):
 
 def test_what_comes_to_the_output_while_weights_are_read_stays(stage1: Recipes, model: Path) -> None:
     recipe, folder = stage1(), ModelFolder.open(model)
-    facts = Run.prepare(recipe, folder, overwrite=True)
+    facts = Run.prepare(recipe, folder, lambda: DataOrigin("ab", ()), overwrite=True)
     recipe.output.mkdir(parents=True)
     (recipe.output / "precious").write_text("theirs")
-    run = Run.open(recipe, folder, facts, "data", overwrite=True)
+    run = Run.open(recipe, folder, facts, overwrite=True)
     with pytest.raises(OutputExistsError, match="was not written by zhuzi"), run:
         pass
     assert (recipe.output / "precious").read_text() == "theirs"
@@ -357,11 +358,11 @@ def test_two_processes_that_begin_at_once(
 
         def write(*args: Any) -> None:
             monkeypatch.undo()
-            held.enter_context(Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=False))
+            held.enter_context(Run.open(recipe, folder, {"recipe": {}}, overwrite=False))
             (recipe.output / "first").touch()
 
         monkeypatch.setattr("zhuzi.train.run.replace_json", write)
-        second = Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=overwrite)
+        second = Run.open(recipe, folder, {"recipe": {}}, overwrite=overwrite)
         # Overwriting, it was asked to replace what stood there, which was nothing.
         with pytest.raises(OutputExistsError, match="another process put something there"), second:
             pass
@@ -373,13 +374,13 @@ def test_of_torchruns_processes_the_first_alone_locks(
     stage1: Recipes, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, folder = stage1(), ModelFolder.open(model)
-    with Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=False):
+    with Run.open(recipe, folder, {"recipe": {}}, overwrite=False):
         monkeypatch.setenv("RANK", "1")
-        with Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=True) as second:
+        with Run.open(recipe, folder, {"recipe": {}}, overwrite=True) as second:
             assert second.finished(overwrite=True) is None
         assert (recipe.output / "run.json").is_file()
         monkeypatch.delenv("RANK")
-    with Run.open(recipe, folder, {"recipe": {}}, "data", overwrite=False), pytest.raises(MismatchError):
+    with Run.open(recipe, folder, {"recipe": {}}, overwrite=False), pytest.raises(MismatchError):
         raise MismatchError("the lock is free again, and a run that goes on is left where it is")
     assert (recipe.output / "run.json").is_file()
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from zhuzi._show import Report, count
 from zhuzi.errors import InputError
+from zhuzi.record.remembered import remembered
 
 MANIFEST = "manifest.json"
 
@@ -156,11 +157,16 @@ class Corpus(Report):
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the manifest and the indexes: the content of the corpus and its division."""
-        whole = hashlib.sha256((self.path / MANIFEST).read_bytes())
-        for index in sorted(self.path.glob("*.idx")):
-            with index.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
-        return whole.hexdigest()
+        files = [self.path / MANIFEST, *sorted(self.path.glob("*.idx"))]
+
+        def compute() -> str:
+            whole = hashlib.sha256(files[0].read_bytes())
+            for index in files[1:]:
+                with index.open("rb") as file:
+                    whole.update(hashlib.file_digest(file, "sha256").digest())
+            return whole.hexdigest()
+
+        return remembered(files, compute, kind="corpus")
 
 
 def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32]]:

@@ -35,9 +35,7 @@ class ModelToCompare:
     @property
     def fingerprint(self) -> str:
         """Of the weights; reads every byte, once. An adapter's is that of its tensors' file."""
-        from zhuzi.record.disk import sha256
-
-        return sha256(self.adapter.path / ADAPTER_FILES[1]) if self.adapter else self.folder.fingerprint
+        return self.adapter.digest if self.adapter else self.folder.fingerprint
 
     @property
     def template(self) -> Template:
@@ -103,12 +101,9 @@ def _open(name: str, path: Path, base: str | os.PathLike[str] | None) -> ModelTo
         if base is not None:
             raise
         raise naming(InputError, f"{path}: its base: {error}; name the base with ", ("base", None)) from None
-    if adapter.record is not None:
-        adapter.require_fitting(folder)
-        adapter.require_whole()
-        adapter.require_made_on(folder)
-    else:
-        adapter.require_fitting(folder)
+    adapter.require_fitting(folder)
+    adapter.require_whole()
+    adapter.require_made_on(folder)
     return ModelToCompare(name, path, folder, adapter)
 
 

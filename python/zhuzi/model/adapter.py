@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from zhuzi.model.positions import in_words, rope_of
 from zhuzi.model.weights import TensorInfo, read_header
 from zhuzi.record.disk import sha256
 from zhuzi.record.provenance import CONVERTED_ADAPTER, RECORD, read_record
+from zhuzi.record.remembered import remembered
 
 RESTORE = "take the adapter folder from its training run again"
 
@@ -64,6 +67,12 @@ class AdapterFolder:
             record = None  # it tells where the files came from, not what they were trained on
         return cls(path, config, read_header(weights), record)
 
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) of the file of its tensors; a large file is read once."""
+        file = self.path / ADAPTER_FILES[1]
+        return remembered([file], lambda: sha256(file), kind="file")
+
     def require_fitting(self, base: ModelFolder) -> None:
         """Raise `MismatchError` if a tensor has no place in the base; PEFT would ignore it.
 
@@ -106,20 +115,29 @@ class AdapterFolder:
         return len(ids) == count == len(set(ids)) and min(ids) >= 0 and max(ids) < rows
 
     def require_whole(self) -> None:
-        """Compare both files with the record's digests; reads every byte.
+        """Compare both files with the record's digests; reads every byte, of a large file once.
 
         Raises:
             InputError: a file was changed since training.
         """
-        for name in ADAPTER_FILES if self.record is not None else ():
-            if self._recorded("files", name) != sha256(self.path / name):
+        if self.record is None:
+            return
+        found = dict(zip(ADAPTER_FILES, (sha256(self.path / ADAPTER_FILES[0]), self.digest), strict=True))
+        for name, digest in found.items():
+            if self._recorded("files", name) != digest:
                 raise InputError(f"{self.path / name}: damaged, or changed since it was trained; {RESTORE}")
 
     def require_made_on(self, base: ModelFolder, *, called: str | None = None) -> None:
-        """Raise `MismatchError` if the record names another base; reads every byte of the base's weights.
+        """Raise `MismatchError` if the record names another base, or the base already contains the adapter.
 
-        The message names the base by its folder, or as `called`.
+        Reads every byte of the base's weights, of large files once. The message names the base by its folder,
+        or as `called`.
         """
+        if base.has_merged(self.digest):
+            raise MismatchError(
+                f"{self.path}: already merged into {base.path}, whose record names it; to merge it again "
+                "would add it twice"
+            )
         if self.record is None:
             return
         known = self._recorded("base")
@@ -129,6 +147,34 @@ class AdapterFolder:
                 self._require_equal("RoPE", in_words(known["rope"]), in_words(ours), base, called)
         theirs, digest = self._recorded("base", "fingerprint"), base.fingerprint
         self._require_equal("base model", theirs, digest, base, called)
+
+    def require_next(self, base: ModelFolder, before: Sequence[AdapterFolder]) -> None:
+        """Raise `MismatchError` if the record shows that this was not made on the base with others merged.
+
+        Told from records, before anything is merged; what they do not tell, `require_made_on` finds later.
+
+        Args:
+            before: the adapters that are merged before this one, in order.
+        """
+        if self.record is None:
+            return
+        known = self._recorded("base")
+        made_on = known.get("fingerprint") if isinstance(known, dict) else None
+        merged = known.get("merged_from") if isinstance(known, dict) else None
+        fits = made_on != base.fingerprint  # it is no more after the others
+        if isinstance(merged, dict) and isinstance(merged.get("adapters"), list):
+            theirs, ours = merged["adapters"], [one.digest for one in before]
+            shared = min(len(theirs), len(ours))
+            fits = fits and theirs[len(theirs) - shared :] == ours[len(ours) - shared :]
+            if len(theirs) == len(ours):
+                fits = fits and merged.get("base") == base.fingerprint
+        if not fits:
+            names = ", ".join(str(one.path) for one in before)
+            raise MismatchError(
+                f"{self.path}: made on another base model than that of {base.path} with {names} merged into "
+                f"it; give the adapters in the order in which they were trained (it was trained on "
+                f"{self._recorded('base', 'path')})"
+            )
 
     def _require_equal(
         self, what: str, theirs: object, ours: object, base: ModelFolder, called: str | None = None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from zhuzi.corpus.dataset import MANIFEST, Corpus
 from zhuzi.errors import ZhuziError
 from zhuzi.model import weights
 from zhuzi.model.folder import ADAPTER_FILES
-from zhuzi.record.disk import sha256
+from zhuzi.record.disk import digest_of_files, sha256
+from zhuzi.record.json_file import object_or_empty
 from zhuzi.record.provenance import read_record
 from zhuzi.record.remembered import remembered
+from zhuzi.tokenizer import Tokenizer
 
 #: Folders that one record may lead to: a record that names itself would be followed for ever.
 _LONGEST = 32
@@ -21,17 +24,19 @@ _LONGEST = 32
 
 @dataclass(frozen=True)
 class Link:
-    """A folder on the way back to the first base, as the record of the one before names it."""
+    """What a folder was made from, as its record names it: a base, an adapter, a corpus, a tokenizer."""
 
     path: str  # as recorded
     found: str | None  # where it is now; None if it is not there
-    kind: str  # "extended model", "trained model", "merged model", "adapter", "model" without a record
+    kind: str  # "extended model", "trained model", "merged model", "adapter", "model" without a record,
+    # "corpus", "instructions", "tokenizer"; "not there"
     zhuzi: str | None  # the version that wrote it
     made_with: Mapping[str, Any]  # what else its record says: recipe, seed, template, versions
     rows: int | None
     tokenizer: str | None  # its fingerprint, as recorded
-    fingerprint: str | None  # of the weights, as recorded by the folder that was made from it
-    same: bool | None  # whether the folder that is there has this fingerprint; None if that was not looked at
+    fingerprint: str | None  # as recorded by the folder that was made from it
+    same: bool | None  # whether what is there has this fingerprint; None if that was not looked at
+    of: str | None = None  # the folder whose record names it
 
 
 def chain(folder: Path, record: Mapping[str, Any] | None, *, verify: bool) -> Iterator[Link]:
@@ -46,11 +51,12 @@ def chain(folder: Path, record: Mapping[str, Any] | None, *, verify: bool) -> It
         if base is None:
             return
         found = find(str(base.get("path")), here)
-        yield from _adapters(record, here, verify=verify)
+        for link in parts(record, here, verify=verify):
+            yield replace(link, of=link.of or str(here))
         theirs = None
         if found is not None and os.path.realpath(found) not in seen:
             theirs = _record(found)
-        yield _link(base, found, theirs, verify=verify)
+        yield replace(_link(base, found, theirs, verify=verify), of=str(here))
         if found is None or os.path.realpath(found) in seen:
             return
         seen.add(os.path.realpath(found))
@@ -77,8 +83,62 @@ def find(path: str, beside: Path) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
+def parts(record: Mapping[str, Any] | None, here: Path, *, verify: bool) -> Iterator[Link]:
+    """What else than its base a record names: adapters that were merged, data, a new tokenizer."""
+    yield from _adapters(record, here, verify=verify)
+    for source in (record or {}).get("trained_on") or ():
+        if isinstance(source, Mapping):
+            yield _data(source, here, verify=verify)
+    path, digest = (record or {}).get("tokenizer_path"), (record or {}).get("tokenizer")
+    if isinstance(path, str):
+        found = find(path, here)
+        theirs = None if found is None else _record(found)
+        link = _link({"path": path}, found, {"kind": "tokenizer", **(theirs or {})}, verify=False)
+        same = None
+        if verify and found is not None:
+            same = _same(lambda: Tokenizer.from_dir(found).fingerprint, digest)
+        yield replace(link, tokenizer=None, fingerprint=_text(digest), same=same)
+
+
+def _data(source: Mapping[str, Any], here: Path, *, verify: bool) -> Link:
+    """A corpus or instructions that a run was trained on."""
+    digest = source.get("fingerprint")
+    told = {key: value for key, value in source.items() if key not in ("path", "fingerprint", "tokenizer")}
+    if not isinstance(source.get("path"), str):
+        files = source.get("files")
+        held = [_file(str(file), here) for file in files] if isinstance(files, list) else []
+        there = [file for file in held if file is not None]
+        path = str(files[0]) if isinstance(files, list) and files else "?"
+        same = None
+        if there and len(there) == len(held) and verify:
+            same = _same(lambda: digest_of_files(there), digest)
+        found = str(there[0]) if there and len(there) == len(held) else None
+        return Link(path, found, "instructions", None, told, None, None, _text(digest), same)
+    folder = find(source["path"], here)
+    same, version = None, None
+    if folder is not None:
+        version = _text(object_or_empty(folder / MANIFEST).get("version"))
+        same = _same(lambda: Corpus(folder).fingerprint(), digest) if verify else None
+    tokenizer = _text(source.get("tokenizer"))
+    found = None if folder is None else str(folder)
+    return Link(source["path"], found, "corpus", version, told, None, tokenizer, _text(digest), same)
+
+
+def _file(path: str, beside: Path) -> Path | None:
+    places = [Path(path), *(above / path for above in Path(os.path.realpath(beside)).parents)]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _same(fingerprint: Callable[[], str], recorded: object) -> bool:
+    """Whether what is there has the recorded fingerprint; what cannot be read has another."""
+    try:
+        return fingerprint() == recorded
+    except (ZhuziError, OSError):
+        return False
+
+
 def _adapters(record: Mapping[str, Any] | None, here: Path, *, verify: bool) -> Iterator[Link]:
-    """The adapters that were merged into a model, in order."""
+    """The adapters that were merged into a model, in order, each with the data it was trained on."""
     held = record or {}
     listed = held.get("adapters")
     for entry in listed if isinstance(listed, list) else [{"path": held.get("adapter")}]:
@@ -94,6 +154,9 @@ def _adapters(record: Mapping[str, Any] | None, here: Path, *, verify: bool) -> 
             weights_file = found / ADAPTER_FILES[1]
             same = weights_file.is_file() and sha256(weights_file) == digest
         yield replace(link, fingerprint=digest, same=same)
+        if found is not None:
+            for part in parts(theirs, found, verify=verify):
+                yield replace(part, of=part.of or str(found))
 
 
 def _link(
@@ -122,7 +185,7 @@ def _link(
 def made_with(record: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a record says of the making: all but what it was made from and how it is recognised."""
     known = {"format", "kind", "zhuzi", "rows", "ids", "tokenizer", "original_rows", "files", "fingerprint"}
-    known |= {"adapter", "adapters"}  # links of their own
+    known |= {"adapter", "adapters", "trained_on", "tokenizer_path"}  # links of their own
     return {
         key: value
         for key, value in (record or {}).items()

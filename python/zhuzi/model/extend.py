@@ -121,7 +121,9 @@ def extend_model(
     base.require_one_matrix()
     _log.info(f"extending {base.path} from {base.rows:,} rows to {plan.rows:,} ({stored})")
     matrices = _matrices(base, plan, stored, init, seed)
-    start = {"init": init, "seed": seed} if init == "normal" else {"init": init}
+    start: dict[str, object] = {"init": init, "seed": seed} if init == "normal" else {"init": init}
+    if isinstance(tokenizer, str | Path):
+        start["tokenizer_path"] = str(tokenizer)
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as folder:
         _write(folder, base, new, plan, matrices, stored, start, changed, progress)
     return ExtendReport(

@@ -155,12 +155,33 @@ class ModelFolder:
             )
 
     def require_rows_of_pieces(self) -> None:
-        """Raise `MismatchError` if a piece of the SentencePiece model has no row."""
+        """As `require_recorded`; and raise if a piece of the SentencePiece model has no row."""
+        self.require_recorded()
         pieces = self.tokenizer.vocab_size - len(self.tokenizer.added_tokens)
         if pieces > self.rows:
             raise MismatchError(
                 f"{self.path}: its tokenizer has {pieces} ids, its embedding {self.rows} rows; put the "
                 "model's own tokenizer there, and give the larger one to `zhuzi model extend`"
+            )
+
+    def require_recorded(self) -> None:
+        """Raise `MismatchError` if the tokenizer or the rows are not those that the folder was made with.
+
+        A tokenizer of the same size that was put into the folder later would give every row another token. A
+        folder without a record tells nothing.
+        """
+        record = read_record(self.path) or {}
+        theirs, ours = record.get("tokenizer"), self.tokenizer.fingerprint
+        if isinstance(theirs, str) and theirs != ours:
+            raise MismatchError(
+                f"{self.path}: holds another tokenizer ({ours[:12]}) than the one its weights were made with "
+                f"({theirs[:12]}); put the model's own back, and give a larger one to `zhuzi model extend`"
+            )
+        rows = record.get("rows")
+        if isinstance(rows, int) and rows != self.rows:
+            raise MismatchError(
+                f"{self.path}: its embedding has {self.rows} rows, and was made with {rows}; take the folder "
+                "from where it was made again"
             )
 
     def require_one_matrix(self) -> None:
@@ -256,7 +277,22 @@ class ModelFolder:
     def describe(self) -> dict[str, Any]:
         """What a record says about this model, so that a later step can tell whether it is the same."""
         facts = {"path": str(self.path), "fingerprint": self.fingerprint, "rows": self.rows}
-        return {**facts, "rope": rope_of(self.config)}
+        return {**facts, "rope": rope_of(self.config), **self._merged_from}
+
+    @property
+    def _merged_from(self) -> dict[str, Any]:
+        """Of a merged model, by fingerprint, the base and the adapters that were merged into it, in order."""
+        record = read_record(self.path) or {}
+        base, adapters = record.get("base"), record.get("adapters")
+        if not isinstance(base, dict) or not isinstance(adapters, list):
+            return {}
+        digests = [one.get("sha256") for one in adapters if isinstance(one, dict)]
+        return {"merged_from": {"base": base.get("fingerprint"), "adapters": digests}}
+
+    def has_merged(self, digest: str) -> bool:
+        """Whether the record says that the adapter of this digest was merged into this model."""
+        merged = self._merged_from.get("merged_from", {})
+        return digest in merged.get("adapters", ())
 
 
 @contextmanager

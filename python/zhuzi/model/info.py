@@ -16,6 +16,7 @@ from zhuzi.model.chain import Link, chain, find, made_with, parent_of
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder, read_json
 from zhuzi.model.positions import in_words, positions, rope_of
 from zhuzi.record.provenance import read_record
+from zhuzi.record.remembered import recalled
 from zhuzi.tokenizer import Tokenizer
 
 _SHAPE = {
@@ -87,9 +88,10 @@ class _Inquiry:
         links = tuple(chain(self.path, self.record, verify=self.verify))
         for link in links:
             if link.same is False:
+                has_weights = link.kind not in ("corpus", "instructions", "tokenizer")
                 self.problems.append(
-                    f"{link.found}: its weights are not those that were used here (fingerprint "
-                    f"{link.fingerprint} recorded)"
+                    f"{link.found}: its {'weights are' if has_weights else 'content is'} not what was used "
+                    f"here (fingerprint {link.fingerprint} recorded)"
                 )
         return FolderInfo(
             self.path,
@@ -150,8 +152,8 @@ def _model(it: _Inquiry) -> None:
             f"{it.path}: config.json ties the head to the embedding (tie_word_embeddings), but the two that "
             "are stored differ: loaded, the head is lost; write false there",
         )
-    if it.verify:
-        it.facts["fingerprint"] = folder.fingerprint
+    files = {info.file for info in folder.tensors.values()}
+    it.facts["fingerprint"] = folder.fingerprint if it.verify else recalled(files)
 
 
 def _unnamed(folder: ModelFolder, name: str) -> weights.TensorInfo:
@@ -193,6 +195,7 @@ def _adapter(it: _Inquiry) -> None:
         }
     it.facts["parameters"] = sum(math.prod(info.shape) for info in adapter.tensors.values())
     it.facts["bytes"] = sum(info.end - info.begin for info in adapter.tensors.values())
+    it.facts["fingerprint"] = adapter.digest
     it.attempt(adapter.require_whole)
     if adapter.record is None:
         it.facts["record"] = "none of its base: only shapes and names can be compared"
@@ -218,10 +221,9 @@ def _run(it: _Inquiry) -> None:
     assert isinstance(recipe, Mapping)
     it.facts["task"], it.facts["recipe"] = recipe.get("task"), dict(recipe)
     it.facts["model"] = {"path": recipe.get("model"), "fingerprint": state.get("model")}
-    it.facts["data"] = {
-        "path": recipe.get("corpus", recipe.get("instructions")),
-        "fingerprint": state.get("data"),
-    }
+    trained_on = state.get("trained_on")
+    named = recipe.get("corpus", recipe.get("instructions"))  # all that earlier versions recorded
+    it.facts["data"] = {"fingerprint": state.get("data"), **({} if trained_on else {"path": named})}
     it.facts["tokenizer"] = state.get("tokenizer")
     done = (it.path / "report.json").is_file()
     if done:
@@ -236,7 +238,7 @@ def _run(it: _Inquiry) -> None:
     found = find(path, it.path) if isinstance(path, str) else None
     base = {"path": path, "fingerprint": state.get("model")}
     if isinstance(path, str):
-        it.record = {"base": base, **(it.record or {})}
+        it.record = {"base": base, "trained_on": trained_on, **(it.record or {})}
     model = None if found is None else it.attempt(lambda: ModelFolder.open(found))
     if model is not None and isinstance(state.get("tokenizer"), str):
         theirs = it.attempt(lambda: model.tokenizer.fingerprint)
@@ -282,7 +284,7 @@ def _corpus(it: _Inquiry) -> None:
     it.facts["sources"] = [s.get("path") for s in manifest.get("sources") or () if isinstance(s, Mapping)]
     from zhuzi.corpus.dataset import Corpus
 
-    it.attempt(lambda: Corpus(it.path))
+    it.facts["fingerprint"] = it.attempt(lambda: Corpus(it.path).fingerprint())
 
 
 #: The file that tells a kind of folder, the first that is there.
@@ -304,15 +306,27 @@ def lines(info: FolderInfo) -> Iterator[str]:
     for name, value in info.made_with.items():
         yield f"  {name:<24}{shown(value)}"
     for link in info.chain:
-        state = {True: ", the same weights", False: ", OTHER WEIGHTS", None: ""}[link.same]
-        rows = f", {link.rows:,} rows" if link.rows is not None else ""
-        by = f", by zhuzi {link.zhuzi}" if link.zhuzi else ""
-        where = link.path if link.found in (None, link.path) else f"{link.path} ({link.found})"
-        yield f"  made from               {where}: {link.kind}{rows}{by}{state}"
+        yield f"  {'made from':<24}{_told(link)}"
         for name, value in link.made_with.items():
             yield f"    {name:<22}{shown(value)}"
     for problem in info.problems:
         yield f"  does not fit            {problem}"
+
+
+def _told(link: Link) -> str:
+    """A link on one line; of fingerprints, the first 12 digits."""
+    where = link.path if link.found in (None, link.path) else f"{link.path} ({link.found})"
+    parts = [f"{where}: {link.kind}"]
+    if link.rows is not None:
+        parts.append(f"{link.rows:,} rows")
+    parts += [
+        f"{n} {d[:12]}" for n, d in (("fingerprint", link.fingerprint), ("tokenizer", link.tokenizer)) if d
+    ]
+    if link.zhuzi:
+        parts.append(f"by zhuzi {link.zhuzi}")
+    if link.same is not None:
+        parts.append("unchanged" if link.same else "CHANGED SINCE")
+    return ", ".join(parts)
 
 
 def shown(value: Any) -> str:

@@ -15,10 +15,10 @@ from zhuzi.errors import InputError, MismatchError, TrainingError, naming
 from zhuzi.model import stream
 from zhuzi.model.adapter import AdapterFolder, is_whole, target_of
 from zhuzi.model.ending import write_ending
-from zhuzi.model.folder import ADAPTER_FILES, EMBEDDING, GENERATION, HEAD, ModelFolder
+from zhuzi.model.folder import EMBEDDING, GENERATION, HEAD, ModelFolder
 from zhuzi.model.growth import Growth, growth
 from zhuzi.model.stream import Progress
-from zhuzi.record.disk import require_space, sha256
+from zhuzi.record.disk import require_space
 from zhuzi.record.json_file import write_json
 from zhuzi.record.output import new_folder
 from zhuzi.record.place import require_free
@@ -103,9 +103,12 @@ def merge_adapter(
     require_space(out, size)
     names = ", then ".join(map(str, adapters))
     _log.info(f"merging {names} into {base.path} ({base.rows:,} rows, {base.dtype_name})")
+    base.require_rows_of_pieces()
     for one in made_by:
         one.require_whole()
     made_by[0].require_made_on(base)
+    for number in range(1, len(made_by)):
+        made_by[number].require_next(base, made_by[:number])
     base.require_one_matrix()
 
     place = _place(device)
@@ -178,7 +181,7 @@ def _record(
         "merged model",
         base=base.describe(),
         adapter=str(adapters[-1].path),
-        adapters=[{"path": str(a.path), "sha256": sha256(a.path / ADAPTER_FILES[1])} for a in adapters],
+        adapters=[{"path": str(a.path), "sha256": a.digest} for a in adapters],
         tokenizer=made.tokenizer.fingerprint,
         rows=made.rows,
         original_rows=original_rows,

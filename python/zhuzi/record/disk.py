@@ -8,7 +8,7 @@ import os
 import re
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,6 +97,11 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_files(paths: Iterable[Path], digest: Callable[[Path], str] = sha256) -> str:
+    """SHA-256 (hex) over the digests of several files, in order."""
+    return hashlib.sha256(b"".join(bytes.fromhex(digest(path)) for path in paths)).hexdigest()
 
 
 def fsync(path: Path) -> None:

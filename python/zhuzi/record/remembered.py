@@ -19,21 +19,25 @@ from pathlib import Path
 #: Bytes of files whose digest is kept; smaller ones are hashed in a moment.
 LARGE = 256 << 20
 
+#: Path, device, inode, size, and the times of change of content and inode.
+_Identity = tuple[str, int, int, int, int, int]
+
 #: Seconds for which a changed file is not trusted to stay.
 SETTLED = 5.0
 
 
-def remembered(files: Iterable[Path], compute: Callable[[], str]) -> str:
-    """The sha256 (hex) that `compute` finds in the files, or found before if none has changed since."""
+def remembered(files: Iterable[Path], compute: Callable[[], str], *, kind: str = "") -> str:
+    """The sha256 (hex) that `compute` finds in the files, or found before if none has changed since.
+
+    `kind` tells digests apart that are computed from the same files in other ways.
+    """
     before = _identities(files := sorted(files))
-    folder = _folder()
-    if folder is None or sum(entry[3] for entry in before) < LARGE:
+    place = _place(before, kind)
+    if place is None or sum(entry[3] for entry in before) < LARGE:
         return compute()
-    place = folder / hashlib.sha256(json.dumps(before).encode()).hexdigest()
-    with suppress(OSError, UnicodeDecodeError):
-        known = place.read_text("ascii")
-        if re.fullmatch(r"[0-9a-f]{64}", known) and _is_settled(before):
-            return known
+    known = _kept(place, before)
+    if known is not None:
+        return known
     digest = compute()
     if _is_settled(before) and _identities(files) == before:
         with suppress(OSError):  # without a cache it is only slower
@@ -44,7 +48,29 @@ def remembered(files: Iterable[Path], compute: Callable[[], str]) -> str:
     return digest
 
 
-def _identities(files: Iterable[Path]) -> list[tuple[str, int, int, int, int, int]]:
+def recalled(files: Iterable[Path], *, kind: str = "") -> str | None:
+    """The digest that `remembered` would return without reading the files; None if it would read them."""
+    found = _identities(sorted(files))
+    place = _place(found, kind)
+    return None if place is None else _kept(place, found)
+
+
+def _place(identities: list[_Identity], kind: str) -> Path | None:
+    """The file that keeps the digest; None if there is no cache."""
+    folder = _folder()
+    name = hashlib.sha256((json.dumps(identities) + kind).encode()).hexdigest()
+    return None if folder is None else folder / name
+
+
+def _kept(place: Path, identities: list[_Identity]) -> str | None:
+    with suppress(OSError, UnicodeDecodeError):
+        known = place.read_text("ascii")
+        if re.fullmatch(r"[0-9a-f]{64}", known) and _is_settled(identities):
+            return known
+    return None
+
+
+def _identities(files: Iterable[Path]) -> list[_Identity]:
     found = []
     for file in files:
         path = file.resolve()
@@ -53,7 +79,7 @@ def _identities(files: Iterable[Path]) -> list[tuple[str, int, int, int, int, in
     return found
 
 
-def _is_settled(identities: Iterable[tuple[str, int, int, int, int, int]]) -> bool:
+def _is_settled(identities: Iterable[_Identity]) -> bool:
     return all(time.time() - entry[4] / 1e9 > SETTLED for entry in identities)
 
 

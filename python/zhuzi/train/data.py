@@ -21,7 +21,6 @@ from zhuzi.train.progress import tell, warn
 from zhuzi.train.sources import (
     Source,
     SourceReader,
-    digest_sources,
     no_records,
     open_records,
     sources_of,
@@ -239,8 +238,6 @@ class Records(RecordEncoder):
                 f"{', '.join(map(str, self.files))}: no record with an output, and room for it in {length} "
                 "tokens; give more records, or raise sequence_length"
             )
-        self.fingerprint = digest_sources(readers, "" if template is ALPACA else template.jinja)
-        """sha256 (hex) of the files, and of how they are read."""
         self._weights = list(zip(ends, (reader.source.weight for reader in readers), strict=True))
 
     @property

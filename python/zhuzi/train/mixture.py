@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from zhuzi.train.progress import tell
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from zhuzi.corpus.dataset import Corpus
     from zhuzi.train.data import Blocks
 
 
@@ -62,11 +60,3 @@ class Mixture:
             share = f"{count(size, 'block')} of {sum(sizes):,} in an epoch ({size / sum(sizes):.1%})"
             tell(f"{part.corpus.path}: weight {weight:g}, {share}")
         return np.concatenate(order)
-
-
-def mixture_fingerprint(corpora: Sequence[Corpus], weights: Sequence[float]) -> str:
-    """sha256 (hex) of what the corpora contain, their order and weights; of one with weight 1, its own."""
-    if len(corpora) == 1 and weights[0] == 1:
-        return corpora[0].fingerprint()
-    told = [f"{corpus.fingerprint()} {weight!r}" for corpus, weight in zip(corpora, weights, strict=True)]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()

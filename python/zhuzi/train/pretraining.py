@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from zhuzi.errors import MismatchError, naming
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
 from zhuzi.train.data import Blocks, SeparateBlocks, collate_blocks, collate_separate
-from zhuzi.train.mixture import Mixture, mixture_fingerprint
+from zhuzi.train.mixture import Mixture
+from zhuzi.train.origins import of_corpora
 from zhuzi.train.recipe import PretrainRecipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.stages import resolve_stages, run_stages
@@ -65,11 +67,12 @@ def _train(
     progress: bool | None,
 ) -> TrainReport:
     folder, corpora, facts = prepare(recipe, overwrite=overwrite, source=source)
-    weights = list(recipe.corpora.values())
     kind = SeparateBlocks if recipe.separate_documents else Blocks
-    blocks = Mixture([kind(corpus, recipe.sequence_length, folder.rows) for corpus in corpora], weights)
-    data = mixture_fingerprint(corpora, weights)
-    with Run.open(recipe, folder, facts, data, overwrite=overwrite, source=source) as run:
+    blocks = Mixture(
+        [kind(corpus, recipe.sequence_length, folder.rows) for corpus in corpora],
+        list(recipe.corpora.values()),
+    )
+    with Run.open(recipe, folder, facts, overwrite=overwrite, source=source) as run:
         done = run.finished(overwrite)
         if done is not None:
             return done
@@ -122,4 +125,6 @@ def prepare(
                 f"({folder.tokenizer.vocab_size} ids); encode it with ",
                 ("tokenizer", str(folder.path)),
             )
-    return folder, corpora, Run.prepare(recipe, folder, overwrite=overwrite, source=source)
+    weights = list(recipe.corpora.values())
+    origin = partial(of_corpora, corpora, weights)
+    return folder, corpora, Run.prepare(recipe, folder, origin, overwrite=overwrite, source=source)

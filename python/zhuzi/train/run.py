@@ -18,7 +18,7 @@ import errno
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -37,6 +37,8 @@ from zhuzi.record.lock import locked
 from zhuzi.record.place import require_free
 from zhuzi.train.checks import in_words, require_room
 from zhuzi.train.measures import changes
+from zhuzi.train.origins import DataOrigin
+from zhuzi.train.origins import in_words as told
 from zhuzi.train.plan import brief_plan
 from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import PretrainRecipe, SftRecipe, completed
@@ -107,14 +109,15 @@ class Run:
         cls,
         recipe: PretrainRecipe | SftRecipe,
         folder: ModelFolder,
+        data: Callable[[], DataOrigin],
         *,
         overwrite: bool,
         source: Path | None = None,
     ) -> dict[str, Any]:
         """Check what `open` checks, as far as it is quick, and announce the run unless it is finished.
 
-        Returns what run.json says of the run, without the fingerprints of weights and data. Raises what
-        `open` raises.
+        Returns what run.json says of the run, without the fingerprint of the weights. `data` is called by the
+        first process alone. Raises what `open` raises.
         """
         if not is_main():  # rank 0 claims it for all
             return {}
@@ -125,6 +128,7 @@ class Run:
             "recipe": {k: v for k, v in recipe.model_dump(mode="json").items() if k != "output"},
             "tokenizer": folder.tokenizer.fingerprint,
             "rope": rope_of(folder.config),
+            **data().facts,
         }
         if run._is_begun and not overwrite:
             run._require_same(facts)
@@ -145,15 +149,14 @@ class Run:
         recipe: PretrainRecipe | SftRecipe,
         folder: ModelFolder,
         facts: Mapping[str, Any],
-        data: str,
         *,
         overwrite: bool,
         source: Path | None = None,
     ) -> Iterator[Run]:
         """Hold `recipe.output`, new or to be resumed, during the block.
 
-        `facts` are those of `prepare`, `data` is the data's fingerprint, `source` the recipe's own file. All
-        weights are read for their fingerprint.
+        `facts` are those of `prepare`, `source` is the recipe's own file. All weights are read for their
+        fingerprint.
 
         Raises:
             OutputExistsError: it contains something else, a run of another recipe, model or data (the message
@@ -163,7 +166,7 @@ class Run:
         if not is_main():
             yield run
             return
-        facts = {**facts, "model": folder.fingerprint, "data": data}
+        facts = {**facts, "model": folder.fingerprint}
         # Checked again: reading the weights takes minutes, and something may have been put there meanwhile.
         run._require_free(folder, overwrite=overwrite, source=source)
         # Decided before the lock: what appears later is another process's and must not be moved.
@@ -301,9 +304,10 @@ class Run:
     @property
     def origins(self) -> dict[str, Any]:
         """What the record of the result says of its making, its base and tokenizer apart."""
+        begun = read_state(self.path / "run.json")
         return {
             "recipe": self.recipe.model_dump(mode="json"),
-            "data": read_state(self.path / "run.json")["data"],
+            **{key: begun[key] for key in ("data", "trained_on") if key in begun},
             "versions": {name: version(name) for name in _LIBRARIES},
         }
 
@@ -344,6 +348,8 @@ def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | N
             )
         if before == now:
             continue
+        if key == "data" and old.get("trained_on"):
+            return f"data ({told(old['trained_on'])} there, {told(new.get('trained_on'))} now)"
         if not isinstance(now, dict) or not isinstance(before, dict):
             return key
         name = next(name for name in {**now, **before} if now.get(name) != before.get(name))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,24 +113,3 @@ def no_records(files: Sequence[str | Path]) -> InputError:
     """The error of files without records."""
     named = ", ".join(map(str, files))
     return InputError(f"{named}: contains no records; want a JSON list of them, or one per line")
-
-
-def digest_files(files: Sequence[Path]) -> str:
-    """sha256 (hex) over the bytes of the files, in order."""
-    whole = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
-
-
-def digest_sources(readers: Sequence[SourceReader], template: str = "") -> str:
-    """sha256 (hex) of what the readers give: the bytes of their files, and how each source is read.
-
-    `template` is the source of one that is not the published template.
-    """
-    files = digest_files([file for reader in readers for file in reader.files])
-    settings = [[len(r.files), r.source.weight, sorted(r.source.fields.items())] for r in readers]
-    if not template and all(weight == 1 and not fields for _, weight, fields in settings):
-        return files  # as before there were weights and field names
-    return hashlib.sha256(f"{files}{json.dumps(settings)}{template}".encode()).hexdigest()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zhuzi.errors import TrainingError
+from zhuzi.infer.template import ALPACA
 from zhuzi.infer.templates import recorded_template, template_named
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.checks import require_possible
 from zhuzi.train.data import PadRecords, Records
+from zhuzi.train.origins import of_instructions
 from zhuzi.train.packing import PackedRecords, PadBlocks
 from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import SftRecipe
 from zhuzi.train.run import Run, TrainReport
-from zhuzi.train.sources import open_records
+from zhuzi.train.sources import SourceReader
 from zhuzi.train.stages import resolve_stages, run_stages
 from zhuzi.train.state import TrainCallback, require_callbacks
 
@@ -66,7 +69,7 @@ def _train(
         on_error=recipe.on_error,
         train_on_prompt=recipe.train_on_prompt,
     )
-    with Run.open(recipe, folder, facts, records.fingerprint, overwrite=overwrite, source=source_file) as run:
+    with Run.open(recipe, folder, facts, overwrite=overwrite, source=source_file) as run:
         done = run.finished(overwrite)
         if done is not None:
             return done
@@ -124,7 +127,7 @@ def _examples(recipe: SftRecipe, records: Records) -> tuple[Any, tuple[Any, Any]
 def prepare(
     recipe: SftRecipe, *, overwrite: bool = False, source: Path | None = None
 ) -> tuple[ModelFolder, dict[str, Any]]:
-    """All checks that need neither torch nor weights nor records: the model, and what run.json says of it.
+    """All checks that need neither torch nor weights nor records: the model, and what run.json says.
 
     Raises what `sft` raises for the recipe, the model, the output and the disk.
     """
@@ -139,6 +142,7 @@ def prepare(
             f"{folder.path} was tuned with the template {before.name}, and this run uses {template.name}; "
             "`template` in the recipe names another"
         )
-    for each in recipe.sources:  # missing files are refused before anything is announced
-        open_records(each.files, recipe.on_error)
-    return folder, Run.prepare(recipe, folder, overwrite=overwrite, source=source)
+    # Missing files are refused before anything is announced.
+    readers = [SourceReader(each, recipe.on_error) for each in recipe.sources]
+    origin = partial(of_instructions, readers, "" if template is ALPACA else template.jinja)
+    return folder, Run.prepare(recipe, folder, origin, overwrite=overwrite, source=source)

@@ -119,9 +119,18 @@ def _task(kind: str, recipe: Mapping[str, Any]) -> str:
 
 def _data(recipe: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     named = recipe.get("corpus") or recipe.get("instructions") or []
-    sources = [Path(str(source)).name for source in (named if isinstance(named, list) else [named])]
+    sources = list(map(_source, named if isinstance(named, list) else [named]))
     tokens = report.get("tokens")
     return ", ".join(sources) + (f" ({tokens:,} tokens read)" if isinstance(tokens, int) and sources else "")
+
+
+def _source(source: Any) -> str:
+    """A corpus or file by its name; one with a weight by both."""
+    if not isinstance(source, dict):
+        return Path(str(source)).name
+    files = source.get("folder") or source.get("files") or []
+    names = ", ".join(Path(str(file)).name for file in (files if isinstance(files, list) else [files]))
+    return names if source.get("weight", 1) == 1 else f"{names} (weight {source['weight']:g})"
 
 
 def _settings(recipe: Mapping[str, Any]) -> str:
@@ -168,6 +177,11 @@ def _use(name: str, template: bool) -> str:
         "```\n",
     ]
     return "\n".join(lines)
+
+
+def require_figures(card: Card, folder: ModelFolder) -> None:
+    """Raise `InputError` unless every file of figures holds some of this model."""
+    _figures(card, folder)
 
 
 def _figures(card: Card, folder: ModelFolder) -> str:

@@ -13,7 +13,7 @@ from zhuzi.corpus.read import read_texts
 from zhuzi.errors import InputError, ModelFileError, naming
 from zhuzi.infer.template import ALPACA, Message, Template
 from zhuzi.infer.templates import recorded_template, source_of_others
-from zhuzi.model.export.card import Card, card_text
+from zhuzi.model.export.card import Card, card_text, require_figures
 from zhuzi.model.export.check import Compared, compare_folder, compare_gguf
 from zhuzi.model.export.folder import dtype_of, require_tie, write_settings, write_weights
 from zhuzi.model.export.gguf_model import Type, size_of, write_model
@@ -138,6 +138,7 @@ def export_model(
     chosen: Type = type or _TYPES[folder.dtype_name]  # type: ignore[assignment]
     template = _template(chat_template, folder)
     card = Card(name or folder.path.resolve().name, license, base_model, figures=figures)
+    require_figures(card, folder)
     texts = chain(check_texts(folder.tokenizer), read_texts(check) if check else ())
     write = _write_gguf if format == "gguf" else _write_folder
     return write(folder, Path(out), chosen, template, card, texts, inputs, overwrite, progress)
