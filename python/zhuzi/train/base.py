@@ -176,9 +176,11 @@ def _require_intended(model: Any, recipe: Recipe, *, tied: bool) -> None:
         ending = "modules_to_save.default.weight"
     wanted = {n for n, _ in model.named_parameters() if module_of(n) in matrices and n.endswith(ending)}
     wanted |= {n for n, _ in model.named_parameters() if ".lora_" in n}
-    if found != wanted or not wanted:
+    absent = set(matrices) - {module_of(name) for name in wanted}
+    if found != wanted or not wanted or absent:
         raise TrainingError(
-            f"the parameters that train are not those of the recipe: {', '.join(sorted(found ^ wanted))}"
+            "the parameters that train are not those of the recipe: "
+            f"{', '.join(sorted((found ^ wanted) | absent))}"
         )
     low = [name for name, parameter in trainable(model) if parameter.dtype != torch.float32]
     if low:
