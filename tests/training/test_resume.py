@@ -352,3 +352,24 @@ def test_a_signal_amid_a_line_of_output_is_noted(monkeypatch: pytest.MonkeyPatch
     with Interrupts() as interrupts:
         os.kill(os.getpid(), signal.SIGUSR1)
         assert interrupts.received == "SIGUSR1"
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_goes_on_with_two(stage2: Recipes, tmp_path: Path) -> None:
+    """The same examples in the same steps; sums over processes are rounded otherwise, no more."""
+    lora = {"rank": 4, "alpha": 16, "dropout": 0.0, "targets": ["q_proj", "v_proj"]}
+    settings = {"lora": lora, "log_every": 1, "micro_batch_size": 1}
+    whole = pretrain(stage2(output=tmp_path / "whole", **settings))
+    recipe = stage2(output=tmp_path / "stopped", **settings)
+    with pytest.raises(Stop):
+        pretrain(recipe, callbacks=[StopAt(4)])
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
+    command = [sys.executable, *launch, str(script), recipe.model_dump_json()]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "written by 1 process, and resumed by 2: the examples of each step stay" in ended.stderr
+    resumed = pretrain(recipe)  # finished: its report
+    assert resumed.resumed_from == 3 and resumed.tokens == whole.tokens
+    assert [loss for _, loss in resumed.losses] == pytest.approx([loss for _, loss in whole.losses], rel=1e-5)

@@ -35,9 +35,8 @@ class Shard:
 
     def __init__(self, prefix: Path) -> None:
         index, data = prefix.with_name(prefix.name + ".idx"), prefix.with_name(prefix.name + ".bin")
-        self.dtype, lengths = _read_index(index)
-        self.ends: NDArray[np.int64] = np.cumsum(lengths, dtype=np.int64)
-        self.tokens = int(self.ends[-1]) if len(lengths) else 0
+        self.dtype, self.ends = _read_index(index)
+        self.tokens = int(self.ends[-1]) if len(self.ends) else 0
         size, want = _size(data), self.tokens * self.dtype.itemsize
         if size != want:
             raise InputError(
@@ -169,8 +168,8 @@ class Corpus(Report):
         return remembered(files, compute, kind="corpus")
 
 
-def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32]]:
-    """Type of the tokens and length of each document; every field of the index is checked."""
+def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int64]]:
+    """Type of the tokens, and the token at which each document ends; every field of the index is checked."""
     size = _size(path)
     with path.open("rb") as file:
         raw = file.read() if size < _HEADER else np.memmap(path, np.uint8, mode="r")
@@ -191,14 +190,15 @@ def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int32]]:
     lengths: NDArray[np.int32] = np.frombuffer(raw, "<i4", sequences, at)
     offsets = np.frombuffer(raw, "<i8", sequences, at := at + 4 * sequences)
     bounds = np.frombuffer(raw, "<i8", documents, at + 8 * sequences)
-    ends = np.cumsum(lengths, dtype=np.int64) * dtype.itemsize
-    if (lengths <= 0).any() or not np.array_equal(offsets, ends - lengths.astype(np.int64) * dtype.itemsize):
+    ends = np.cumsum(lengths, dtype=np.int64)
+    begins = np.concatenate([[0], ends[:-1] * dtype.itemsize])[:sequences]
+    if (sequences and lengths.min() <= 0) or not np.array_equal(offsets, begins):
         raise InputError(f"{path}: lengths and offsets do not lie end to end; encode the corpus again")
     if not np.array_equal(bounds, np.arange(sequences + 1)):
         raise InputError(
             f"{path}: want one sequence a document; encode the corpus with `zhuzi corpus encode`"
         )
-    return dtype, lengths
+    return dtype, ends
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

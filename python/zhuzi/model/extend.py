@@ -121,9 +121,7 @@ def extend_model(
     base.require_one_matrix()
     _log.info(f"extending {base.path} from {base.rows:,} rows to {plan.rows:,} ({stored})")
     matrices = _matrices(base, plan, stored, init, seed)
-    start: dict[str, object] = {"init": init, "seed": seed} if init == "normal" else {"init": init}
-    if isinstance(tokenizer, str | Path):
-        start["tokenizer_path"] = str(tokenizer)
+    start = _start(init, seed, tokenizer)
     with new_folder(out, overwrite=overwrite, inputs=inputs, size=size) as folder:
         _write(folder, base, new, plan, matrices, stored, start, changed, progress)
     return ExtendReport(
@@ -152,6 +150,12 @@ def _require_valid(pad_to_multiple: int | None, init: str) -> None:
         raise ValueError(f"pad_to_multiple: want 1 or more, not {pad_to_multiple}")
     if init not in INITS:
         raise ValueError(f"init: want {', '.join(INITS[:-1])} or {INITS[-1]}, not {init!r}")
+
+
+def _start(init: Init, seed: int, tokenizer: str | Path | Tokenizer | None) -> dict[str, object]:
+    """What the record says of the new rows, and where their tokenizer came from."""
+    facts: dict[str, object] = {"init": init, "seed": seed} if init == "normal" else {"init": init}
+    return {**facts, "tokenizer_path": str(tokenizer)} if isinstance(tokenizer, str | Path) else facts
 
 
 def _of_tokenizer(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from zhuzi.train.data import IGNORED
+from zhuzi.train.order import Shuffle
 from zhuzi.train.recipe import Recipe
 
 
@@ -40,8 +41,9 @@ class MicroBatch:
 class Batches:
     """The examples of each step: a function of the seed and the step, so that a run resumes at any step.
 
-    Each epoch is a permutation of its own. A step takes the next `batch_size` examples, across the end of an
-    epoch too; they are divided among the processes, and into micro batches.
+    Each epoch is a permutation of its own, which is computed, not stored. A step takes the next `batch_size`
+    examples, across the end of an epoch too; they are divided among the processes, and into micro batches:
+    which examples they are depends on neither.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Batches:
         self.size, self.micro = recipe.batch_size, micro
         share = recipe.batch_size // processes
         self.part = range(process * share, (process + 1) * share)
-        self._epoch, self._order = -1, torch.empty(0)
+        self._epoch, self._order = -1, Shuffle(0)
 
     def of_step(self, step: int) -> list[MicroBatch]:
         """This process's micro batches of a step, counted from 0."""
@@ -71,7 +73,5 @@ class Batches:
     def _example(self, position: int) -> int:
         epoch, i = divmod(position, len(self.dataset))
         if epoch != self._epoch:
-            # Seeds side by side would give generators alike in their first numbers; torch mixes them.
-            generator = torch.Generator().manual_seed(self.seed + epoch)
-            self._epoch, self._order = epoch, torch.randperm(len(self.dataset), generator=generator)
-        return int(self._order[i])
+            self._epoch, self._order = epoch, Shuffle(len(self.dataset), self.seed, "epoch", epoch)
+        return self._order[i]

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from zhuzi._show import count
 from zhuzi.errors import TrainingError
 from zhuzi.model.weights import load_tensors
 from zhuzi.record.disk import FullDiskError, naming_full_disk
@@ -108,8 +109,9 @@ def load(
     *,
     scaler: Any,
     process: int,
+    processes: int,
 ) -> None:
-    """Put a checkpoint back, in place.
+    """Put a checkpoint back, in place, whatever the number of processes that wrote it.
 
     Raises:
         TrainingError: it is of other parameters.
@@ -131,8 +133,12 @@ def load(
     path = checkpoint / f"random-{process}.pt"
     if path.is_file():
         _set_random_states(torch.load(path, weights_only=True))
-    else:
-        warn(f"{checkpoint}: written by fewer processes; process {process} draws other random numbers")
+    wrote = len(list(checkpoint.glob("random-*.pt")))
+    if wrote != processes:
+        warn(
+            f"{checkpoint}: written by {count(wrote, 'process', 'processes')}, and resumed by {processes}: the "
+            "examples of each step stay the same; dropout draws otherwise, and sums are rounded otherwise"
+        )
 
 
 def _optimizer_state(named: Named, optimizer: torch.optim.Optimizer, scaler: Any) -> dict[str, Any]:

@@ -8,22 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from zhuzi.errors import TrainingError
 from zhuzi.eval.bits import bits_per_byte
 from zhuzi.tokenizer import Tokenizer
 from zhuzi.train.batches import MicroBatch
 from zhuzi.train.data import IGNORED
+from zhuzi.train.order import Rest, Shuffle
 from zhuzi.train.recipe import EvaluateRecipe
 
 
 class Subset:
     """Some examples of a dataset."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int] | NDArray[np.int64]) -> None:
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, indices
 
     def __len__(self) -> int:
@@ -48,9 +47,9 @@ def split(dataset: Any, settings: EvaluateRecipe | None, seed: int) -> tuple[Any
         return dataset, None
     if len(dataset) < 2:
         raise TrainingError("evaluate.share: one example cannot be split; give more data, or share: 0")
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).numpy()
-    held = min(max(1, round(settings.share * len(dataset))), settings.max_examples, len(dataset) - 1)
-    return Subset(dataset, np.sort(order[held:])), Subset(dataset, np.sort(order[:held]))
+    count = min(max(1, round(settings.share * len(dataset))), settings.max_examples, len(dataset) - 1)
+    held = sorted(Shuffle(len(dataset), seed, "held out")[:count])
+    return Subset(dataset, Rest(0, len(dataset), held)), Subset(dataset, held)
 
 
 class Evaluation:

@@ -199,7 +199,13 @@ class Loop:
             return None
         process = self.accelerator.process_index
         scaler = self.accelerator.scaler
-        checkpoint.load(last, self.state, self.named, self.optimizer, scaler=scaler, process=process)
+        processes = self.accelerator.num_processes
+        checkpoint.load(
+            *(last, self.state, self.named, self.optimizer),
+            scaler=scaler,
+            process=process,
+            processes=processes,
+        )
         return self.state.step
 
     def _is_due(self, every: int) -> bool:

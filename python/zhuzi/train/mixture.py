@@ -9,6 +9,7 @@ import numpy as np
 
 from zhuzi._show import count
 from zhuzi.errors import TrainingError
+from zhuzi.train.order import Joined, Repeated, Rest
 from zhuzi.train.progress import tell
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Mixture:
     """The blocks of several corpora, one after the other, and how many of each an epoch has.
 
     With weight 1 each block of a corpus is there once in an epoch, with 2 twice; 0.5 takes half of the
-    blocks, drawn by `seed`. Only numbers of blocks are held in memory.
+    blocks, drawn by `seed`. No list of blocks is held in memory.
     """
 
     def __init__(self, parts: Sequence[Blocks], weights: Sequence[float]) -> None:
@@ -40,23 +41,21 @@ class Mixture:
         """Whether an epoch is another number of blocks than there are."""
         return any(weight != 1 for weight in self.weights)
 
-    def epoch(self, chosen: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-        """The chosen blocks (ascending) as often as the weights say; says what each corpus gives.
+    def epoch(self, held: Sequence[int], seed: int) -> Sequence[int]:
+        """All blocks but those `held` out (ascending), as often as the weights say; says what each gives.
 
         Raises:
             TrainingError: the weights leave no block.
         """
-        bounds = [0, *chosen.searchsorted(self._ends).tolist()]
-        order, sizes = [], []
-        for at, weight in enumerate(self.weights):
-            held = chosen[bounds[at] : bounds[at + 1]]
-            draw = np.random.default_rng([seed, at])
-            more = draw.permutation(held)[: round((weight - int(weight)) * len(held))]
-            order += [*[held] * int(weight), np.sort(more)]
-            sizes.append(int(weight) * len(held) + len(more))
+        bounds = [0, *self._ends.tolist()]
+        order = [
+            Repeated(Rest(begin, end, held), weight, seed, "corpus", number)
+            for number, (begin, end, weight) in enumerate(zip(bounds, bounds[1:], self.weights, strict=False))
+        ]
+        sizes = list(map(len, order))
         if not sum(sizes):
             raise TrainingError("the weights of corpus leave no block; raise them")
         for part, weight, size in zip(self.parts, self.weights, sizes, strict=True):
             share = f"{count(size, 'block')} of {sum(sizes):,} in an epoch ({size / sum(sizes):.1%})"
             tell(f"{part.corpus.path}: weight {weight:g}, {share}")
-        return np.concatenate(order)
+        return Joined(order)

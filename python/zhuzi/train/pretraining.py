@@ -97,13 +97,11 @@ def _held_apart(recipe: PretrainRecipe, blocks: Mixture) -> tuple[Any, Any] | No
     """
     if len(blocks.parts) == 1 and not blocks.is_weighted:
         return None
-    import numpy as np
-
     from zhuzi.train.evaluation import Subset, split
 
-    chosen, held_out = split(blocks, recipe.evaluate, recipe.seed)
-    indices = np.arange(len(blocks)) if held_out is None else np.asarray(chosen.indices)
-    return Subset(blocks, blocks.epoch(indices, recipe.seed)), held_out
+    _, held_out = split(blocks, recipe.evaluate, recipe.seed)
+    held = () if held_out is None else held_out.indices
+    return Subset(blocks, blocks.epoch(held, recipe.seed)), held_out
 
 
 def prepare(

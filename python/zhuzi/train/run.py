@@ -43,6 +43,9 @@ from zhuzi.train.plan import brief_plan
 from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import PretrainRecipe, SftRecipe, completed
 
+#: The way in which the order of the data follows from the seed (`zhuzi.train.order`).
+ORDER = 2
+
 #: Whose versions the record of a result has.
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 
@@ -129,6 +132,7 @@ class Run:
             "tokenizer": folder.tokenizer.fingerprint,
             "rope": rope_of(folder.config),
             **data().facts,
+            "order": ORDER,
         }
         if run._is_begun and not overwrite:
             run._require_same(facts)
@@ -207,7 +211,10 @@ class Run:
             raise naming(OutputExistsError, f"{taken}choose another output, or start again with ", OVERWRITE)
 
     def _tell_of_rounding(self) -> None:
-        before = completed(read_state(self.path / "run.json")["recipe"])
+        begun = read_state(self.path / "run.json")
+        if begun.get("order") != ORDER:
+            warn(f"{self.path}: begun by another version; from here on the data come in another order")
+        before = completed(begun["recipe"])
         for key in ("micro_batch_size", "compile"):
             then, now = before.get(key), getattr(self.recipe, key)
             if then != now:
