@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from zhuzi import Tokenizer, pretrain
 from zhuzi.cli import cli
+from zhuzi.corpus.dataset import Corpus
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import convert_model, merge_adapter, model_info
 from zhuzi.model.folder import ModelFolder
-from zhuzi.shards import Corpus
 from zhuzi.train.recipe import PretrainRecipe
 
 Recipes = Callable[..., PretrainRecipe]

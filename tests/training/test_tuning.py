@@ -77,7 +77,7 @@ def test_a_run_on_weighted_sources(
 
     files = [source.files for source in made.sources]
     sources = [str(files[0][0]), {"files": [str(path) for path in files[1]], "weight": 3}]
-    with pytest.raises(OutputExistsError, match="holds a run whose data .*weight 2.* differs"):
+    with pytest.raises(OutputExistsError, match=r"holds a run whose data .*weight 2.* differs"):
         sft(made.model_copy(update={"instructions": recipe(instructions=sources).instructions}))
     with pytest.raises(OutputExistsError, match=r"holds a run whose on_error .* differs"):
         sft(made.model_copy(update={"on_error": "stop"}))

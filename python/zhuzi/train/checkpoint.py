@@ -136,8 +136,8 @@ def load(
     wrote = len(list(checkpoint.glob("random-*.pt")))
     if wrote != processes:
         warn(
-            f"{checkpoint}: written by {count(wrote, 'process', 'processes')}, and resumed by {processes}: the "
-            "examples of each step stay the same; dropout draws otherwise, and sums are rounded otherwise"
+            f"{checkpoint}: written by {count(wrote, 'process', 'processes')}, and resumed by {processes}: "
+            "the examples of each step stay the same; dropout and rounding differ from here on"
         )
 
 
