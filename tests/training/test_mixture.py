@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from tiny import write_corpus
 
 from zhuzi import Tokenizer, pretrain
+from zhuzi.cli import cli
 from zhuzi.corpus import Corpus
 from zhuzi.errors import MismatchError, OutputExistsError, RecipeError
+from zhuzi.model import model_info
 from zhuzi.model.folder import ModelFolder
 from zhuzi.train.data import IGNORED, Blocks, SeparateBlocks, collate_separate
 from zhuzi.train.mixture import Mixture
@@ -76,6 +80,22 @@ def test_a_run_on_two_corpora(
         pretrain(stage1(corpus=[corpus, {"folder": english, "weight": 0.6}], evaluate=evaluate))
     with pytest.raises(OutputExistsError, match="data"):
         pretrain(stage1(corpus=corpus, evaluate=evaluate))
+    named = json.loads((report.result / "zhuzi.json").read_bytes())["trained_on"]
+    wanted = [
+        (str(folder), weight, Corpus(folder).tokens) for folder, weight in ((corpus, 1), (english, 0.5))
+    ]
+    assert [(it["path"], it["weight"], it["tokens"]) for it in named] == wanted
+    for folder in (report.result, report.output):  # the model, and the run
+        found = model_info(folder, verify=True)
+        data = [link for link in found.chain if link.kind == "corpus"]
+        assert not found.problems and [link.made_with["weight"] for link in data] == [1, 0.5]
+        assert [link.fingerprint for link in data] == [Corpus(it).fingerprint() for it in (corpus, english)]
+    (english / "manifest.json").write_text((english / "manifest.json").read_text() + "\n")
+    assert any(
+        "english: its content is not what was used" in it for it in model_info(folder, verify=True).problems
+    )
+    shown = CliRunner().invoke(cli, ["model", "info", str(folder), "--verify"]).output
+    assert f"{english}: corpus, fingerprint {data[1].fingerprint[:12]}" in shown and "CHANGED SINCE" in shown
     single = pretrain(stage1(output=tmp_path / "single"))
     one = pretrain(stage1(corpus=[{"folder": corpus}], output=tmp_path / "one"))
     assert one.losses == single.losses, "one corpus with weight 1 is that corpus"
