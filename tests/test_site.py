@@ -88,6 +88,10 @@ def test_a_chinese_line_is_joined_to_the_next(site: ModuleType) -> None:
     assert site.BREAK.sub("", "训练，\n微调。\n\nAlpaca\n记录") == "训练，微调。\n\nAlpaca\n记录"
 
 
+def test_a_pipe_within_code_needs_no_backslash(site: ModuleType) -> None:
+    assert site.with_pipes("| `a\\|b` | c |\n`d\\|e`") == "| `a|b` | c |\n`d\\|e`"
+
+
 def test_the_api_has_every_public_name(site: ModuleType) -> None:
     pages = site.api_pages()
     directives = set(re.findall(r"^::: (\S+)$", "\n".join(page.text for page in pages), re.M))

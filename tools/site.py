@@ -173,7 +173,15 @@ def text_of(page: Page, language: str, site: Site) -> str:
     text = (ROOT / source).read_text("utf-8")
     if language == "zh" and source == page.origin:
         text = re.sub(r"\A(# .*\n)", lambda found: f"{found[1]}\n{UNTRANSLATED}", text)
-    return with_anchors(with_links(text, source, page.file, site), site.anchors[source])
+    text = with_links(text, source, page.file, site)
+    return with_anchors(outside_code(text, with_pipes), site.anchors[source])
+
+
+def with_pipes(text: str) -> str:
+    """Tables whose code holds `|` as it is: GitHub needs a backslash before it, which the site would show."""
+    rows = re.compile(r"^\|.*$", re.M)
+    code = re.compile(r"`[^`]+`")
+    return rows.sub(lambda row: code.sub(lambda part: part[0].replace(r"\|", "|"), row[0]), text)
 
 
 def in_language(origin: str, language: str) -> str:
