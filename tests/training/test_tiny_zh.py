@@ -108,8 +108,8 @@ def test_no_held_out_document_is_trained_on(finished: Path) -> None:
 def test_page_table_and_picture_show_the_figures(finished: Path) -> None:
     facts = facts_of(finished)
     page, table = ((finished / name).read_text("utf-8") for name in ("index.html", "tiny-zh.md"))
-    for run in facts["runs"]:
-        for bits in run["bits"].values():
+    for arm in facts["runs"]:
+        for bits in arm["bits"].values():
             assert f"{bits:.3f}" in page and f"{bits:.3f}" in table
     picture = (finished / "bits.svg").read_text("utf-8")
     assert picture.startswith("<svg") and "By compute" in picture
@@ -153,6 +153,8 @@ def test_a_verdict_says_when_extension_does_not_win(script: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_without_a_base_a_small_one_is_trained(mistral: Path, tmp_path: Path) -> None:
-    done = run(tmp_path / "run", "--base-steps", "2")
+    done = run(tmp_path / "run", "--base-steps", "2", "--new-pieces", "300")
     assert not done.returncode, done.stderr
-    assert [it["arm"] for it in facts_of(tmp_path / "run")["runs"]] == ARMS
+    facts = facts_of(tmp_path / "run")
+    assert [it["arm"] for it in facts["runs"]] == ARMS
+    assert facts["new_pieces"] == 300 and facts["runs"][1]["rows"] == facts["runs"][0]["rows"] + 300

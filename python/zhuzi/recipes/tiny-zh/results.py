@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -37,8 +37,11 @@ def write(out: Path, facts: dict[str, Any]) -> Path:
             packages=["torch", "transformers", "peft"],
             facts=facts,
             verdicts=[verdict(facts, arm) for arm in list(NAMES)[1:] if arm in arms(facts)],
-            head=[("model", "模型"), *(TEXTS[text] for text in texts(facts)), *WORK],
-            rows=table(facts),
+            why=why(facts),
+            bits_head=[("model", "模型"), *(TEXTS[text] for text in texts(facts))],
+            bits_rows=[[name, *bits] for name, bits, _ in table(facts)],
+            work_head=[("model", "模型"), *WORK],
+            work_rows=[[name, *work] for name, _, work in table(facts) if work],
             sizes=facts["sizes"],
             charts=charts(facts),
         ),
@@ -85,25 +88,31 @@ WORK: list[Text] = [
 ]
 
 
-def table(facts: dict[str, Any]) -> list[list[Any]]:
-    """A line for the base and for each arm: bits per byte, and what the training took."""
-    base: list[Any] = [("before training", "训练前"), *(f"{facts['base'][t]:.3f}" for t in texts(facts))]
-    lines = [[*base, "", "", "", ""]]
+def table(facts: dict[str, Any]) -> list[tuple[Text, list[str], list[str]]]:
+    """A line for the base and for each arm: its name, bits per byte, and what the training took."""
+    lines: list[tuple[Text, list[str], list[str]]] = [
+        (("before training", "训练前"), [f"{facts['base'][text]:.3f}" for text in texts(facts)], [])
+    ]
     for arm in arms(facts):
         runs = runs_of(facts, arm)
-
-        def of(value: Callable[[dict[str, Any]], float], runs: list[dict[str, Any]] = runs) -> float:
-            return mean(map(value, runs))
-
         bits = [spread([run["bits"][text] for run in runs]) for text in texts(facts)]
-        work = [
-            f"{of(lambda run: run['bytes_seen'] / 1e6):.2f}",
-            f"{of(lambda run: run['tokens'] / 1e6):.2f}",
-            f"{of(lambda run: run['operations'] / 1e12):.2f}",
-            f"{of(lambda run: run['seconds']):.0f}",
-        ]
-        lines.append([NAMES[arm], *bits, *work])
+        scales = (("bytes_seen", 1e6), ("tokens", 1e6), ("operations", 1e12))
+        work = [f"{mean(run[key] for run in runs) / scale:.2f}" for key, scale in scales]
+        lines.append((NAMES[arm], bits, [*work, f"{mean(run['seconds'] for run in runs):.0f}"]))
     return lines
+
+
+def why(facts: dict[str, Any]) -> tuple[str, str]:
+    """What the pieces save, and what they cost: where the second factor is larger, they cannot pay."""
+    old = facts["sizes"][0]
+    new = next(it for it in facts["sizes"] if it["new_pieces"] == facts["new_pieces"])
+    bytes_, cost = (new[key] / old[key] for key in ("bytes_per_token", "operations_per_token"))
+    return (
+        f"With the new pieces a token holds {bytes_:.2f} times the bytes and costs {cost:.2f} times the "
+        f"operations: a byte costs {cost / bytes_:.2f} times what it did.",
+        f"有了新词片，一个 token 的字节数是原来的 {bytes_:.2f} 倍，运算数是 {cost:.2f} 倍："
+        f"每字节的运算是原来的 {cost / bytes_:.2f} 倍。",
+    )
 
 
 def verdict(facts: dict[str, Any], arm: str) -> tuple[bool, Text]:
@@ -129,10 +138,11 @@ def verdict(facts: dict[str, Any], arm: str) -> tuple[bool, Text]:
 
 def markdown(facts: dict[str, Any]) -> str:
     """The verdicts and both tables, in English."""
-    head = ["", *(TEXTS[text][0] for text in texts(facts)), *(name[0] for name in WORK)]
     lines = [f"- {verdict(facts, arm)[1][0]}" for arm in arms(facts)[1:]]
-    lines += ["", row(head), row(["---"] * len(head))]
-    lines += [row([line[0][0], *line[1:]]) for line in table(facts)]
+    lines.append(f"- {why(facts)[0]}")
+    for part, heads in ((1, [TEXTS[text] for text in texts(facts)]), (2, WORK)):
+        lines += ["", row(["", *(name[0] for name in heads)]), row(["---"] * (len(heads) + 1))]
+        lines += [row([line[0][0], *line[part]]) for line in table(facts) if line[part]]
     lines += ["", row(["new pieces", "bytes per token", "operations per token, 10^6", "per byte, 10^6"])]
     lines.append(row(["---"] * 4))
     for it in facts["sizes"]:
@@ -158,7 +168,7 @@ def row(cells: Sequence[object]) -> str:
 def charts(facts: dict[str, Any]) -> list[Any]:
     """Bits per byte of Chinese while the models train: by text seen, and by operations."""
     text = next(name for name in ("other-sources", "same-sources") if name in facts["base"])
-    y_label: Text = ("bits per byte", "比特/字节")
+    y_label: Text = (f"{TEXTS[text][0]}: bits per byte", f"{TEXTS[text][1]}：比特/字节")
     return [
         line_chart(title, curves(facts, text, work), x_label=x_label, y_label=y_label, height=260)
         for title, x_label, work in (
@@ -188,8 +198,8 @@ _STYLE = """
 text { font: 11.5px system-ui, sans-serif; fill: #333; } .label { fill: #666; font-size: 11px; }
 .grid { stroke: #e3dccf; fill: none; } .line { fill: none; stroke-width: 2; } .line.faint { opacity: .5; }
 .title { font-weight: bold; font-size: 13px; } .zh { display: none; }
-svg { --c1: #b3341c; --c2: #24619c; --c3: #2f7d4f; }
 """
+_COLOR_OF = {"var(--c1)": "#b3341c", "var(--c2)": "#24619c", "var(--c3)": "#2f7d4f"}  # outside of the page
 
 
 def picture(facts: dict[str, Any]) -> str:
@@ -208,4 +218,7 @@ def picture(facts: dict[str, Any]) -> str:
         for i, arm in enumerate(arms(facts))
     )
     head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 320">'
-    return "\n".join([head, f"<style>{_STYLE}</style>", legend, *panels, "</svg>", ""])
+    drawn = "\n".join([head, f"<style>{_STYLE}</style>", legend, *panels, "</svg>", ""])
+    for name, color in _COLOR_OF.items():
+        drawn = drawn.replace(name, color)
+    return drawn

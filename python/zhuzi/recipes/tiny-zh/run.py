@@ -197,10 +197,12 @@ def choose_size(out: Path, base: Path, options: argparse.Namespace) -> None:
     held = list(read_texts([out / "texts" / "same-sources.jsonl"]))
     size = sum(len(document.encode()) for document in held)
     tried = []
-    for pieces in (0, *SIZES):
+    for pieces in sorted({0, *SIZES, options.new_pieces or 0}):
         try:
             folder = vocabulary(base, text, out / "sizes" / f"{pieces}", pieces) if pieces else base
         except zhuzi.VocabSizeError:  # more than the text has
+            if pieces == options.new_pieces:
+                raise
             break
         tokenizer = zhuzi.Tokenizer.from_dir(folder)
         tokens = sum(len(tokenizer.encode(document)) for document in held)
@@ -260,13 +262,13 @@ def train_arm(arm: Arm, seed: int, base: Path, options: argparse.Namespace) -> d
         model = folder / "extended"
         if not model.exists():
             zhuzi.extend_model(base, tokenizer, model, dtype="float16")
-    passes = 1.0
+    rows = zhuzi.Tokenizer.from_dir(tokenizer).vocab_size
     if arm.text == "more":
-        text, passes = as_much_as_compute_allows(folder, base, tokenizer, seed)
+        text = more_text(folder, tokens_of_equal_compute(folder, base, rows), seed)
     encoded = zhuzi.encode_corpus([text], tokenizer, folder / f"corpus-{arm.name}")
-    batch = SEQUENCES_A_STEP * CONTEXT
+    tokens = tokens_of_equal_compute(folder, base, rows) if arm.text == "more" else encoded.tokens
     recipe = recipe_of(arm, folder, model, seed, options)
-    recipe["steps"] = max(1, round(passes * encoded.tokens / batch))
+    recipe["steps"] = max(1, round(tokens / (SEQUENCES_A_STEP * CONTEXT)))
     recipe["evaluate"]["every"] = max(1, recipe["steps"] // EVALUATIONS)
     write_json(folder / f"{arm.name}.yaml", recipe)  # JSON is YAML
     report = zhuzi.pretrain(folder / f"{arm.name}.yaml")
@@ -274,7 +276,6 @@ def train_arm(arm: Arm, seed: int, base: Path, options: argparse.Namespace) -> d
     merged = folder / f"{arm.name}-model"
     if not merged.exists():
         zhuzi.merge_adapter(model, report.result, merged)
-    rows = zhuzi.Tokenizer.from_dir(tokenizer).vocab_size
     return {
         "arm": arm.name,
         "seed": seed,
@@ -313,14 +314,19 @@ def recipe_of(arm: Arm, folder: Path, model: Path, seed: int, options: argparse.
     }
 
 
-def as_much_as_compute_allows(folder: Path, base: Path, tokenizer: Path, seed: int) -> tuple[Path, float]:
-    """Text for the operations that the plain arm took, and the passes over it (one, if it suffices)."""
-    plain, extended = (read_json(folder / f"{arm.name}.json") for arm in ARMS[:2])
-    size = extended["bytes_seen"] * plain["operations"] / extended["operations"]
+def tokens_of_equal_compute(folder: Path, base: Path, rows: int) -> float:
+    """As many as cost what the plain arm cost."""
+    return float(read_json(folder / "plain.json")["operations"]) / operations(base, rows)
+
+
+def more_text(folder: Path, tokens: float, seed: int) -> Path:
+    """Text for so many tokens, and some to spare: where no piece was learned from it, it has more tokens."""
+    extended = read_json(folder / "extended-equal-bytes.json")
     text = folder / "more.jsonl"
     if not text.exists():
+        size = 1.1 * extended["bytes_seen"] * tokens / extended["tokens"]
         draw(folder.parent / "texts" / "pool.jsonl", text, seed, size)
-    return text, size / sum(len(document.encode()) for document in read_texts([text]))
+    return text
 
 
 def measure(model: Path, file: Path, texts: Path) -> dict[str, float]:
