@@ -12,6 +12,11 @@ def rank() -> int:
     return _number("RANK")
 
 
+def launched() -> int:
+    """How many processes were launched together; 1 if this one was started alone."""
+    return max(1, _number("WORLD_SIZE"))
+
+
 def is_main() -> bool:
     """Whether this is rank 0, or the only process."""
     return rank() == 0

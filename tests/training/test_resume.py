@@ -330,13 +330,12 @@ def test_no_process_goes_on_before_a_checkpoint_is_in_place(
         replace(made, out)
 
     monkeypatch.setattr(checkpoint, "replace_folder", slowly)
-    named = [("weight", torch.nn.Parameter(torch.zeros(3)))]
-    optimizer = torch.optim.AdamW([named[0][1]])
+    weights = {"weight": torch.zeros(3)}
 
     def save(process: int) -> bool:
         saved = checkpoint.save(
-            tmp_path, TrainState(steps=1), named, optimizer,
-            scaler=None, process=process, wait=lambda: both.wait() and None, keep=1,
+            tmp_path, TrainState(steps=1), weights, {"parameters": {}, "scaler": None}, process=process,
+            wait=lambda: both.wait() and None, keep=1,
         )  # fmt: skip
         return saved.is_dir()
 

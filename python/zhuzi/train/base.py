@@ -43,7 +43,7 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
             # The loaded copy is rounded to the compute type: with it, rows of unseen tokens would change.
             stored = EMBEDDING if folder.tied else stored
             parameter.data.copy_(folder.read(stored)[first:])
-    lora.use_for_training(model, causal, compute_dtype())
+    lora.use_for_training(model, causal, torch.float32 if recipe.fsdp else compute_dtype())
     loss.use_for_training(causal, lambda: rows.head_of(causal))
     if isinstance(recipe, SftRecipe) and recipe.neftune is not None:
         noise.use_for_training(causal, recipe.neftune)
@@ -157,7 +157,8 @@ def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # divided by FSDP
+    raw = whole.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return hashlib.sha256(raw.numpy()).hexdigest()
 
 

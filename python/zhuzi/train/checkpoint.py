@@ -15,7 +15,7 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,9 @@ def remove_partial(folder: Path) -> None:
 def save(
     folder: Path,
     state: TrainState,
-    named: Named,
-    optimizer: torch.optim.Optimizer,
+    weights: Mapping[str, torch.Tensor],
+    optimizer: Mapping[str, Any],
     *,
-    scaler: Any,
     process: int,
     wait: Callable[[], None],
     keep: int,
@@ -69,7 +68,8 @@ def save(
 ) -> Path:
     """Write the checkpoint of a step; of older ones, keep the last `keep` and that of step `also`.
 
-    Called by every process; `wait` returns when all have called it.
+    Called by every process; `wait` returns when all have called it. `weights` and `optimizer` are whole:
+    what trains by name, the optimiser's `parameters` by name and its `scaler`.
 
     Raises:
         FullDiskError: no room; the checkpoint before stays.
@@ -84,8 +84,8 @@ def save(
         with naming_full_disk(final, written=writing):
             torch.save(_random_states(), writing / f"random-{process}.pt")
             if process == 0:
-                save_file({name: p.detach().contiguous() for name, p in named}, writing / WEIGHTS)
-                torch.save(_optimizer_state(named, optimizer, scaler), writing / OPTIMIZER)
+                save_file({name: p.contiguous() for name, p in weights.items()}, writing / WEIGHTS)
+                torch.save(dict(optimizer), writing / OPTIMIZER)
                 write_json(writing / STATE, state.to_json())
         wait()
         if process == 0:
@@ -101,20 +101,11 @@ def save(
     return final
 
 
-def load(
-    checkpoint: Path,
-    state: TrainState,
-    named: Named,
-    optimizer: torch.optim.Optimizer,
-    *,
-    scaler: Any,
-    process: int,
-    processes: int,
-) -> None:
-    """Put a checkpoint back, in place, whatever the number of processes that wrote it.
+def load_weights(checkpoint: Path, named: Named) -> None:
+    """Put the weights of a checkpoint back, in place.
 
     Raises:
-        TrainingError: it is of other parameters.
+        TrainingError: they are of other parameters.
     """
     saved = load_tensors(checkpoint / WEIGHTS)
     if {n: p.shape for n, p in named} != {n: t.shape for n, t in saved.items()}:
@@ -122,14 +113,19 @@ def load(
     with torch.no_grad():
         for name, parameter in named:
             parameter.copy_(saved[name])
-    held = torch.load(checkpoint / OPTIMIZER, weights_only=True, map_location="cpu")
+
+
+def load(
+    checkpoint: Path, state: TrainState, names: Sequence[str], *, process: int, processes: int
+) -> dict[str, Any]:
+    """Put back where the run was, and the random states, whatever the number of processes that wrote them.
+
+    `names` are those of the parameters, in their order. Gives what was kept of the optimiser.
+    """
+    held: dict[str, Any] = torch.load(checkpoint / OPTIMIZER, weights_only=True, map_location="cpu")
     if not (checkpoint / STATE).is_file():
-        _load_first_version(checkpoint, state, named, optimizer, held)
-        return
+        return _load_first_version(checkpoint, state, names, held)
     state.update(json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
-    if scaler is not None and held["scaler"] is not None:
-        scaler.load_state_dict(held["scaler"])
-    _set_optimizer_state(named, optimizer, held["parameters"])
     path = checkpoint / f"random-{process}.pt"
     if path.is_file():
         _set_random_states(torch.load(path, weights_only=True))
@@ -139,36 +135,21 @@ def load(
             f"{checkpoint}: written by {count(wrote, 'process', 'processes')}, and resumed by {processes}: "
             "the examples of each step stay the same; dropout and rounding differ from here on"
         )
-
-
-def _optimizer_state(named: Named, optimizer: torch.optim.Optimizer, scaler: Any) -> dict[str, Any]:
-    states = {name: optimizer.state[p] for name, p in named if p in optimizer.state}
-    return {"parameters": states, "scaler": None if scaler is None else scaler.state_dict()}
-
-
-def _set_optimizer_state(named: Named, optimizer: torch.optim.Optimizer, states: dict[str, Any]) -> None:
-    parameters = dict(named)
-    names = {id(p): name for name, p in named}
-    order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
-    if states.keys() - parameters.keys():
-        raise TrainingError("the optimiser's state is of other parameters than the recipe trains")
-    groups = optimizer.state_dict()["param_groups"]
-    state = {i: states[name] for i, name in enumerate(order) if name in states}
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return held
 
 
 def _load_first_version(
-    checkpoint: Path, state: TrainState, named: Named, optimizer: torch.optim.Optimizer, held: dict[str, Any]
-) -> None:
+    checkpoint: Path, state: TrainState, names: Sequence[str], held: dict[str, Any]
+) -> dict[str, Any]:
     """A checkpoint of transformers' Trainer, which Zhuzi 0.1 trained with: parameters in their order."""
     told = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     state.step, state.tokens = told["global_step"], told["num_input_tokens_seen"]
     keys = ("step", "loss", "learning_rate")
     state.history = [{key: entry[key] for key in keys} for entry in told["log_history"] if "loss" in entry]
     order = [i for group in held["param_groups"] for i in group["params"]]
-    states = {name: held["state"][i] for (name, _), i in zip(named, order, strict=True) if i in held["state"]}
-    _set_optimizer_state(named, optimizer, states)
+    states = {name: held["state"][i] for name, i in zip(names, order, strict=True) if i in held["state"]}
     warn(f"{checkpoint}: written by another training loop; from here on the text comes in another order")
+    return {"parameters": states, "scaler": None}
 
 
 def _random_states() -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from importlib.util import find_spec
 from itertools import islice
 
+from zhuzi._process import launched
 from zhuzi._show import count
 from zhuzi.corpus.read import read_texts
 from zhuzi.errors import InputError, RecipeError
@@ -18,6 +18,7 @@ from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
 from zhuzi.model.positions import positions, unscaled_positions
 from zhuzi.record.disk import require_space
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
+from zhuzi.train.sharding import require_divisible
 
 #: PEFT keeps the untrained matrix next to the one it trains (`modules_to_save`); it is never used.
 FROZEN_COPY = ".original_module."
@@ -37,6 +38,12 @@ _DOCUMENTS = 64
 def require_possible(recipe: Recipe, folder: ModelFolder) -> None:
     """Raise `RecipeError` if the recipe asks for what this model or machine does not have."""
     micro_batch(recipe)
+    require_divisible(recipe, launched())
+    if recipe.fsdp and folder.tied:
+        raise RecipeError(
+            f"fsdp: head and embedding of {folder.path} are one matrix, which FSDP would divide as two; "
+            "write deepspeed: zero-2"
+        )
     old_rows(recipe, folder)
     texts_to_measure(recipe)
     trackers_of(recipe)
@@ -148,7 +155,7 @@ def steps_of(recipe: Recipe, examples: int) -> int:
 
 def micro_batch(recipe: Recipe, devices: int | None = None) -> tuple[int, int]:
     """Sequences per forward on one device, and forwards per step; on torchrun's devices if none are given."""
-    devices = devices or int(os.environ.get("WORLD_SIZE", "1"))
+    devices = devices or launched()
     micro = recipe.micro_batch_size or recipe.batch_size // devices
     if micro == 0 or recipe.batch_size % (micro * devices):
         raise RecipeError(

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from zhuzi.errors import OVERWRITE, TrainingError, TrainingInterrupted, naming
 from zhuzi.train import checkpoint
-from zhuzi.train.base import compute_dtype, trainable
+from zhuzi.train.base import trainable
 from zhuzi.train.batches import Batches
 from zhuzi.train.checks import micro_batch, steps_of
 from zhuzi.train.evaluation import Evaluation
 from zhuzi.train.interrupt import Interrupts
 from zhuzi.train.layers import naming_compile_errors
 from zhuzi.train.measures import best, is_over
+from zhuzi.train.processes import join
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run
-from zhuzi.train.schedule import learning_rate_factor, make_optimizer, set_learning_rate
+from zhuzi.train.schedule import learning_rate_factor, set_learning_rate
 from zhuzi.train.speed import Speed
 from zhuzi.train.state import TrainCallback, TrainState
-
-_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 class Loop:
@@ -40,18 +39,18 @@ class Loop:
         callbacks: Sequence[TrainCallback],
         evaluation: Evaluation | None = None,
     ) -> None:
-        compute = compute_dtype()
-        self.accelerator = Accelerator(mixed_precision=_PRECISION[compute], cpu=compute == torch.float32)
-        self.accelerator.gradient_accumulation_steps = 1  # a launcher's setting would divide the loss again
+        self.processes = join(recipe)
         self.recipe, self.run, self.callbacks, self.evaluation = recipe, run, callbacks, evaluation
-        self.named = trainable(model)
         self.state = TrainState(steps=steps_of(recipe, len(dataset)), model=model)
-        self.model, self.optimizer = self.accelerator.prepare(model, make_optimizer(self.named, recipe))
-        processes, process = self.accelerator.num_processes, self.accelerator.process_index
+        last = self._last_checkpoint()
+        if last is not None:
+            checkpoint.load_weights(last, trainable(model))
+        self.processes.prepare(model)
+        processes, process = self.processes.number, self.processes.process
         micro, _ = micro_batch(recipe)
         self.batches = Batches(dataset, collate, recipe, micro, processes=processes, process=process)
         self.speed = Speed(model, recipe.sequence_length, processes)
-        self.resumed_from = self._resume()
+        self.resumed_from = None if last is None else self._resume(last)
 
     def train(self) -> TrainState:
         """Do the steps that are left.
@@ -61,7 +60,7 @@ class Loop:
             TrainingInterrupted: a signal came, and a checkpoint was written.
             FullDiskError: no room for a checkpoint.
         """
-        self.model.train()
+        self.processes.model.train()
         self._tell("on_train_begin")
         with Interrupts() as interrupts:
             if self.state.step == 0:
@@ -69,7 +68,7 @@ class Loop:
             while not self._is_finished():
                 self._tell("on_step_begin")
                 factor = learning_rate_factor(self.recipe, self.state.steps, self.state.step)
-                set_learning_rate(self.optimizer, factor)
+                set_learning_rate(self.processes.optimizer, factor)
                 with self.speed.step(), naming_compile_errors(lambda: interrupts.received):
                     loss, norm = self._step()
                 self.state.step += 1
@@ -97,34 +96,22 @@ class Loop:
         step = self.state.step
         micro_batches = self.batches.of_step(step)
         counts = torch.tensor([[b.labels_that_count, b.tokens] for b in micro_batches]).sum(0)
-        labels, tokens = self._over_processes(counts).tolist()
-        total = torch.zeros((), device=self.accelerator.device)
+        labels, tokens = self.processes.sum(counts).tolist()
+        total = torch.zeros((), device=self.processes.device)
         for i, batch in enumerate(micro_batches):
-            inputs = batch.to(self.accelerator.device)
-            with self._sync(i == len(micro_batches) - 1):
-                loss = self.model(**inputs, num_items_in_batch=labels).loss
-                # DistributedDataParallel averages over processes what is here a share of a sum.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
-            total += loss.detach()
-        loss = self._over_processes(total).item()
+            share = partial(self._share, batch.to(self.processes.device), labels)
+            total += self.processes.backward(share, last=i == len(micro_batches) - 1)
+        loss = self.processes.sum(total).item() / self.processes.number
         self._require_finite("loss", loss)
-        norm = self._clip()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        norm = self.processes.step(partial(self._require_finite, "gradient"))
         self.state.tokens += tokens
         self.speed.add(tokens)
         return loss, norm
 
-    def _clip(self) -> float:
-        """Scale the gradients down to the recipe's norm; their norm before that."""
-        bound = self.recipe.max_grad_norm or float("inf")
-        norm = float(self.accelerator.clip_grad_norm_([p for _, p in self.named], bound))
-        # Under fp16 the scaler expects infinities, skips the step and halves its scale. At a scale below 1 it
-        # was not the scale that made the gradient overflow.
-        scaler = self.accelerator.scaler
-        if scaler is None or (norm - norm != 0 and scaler.get_scale() < 1):
-            self._require_finite("gradient", norm)
-        return norm
+    def _share(self, inputs: dict[str, torch.Tensor], labels: int) -> torch.Tensor:
+        """A micro batch's share of the mean over the step's `labels`, times the processes that average it."""
+        loss: torch.Tensor = self.processes.model(**inputs, num_items_in_batch=labels).loss
+        return loss * self.processes.number
 
     def _require_finite(self, what: str, value: float) -> None:
         if value - value != 0:  # infinite, or not a number
@@ -155,12 +142,13 @@ class Loop:
         settings = self.recipe.evaluate
         if settings is None or self.evaluation is None or not self._is_due(settings.every):
             return False
+        parts = self.processes
         entry = self.evaluation.measure(
             self.state.model,
-            self.accelerator.device,
-            self._over_processes,
-            processes=self.accelerator.num_processes,
-            process=self.accelerator.process_index,
+            parts.device,
+            parts.sum if parts.shares_evaluation else lambda sums: sums,
+            processes=parts.number if parts.shares_evaluation else 1,
+            process=parts.process if parts.shares_evaluation else 0,
         )
         self.state.evaluations.append({"step": self.state.step, **entry})
         self._tell("on_evaluate")
@@ -174,14 +162,15 @@ class Loop:
 
     def _save(self) -> Any:
         lowest = best(self.state.evaluations)
+        parts = self.processes
+        scaler = None if parts.scaler is None else parts.scaler.state_dict()
         saved = checkpoint.save(
             self.run.checkpoints,
             self.state,
-            self.named,
-            self.optimizer,
-            scaler=self.accelerator.scaler,
-            process=self.accelerator.process_index,
-            wait=self.accelerator.wait_for_everyone,
+            parts.weights(),
+            {"parameters": parts.states(), "scaler": scaler},
+            process=parts.process,
+            wait=parts.wait,
             keep=self.recipe.keep_checkpoints,
             also=None if lowest is None else lowest["step"],
         )
@@ -189,23 +178,20 @@ class Loop:
             callback.on_save(self.state, saved)
         return saved
 
-    def _resume(self) -> int | None:
-        """Load the last checkpoint; the step it was written after."""
-        if self.accelerator.is_main_process:
+    def _last_checkpoint(self) -> Path | None:
+        if self.processes.process == 0:
             checkpoint.remove_partial(self.run.checkpoints)
-        self.accelerator.wait_for_everyone()
-        last = max(checkpoint.checkpoints(self.run.checkpoints), key=checkpoint.step_of, default=None)
-        if last is None:
-            return None
-        process = self.accelerator.process_index
-        scaler = self.accelerator.scaler
-        processes = self.accelerator.num_processes
-        checkpoint.load(
-            *(last, self.state, self.named, self.optimizer),
-            scaler=scaler,
-            process=process,
-            processes=processes,
-        )
+        self.processes.wait()
+        return max(checkpoint.checkpoints(self.run.checkpoints), key=checkpoint.step_of, default=None)
+
+    def _resume(self, last: Path) -> int:
+        """Put back what a checkpoint holds beside the weights; the step it was written after."""
+        parts = self.processes
+        names = [name for name, _ in parts.named]
+        held = checkpoint.load(last, self.state, names, process=parts.process, processes=parts.number)
+        parts.set_states(held["parameters"])
+        if parts.scaler is not None and held["scaler"] is not None:
+            parts.scaler.load_state_dict(held["scaler"])
         return self.state.step
 
     def _is_due(self, every: int) -> bool:
@@ -217,17 +203,4 @@ class Loop:
 
     def _agreed(self, here: bool) -> bool:
         """True if it is true in any process."""
-        if self.accelerator.num_processes == 1:
-            return here
-        return bool(self._over_processes(torch.tensor(int(here))))
-
-    def _over_processes(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes."""
-        if self.accelerator.num_processes == 1:
-            return value
-        total: torch.Tensor = self.accelerator.reduce(value.to(self.accelerator.device), "sum")
-        return total
-
-    def _sync(self, last: bool) -> Any:
-        """Processes exchange gradients once a step, at its last micro batch."""
-        return self.accelerator.no_sync(self.model) if not last else nullcontext()
+        return bool(self.processes.sum(torch.tensor(int(here))))

@@ -63,7 +63,7 @@ class _Trained:
     """What is put before PEFT's class of a layer."""
 
     casts: tuple[torch.Tensor, torch.Tensor] | None = None
-    """A and B in the type of the products, where it is not theirs."""
+    """A and B in the type of the products, where it is not theirs and no call casts its own."""
 
     def forward(self: Any, x: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
         if not self.training or not torch.is_grad_enabled() or self.disable_adapters or self.merged:
@@ -76,7 +76,7 @@ class _Trained:
         result = self.base_layer(x)
         in_place = not torch.compiler.is_compiling() and not result._is_view()
         states = self.lora_dropout[_ADAPTER](x)
-        casts = self.casts or (a, b)
+        casts = self.casts or (a.detach().to(x.dtype), b.detach().to(x.dtype))
         added: torch.Tensor = _Added.apply(result, states, a, b, casts, self.scaling[_ADAPTER], in_place)
         return added
 
@@ -100,7 +100,8 @@ def use_for_training(model: torch.nn.Module, causal: torch.nn.Module, dtype: tor
     """Let the plain LoRA layers of a PEFT model train as above, in place; `dtype` is that of the products.
 
     Layers of another kind (DoRA) stay PEFT's. A and B are cast before each forward of `causal`: an optimiser
-    may change them without torch's knowledge, so nothing tells when they are new.
+    may change them without torch's knowledge, so nothing tells when they are new. With fp32 for `dtype` each
+    call casts its own, if it must: under FSDP they are whole only then.
     """
     layers: list[Any] = [m for m in model.modules() if type(m) in _CLASSES and not m.lora_variant]
     for layer in layers:

@@ -9,6 +9,7 @@ gradient; a chunk takes 64 MiB.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -148,13 +149,22 @@ def _chunk_loss(
     return (sums.log() + most - of_targets).sum(), sums.reciprocal()
 
 
-def use_for_training(model: Any, head: Any) -> None:
+def use_for_training(model: Any, head: Callable[[], Head | None]) -> None:
     """Let a causal model of transformers' compute its loss by `next_token_loss`, in place.
 
     Called with labels, its forward returns the loss alone; without, it is the model's own. `head` is called
-    at each step for the `Head`; where it gives none, the loss is the model's own too.
+    at each step for the `Head`; where it gives none, the loss is the model's own too. The loss is computed
+    in a call of the head's module, where FSDP has its matrix whole.
     """
-    own = type(model).forward
+    own, output = type(model).forward, model.get_output_embeddings()
+    logits = output.forward
+
+    def of_output(states: torch.Tensor, *inputs: Any, labels: Any = None, **named: Any) -> torch.Tensor:
+        matrix = None if labels is None else head()
+        if matrix is None:
+            plain: torch.Tensor = logits(states, *inputs, **named)
+            return plain
+        return next_token_loss(states, labels, matrix, named["count"])
 
     def forward(self: Any, input_ids: torch.Tensor | None = None, **inputs: Any) -> Any:
         matrix = None if inputs.get("labels") is None else head()
@@ -165,6 +175,7 @@ def use_for_training(model: Any, head: Any) -> None:
         labels = inputs.pop("labels")
         count = inputs.pop("num_items_in_batch", None)
         hidden = self.model(input_ids=input_ids, **inputs).last_hidden_state
-        return CausalLMOutput(loss=next_token_loss(hidden, labels, matrix, count))
+        return CausalLMOutput(loss=output(hidden, labels=labels, count=count))
 
+    output.forward = of_output
     model.forward = MethodType(forward, model)

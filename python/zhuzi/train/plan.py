@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zhuzi._process import has_gpu
+from zhuzi._process import has_gpu, launched
 from zhuzi._show import Report
 from zhuzi.errors import InputError, RecipeError
 from zhuzi.model.folder import read_json
@@ -197,9 +196,8 @@ def plan_run(
 
 def brief_plan(recipe: PretrainRecipe | SftRecipe, folder: Path) -> str | None:
     """The plan of a run that starts on torchrun's devices, in one line; none if its kind is not known."""
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
     try:
-        return plan_run(recipe, config=folder, gpus=devices if has_gpu() else None).brief()
+        return plan_run(recipe, config=folder, gpus=launched() if has_gpu() else None).brief()
     except InputError:
         return None
 
@@ -207,8 +205,7 @@ def brief_plan(recipe: PretrainRecipe | SftRecipe, folder: Path) -> str | None:
 def settings_that_fit(recipe: PretrainRecipe | SftRecipe, folder: Path, gpu_memory: int) -> tuple[str, ...]:
     """With which settings a run on torchrun's devices would fit; none if it should, or nothing does."""
     try:
-        devices = int(os.environ.get("WORLD_SIZE", "1"))
-        return plan_run(recipe, config=folder, gpus=devices, gpu_memory=gpu_memory).changes
+        return plan_run(recipe, config=folder, gpus=launched(), gpu_memory=gpu_memory).changes
     except InputError:  # a kind of model that is not known
         return ()
 

@@ -26,6 +26,8 @@ from zhuzi.train.sources import Source
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
+#: Names that `deepspeed` knows beside a file, and their stages.
+ZERO = {"zero-1": 1, "zero-2": 2}
 
 
 def _no_bool(value: Any) -> Any:
@@ -59,6 +61,10 @@ def _on_or_off(value: Any) -> Any:
 
 def _one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, str | Path | dict) else value
+
+
+def _zero(name: str) -> str:
+    return name if name in ZERO else expand_text(name)
 
 
 def _leaves_the_base_alone(init: Any) -> Any:
@@ -182,6 +188,9 @@ class Recipe(_Frozen):
     # Where else the figures of log.jsonl go. None: TensorBoard, if it is installed.
     trackers: _Trackers | None = None
     verify_frozen: StrictBool = False  # digest every tensor before and after: frozen ones must not change
+    # Divide optimiser states and gradients among the processes: `zero-2`, `zero-1`, or a DeepSpeed JSON file.
+    deepspeed: Annotated[str, AfterValidator(_zero)] | None = None
+    fsdp: StrictBool = False  # divide all parameters too, of a 16-bit base
 
     @model_validator(mode="after")
     def _can_be(self) -> Recipe:
@@ -204,6 +213,25 @@ class Recipe(_Frozen):
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_divided(self) -> Recipe:
+        if self.fsdp and self.deepspeed is not None:
+            raise ValueError("give deepspeed or fsdp, not both")
+        if self.fsdp and self.base_bits < 16:
+            raise ValueError(
+                f"fsdp divides 16-bit matrices, and those of base_bits: {self.base_bits} have scales beside "
+                "them that must stay whole; write deepspeed: zero-2, which divides only what trains"
+            )
+        if self.fsdp and self.samples is not None:
+            raise ValueError("samples are written by one process, and with fsdp none has the whole model")
+        if self.optimizer != "adamw" and (self.fsdp or self.deepspeed is not None):
+            name = "fsdp" if self.fsdp else "deepspeed"
+            raise ValueError(
+                f"optimizer: {self.optimizer} rounds in blocks, which {name} would cut elsewhere for each "
+                "number of processes; write optimizer: adamw, whose states are divided"
             )
         return self
 

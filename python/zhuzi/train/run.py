@@ -215,7 +215,7 @@ class Run:
         if begun.get("order") != ORDER:
             warn(f"{self.path}: begun by another version; from here on the data come in another order")
         before = completed(begun["recipe"])
-        for key in ("micro_batch_size", "compile"):
+        for key in ("micro_batch_size", "compile", "deepspeed", "fsdp"):
             then, now = before.get(key), getattr(self.recipe, key)
             if then != now:
                 tell(f"{key} is {now}, was {then}: dropout and rounding differ from here on")
@@ -334,6 +334,8 @@ _MAY_CHANGE = {
     "gradient_checkpointing",
     "compile",
     "verify_frozen",
+    "deepspeed",
+    "fsdp",
     "samples",
     "trackers",
     "model",

@@ -46,6 +46,7 @@ from zhuzi.train.evaluation import Evaluation, split
 from zhuzi.train.log import LogProgress
 from zhuzi.train.loop import Loop
 from zhuzi.train.plan import settings_that_fit
+from zhuzi.train.processes import naming_lost_processes
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 from zhuzi.train.run import Run, TrainReport
 from zhuzi.train.samples import Samples
@@ -74,7 +75,7 @@ def train_stage(
     if not is_main():
         transformers.logging.set_verbosity_error()  # rank 0 has said it
     set_seed(recipe.seed)  # LoRA's first values are drawn from here
-    with _advising(run.recipe, folder):
+    with _advising(run.recipe, folder), naming_lost_processes():
         examples, held_out = held_apart or split(dataset, recipe.evaluate, recipe.seed)
         micro, _ = micro_batch(recipe)
         evaluation = None
@@ -125,8 +126,9 @@ def train_stage(
             compute_dtype=str(compute_dtype()).removeprefix("torch."),
             **(counts or {}),
         )
+        weights = loop.processes.weights()
         if is_main():
-            _save(model, folder, run, report.result, template)
+            _save(model, weights, folder, run, report.result, template)
             run.finish(report)
         return report
 
@@ -152,8 +154,16 @@ def _smaller(recipe: PretrainRecipe | SftRecipe, folder: ModelFolder) -> str:
         *(["gradient_checkpointing: true"] if not recipe.gradient_checkpointing else []),
         *([f"micro_batch_size: {micro // 2}"] if micro > 1 and recipe.batch_size % (micro // 2) == 0 else []),
         *(["vocabulary: new-rows"] if recipe.vocabulary == "full" and recipe.modules_to_save else []),
-        *([f"base_bits: {8 if recipe.base_bits == 16 else 4}"] if recipe.base_bits > 4 else []),
-        *(["optimizer: paged-adamw-8bit"] if recipe.optimizer == "adamw" else []),
+        *(
+            [f"base_bits: {8 if recipe.base_bits == 16 else 4}"]
+            if recipe.base_bits > 4 and not recipe.fsdp
+            else []
+        ),
+        *(
+            ["optimizer: paged-adamw-8bit"]
+            if recipe.optimizer == "adamw" and recipe.deepspeed is None and not recipe.fsdp
+            else []
+        ),
     ]
     if not changes:
         return f"lower sequence_length ({recipe.sequence_length}), or use a larger GPU"
@@ -179,18 +189,27 @@ def _require_frozen(before: dict[str, str], after: dict[str, str], trained: Sequ
     return len(frozen)
 
 
-def _trained_matrices(model: Any, recipe: Recipe, folder: ModelFolder) -> dict[str, torch.Tensor]:
+def _trained_matrices(
+    weights: Mapping[str, torch.Tensor], recipe: Recipe, folder: ModelFolder
+) -> dict[str, torch.Tensor]:
     """The matrices that trained, by their names in the folder and in its type; old rows as they were."""
     first = old_rows(recipe, folder)
     matrices = {}
-    for name, parameter in trainable(model):
+    for name, weight in weights.items():
         stored = STORED_AS[module_of(name)]
-        rows = parameter.detach().cpu().to(folder.dtype)
+        rows = weight.cpu().to(folder.dtype)
         matrices[stored] = torch.cat([folder.read(stored)[:first], rows]) if first else rows
     return matrices
 
 
-def _save(model: Any, folder: ModelFolder, run: Run, out: Path, template: Template | None) -> None:
+def _save(
+    model: Any,
+    weights: dict[str, torch.Tensor],
+    folder: ModelFolder,
+    run: Run,
+    out: Path,
+    template: Template | None,
+) -> None:
     recipe = run.recipe
     tuned = kept_template(read_record(folder.path))
     if template is not None:
@@ -206,7 +225,7 @@ def _save(model: Any, folder: ModelFolder, run: Run, out: Path, template: Templa
     # A run killed between saving and its report saves its result again.
     with new_folder(out, overwrite=True, size=result_bytes(recipe, folder)) as made:
         if recipe.lora is None:
-            trained = _trained_matrices(model, recipe, folder)
+            trained = _trained_matrices(weights, recipe, folder)
             if folder.tied and HEAD in folder.tensors:
                 trained[HEAD] = trained[EMBEDDING].clone()
             folder.copy(made, trained)
@@ -215,7 +234,8 @@ def _save(model: Any, folder: ModelFolder, run: Run, out: Path, template: Templa
             write_record(made, "trained model", **facts)
         else:
             # Matrices trained whole are saved anyway; "auto" would ask the hub about the base.
-            model.save_pretrained(made, save_embedding_layers=False)
+            whole = {"state_dict": weights} if recipe.fsdp else {}
+            model.save_pretrained(made, save_embedding_layers=False, **whole)
             (made / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
             # So that a merge detects an adapter that was damaged or edited.
             files = {name: sha256(made / name) for name in ADAPTER_FILES}
