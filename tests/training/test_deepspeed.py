@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,25 +9,25 @@ from typing import Any
 
 import pytest
 import torch
-from together import TORCHRUN, run, write_recipe
+from test_together import LORA, close, figures
+from together import TORCHRUN, run
 
 from zhuzi import pretrain
-from zhuzi.errors import RecipeError
-from zhuzi.train import TrainCallback, TrainState
-from zhuzi.train.checkpoint import checkpoints
-from zhuzi.train.recipe import PretrainRecipe
 
 Recipes = Callable[..., Any]
-LORA = {"rank": 4, "alpha": 16, "dropout": 0.0, "targets": ["q_proj", "v_proj"]}
 
-installed = pytest.mark.skipif(
-    find_spec("deepspeed") is None, reason="DeepSpeed is not installed: pip install 'zhuzi[deepspeed]'"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_spec("deepspeed") is None, reason="DeepSpeed is not installed: pip install 'zhuzi[deepspeed]'"
+    ),
+]
 
-# What a process of the tests does: train, and write down the gradients of step 2, whole and not clipped.
+# Trains; writes down the whole gradients of step 2, before they are clipped; ends at a step if it is given.
 SCRIPT = """
 import json, os, sys
 import torch
+from deepspeed.utils import safe_get_full_grad
 from zhuzi import pretrain
 from zhuzi.train import TrainCallback
 from zhuzi.train.processes import Processes, ZeroProcesses
@@ -37,6 +35,7 @@ from zhuzi.train.recipe import PretrainRecipe
 
 def keep(kind, gradient):
     step = kind.step
+
     def watched(self, check):
         self.done = getattr(self, "done", 0) + 1
         if self.done == 2:
@@ -44,14 +43,11 @@ def keep(kind, gradient):
             if self.process == 0:
                 torch.save(held, sys.argv[2])
         return step(self, check)
+
     kind.step = watched
 
 keep(Processes, lambda p: p.grad)
-try:
-    from deepspeed.utils import safe_get_full_grad
-    keep(ZeroProcesses, safe_get_full_grad)
-except ImportError:
-    pass
+keep(ZeroProcesses, safe_get_full_grad)
 
 class Stop(TrainCallback):
     def on_step_begin(self, state):
@@ -62,38 +58,44 @@ pretrain(PretrainRecipe.model_validate(json.loads(sys.argv[1])), callbacks=[Stop
 """
 
 
-@pytest.fixture
-def script(tmp_path: Path) -> str:
-    path = tmp_path / "train.py"
-    path.write_text(SCRIPT)
-    return str(path)
-
-
-def _figures(recipe: PretrainRecipe) -> tuple[list[float], list[float]]:
-    lines = [json.loads(line) for line in (recipe.output / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines], [line["gradient_norm"] for line in lines]
-
-
-@installed
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings", [{"base_bits": 16}, {"base_bits": 8, "vocabulary": "new-rows", "max_grad_norm": 0.1}], ids=str
+    "settings",
+    [
+        {"base_bits": 16, "deepspeed": "zero-2", "embedding_learning_rate": 1e-3},
+        {"base_bits": 8, "deepspeed": "zero-2", "vocabulary": "new-rows", "max_grad_norm": 0.1},
+        {"base_bits": 16, "deepspeed": "zero-1"},
+    ],
+    ids=str,
 )
-def test_zero_2_trains_as_one_process_does(
-    stage2: Recipes, tmp_path: Path, script: str, settings: dict[str, Any]
+def test_it_trains_stops_and_goes_on_as_one_process_does(
+    stage2: Recipes, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    """Without dropout, in fp32: losses, and gradients before they are clipped, of one with twice the batch."""
-    common = {"lora": LORA, "log_every": 1, "steps": 4, "save_every": 2, **settings}
-    alone = stage2(output=tmp_path / "alone", **common)
-    ended = run([script, alone.model_dump_json(), str(tmp_path / "alone.pt")])
-    assert ended.returncode == 0, ended.stderr
-    recipe = stage2(output=tmp_path / "zero", deepspeed="zero-2", **{**common, "micro_batch_size": 1})
-    words = [*TORCHRUN, script, recipe.model_dump_json(), str(tmp_path / "zero.pt")]
-    ended = run(words)
-    assert ended.returncode == 0, ended.stderr
-    for ours, theirs in zip(_figures(recipe), _figures(alone), strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-5)
-    ours, theirs = torch.load(tmp_path / "zero.pt"), torch.load(tmp_path / "alone.pt")
+    """Without dropout, in fp32: losses, and gradients that are not clipped, of one with twice the batch."""
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+
+    def train(name: str, launcher: list[str], *more: str, **changes: Any) -> tuple[Any, int]:
+        recipe = stage2(output=tmp_path / name, lora=LORA, log_every=1, **{**settings, **changes})
+        ended = run([*launcher, str(script), recipe.model_dump_json(), str(tmp_path / f"{name}.pt"), *more])
+        assert more or ended.returncode == 0, ended.stderr
+        return recipe, ended.returncode
+
+    alone, _ = train("alone", [], deepspeed=None)
+    whole, _ = train("whole", TORCHRUN, micro_batch_size=1)
+    assert close(figures(whole.output), figures(alone.output))
+    ours, theirs = torch.load(tmp_path / "whole.pt"), torch.load(tmp_path / "alone.pt")
     assert ours.keys() == theirs.keys()
     for name, gradient in theirs.items():
-        torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-5, atol=1e-5 * float(gradient.abs().max()))
+
+    stopped, code = train("stopped", TORCHRUN, "5", micro_batch_size=1)
+    assert code != 0 and not (stopped.output / "report.json").exists()
+    train("stopped", TORCHRUN, micro_batch_size=1)
+    assert figures(stopped.output) == figures(whole.output)  # to the last bit
+    # Its checkpoints hold all states whole: one process without DeepSpeed goes on too.
+    (stopped.output / "checkpoints" / "checkpoint-6").rename(stopped.output / "checkpoints" / ".old")
+    (stopped.output / "report.json").unlink()
+    report = pretrain(
+        stage2(output=stopped.output, lora=LORA, log_every=1, **{**settings, "deepspeed": None})
+    )
+    assert report.resumed_from == 3 and close(figures(report.output), figures(alone.output))

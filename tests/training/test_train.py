@@ -378,26 +378,6 @@ def test_processes_that_check_the_same_say_it_once(tmp_path: Path) -> None:
         assert [line.partition(" (")[0] for line in ended.stderr.splitlines()] == said
 
 
-@pytest.mark.slow
-def test_two_processes_of_torchrun(stage1: Recipes, tmp_path: Path) -> None:
-    """They train as one would, and each line stands there once."""
-    alone = pretrain(stage1(steps=2, output=tmp_path / "alone"))
-    recipe = stage1(steps=2, micro_batch_size=None, log_every=1, output=tmp_path / "together")
-    path = tmp_path / "recipe.yaml"
-    path.write_text(recipe.model_dump_json())  # JSON is YAML
-    hidden = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "zhuzi", "pretrain"]
-    ended = subprocess.run(
-        [sys.executable, *command, str(path)],
-        env={**os.environ, **hidden}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert len(ended.stdout.splitlines()) == 1 and "together/model: 2 steps, loss" in ended.stdout
-    for line in ("pretrain: embed_tokens", "blocks of 16 tokens", "step 1 of 2", "step 2 of 2"):
-        assert ended.stderr.count(line) == 1, ended.stderr
-    assert pretrain(recipe).losses[-1][1] == pytest.approx(alone.losses[-1][1], rel=0.05)
-
-
 def test_tied_head_alone_without_lora(
     make_model: Callable[..., Path], stage1: Recipes, new_tokenizer: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from zhuzi.train.recipe import LoraRecipe, Recipe
 from zhuzi.train.shape import Shape
+from zhuzi.train.sharding import gradient_bucket, zero_stage
 
 #: fp32 logits that are in memory at a time; `zhuzi.train.loss` allocates them.
 CHUNK_BYTES = 64 << 20
@@ -133,32 +134,71 @@ def quantised_bytes(rows: int, columns: int, bits: int) -> int:
     return math.ceil(size / 2) + blocks + 4 * math.ceil(blocks / _NF4_NESTED) + _NF4_TABLES
 
 
+@dataclass(frozen=True)
+class _Held:
+    """Bytes that one of several devices holds, by what the recipe divides among them."""
+
+    weights: int
+    adapters: int
+    gradients: int  # what stays of them between forwards, and until the step
+    buckets: int  # what is exchanged at a time
+    optimiser: int
+    stepping: int = 0  # gradients that the step itself needs
+
+
+def _held(parts: Parts, gpus: int) -> _Held:
+    recipe, trained = parts.recipe, 4 * parts.trainable
+    casts = 2 * (parts.trainable - sum(parts.in_matrices())) if parts.gpu else 0
+    weights, adapters, optimiser = parts.weights(), trained + casts, parts.optimiser()
+    if gpus == 1:
+        return _Held(weights, adapters, trained, 0, optimiser)
+    if recipe.deepspeed is not None:
+        stage, bucket = zero_stage(recipe), 4 * gradient_bucket(recipe, parts.shape.hidden)
+        gradients = math.ceil(trained / gpus) if stage == 2 else trained
+        # A share of the weights is there twice, and at the step that of the gradients too.
+        share = math.ceil((trained + optimiser) / gpus)
+        return _Held(weights, adapters, gradients, bucket, share, gradients + math.ceil(trained / gpus))
+    if recipe.fsdp:
+        # Embedding, head and norm are gathered whole, and two layers: one is computed, one is on its way.
+        whole = (1 if parts.shape.tied else 2) * parts.shape.vocabulary - sum(parts.in_matrices())
+        layer = 2 * parts.number * parts.shape.linear // parts.shape.layers
+        lora = trained - 4 * sum(parts.in_matrices())
+        gathered = 4 * sum(parts.in_matrices()) + 2 * lora // parts.shape.layers
+        return _Held(
+            weights=math.ceil(weights / gpus) + parts.number * whole + layer,
+            adapters=math.ceil(trained / gpus) + gathered,
+            gradients=math.ceil(trained / gpus),
+            buckets=4 * max([*parts.in_matrices(), lora // 4 // parts.shape.layers]),
+            optimiser=math.ceil(optimiser / gpus),
+        )
+    return _Held(weights, adapters, trained, trained, optimiser)
+
+
 def memory_of(parts: Parts, *, micro: int, accumulated: bool, gpus: int) -> Memory:
     """The memory of one device.
 
     Args:
         micro: sequences of `sequence_length` tokens in a forward.
         accumulated: whether a step has several forwards, so that gradients stay between them.
-        gpus: with more than one, DistributedDataParallel keeps a copy of the gradients to exchange.
+        gpus: with more than one, DistributedDataParallel keeps a copy of the gradients to exchange; or each
+            holds its share of what `deepspeed` or `fsdp` divides.
     """
-    tokens = micro * parts.recipe.sequence_length
+    tokens, held = micro * parts.recipe.sequence_length, _held(parts, gpus)
     layer, kept = _layer(parts, tokens), _kept(parts, tokens)
     width, number = parts.shape.hidden, parts.number
-    gradients = 4 * parts.trainable
-    buckets = gradients if gpus > 1 else 0
+    gradients, buckets = held.gradients, held.buckets
     of_head = 4 * parts.head
     before = buckets + (gradients if accumulated else 0)
+    divided = gradients < 4 * parts.trainable  # a matrix's own gradient is then whole beside it
     last = 4 * width * tokens  # the gradient of the last hidden states, in fp32
-    # The three moments: while the loss is computed, at the start of backward, at its end. Each gives the
+    # The moments: while the loss is computed, at the start of backward, at its end. Each gives the
     # gradients, the activations and what the loss holds.
     loss = (before + of_head, kept + last + 4 * width * tokens, _logits(parts, tokens))
     begin = (before + of_head, kept + _working(parts, tokens, layer), 0)
     embedded = 4 * (parts.shape.rows - parts.old_rows) * width if "embed_tokens" in parts.matrices else 0
-    end = (buckets + gradients + (embedded if accumulated else 0), 2 * number * width * tokens, 0)
-    fullest = max((loss, begin, end), key=sum)
-    casts = 2 * (parts.trainable - sum(parts.in_matrices())) if parts.gpu else 0
-    adapters = 4 * parts.trainable + casts
-    return Memory(parts.weights(), adapters, fullest[0], parts.optimiser(), *fullest[1:])
+    end = (buckets + gradients + (embedded if accumulated or divided else 0), 2 * number * width * tokens, 0)
+    fullest = max((loss, begin, end, (held.stepping, 0, 0)), key=sum)
+    return Memory(held.weights, held.adapters, fullest[0], held.optimiser, *fullest[1:])
 
 
 def _kept(parts: Parts, tokens: int) -> int:

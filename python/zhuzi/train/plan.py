@@ -399,16 +399,16 @@ def _possible(recipe: Recipe, gpus: int) -> Iterable[dict[str, Any]]:
     """Changes that need less memory, those with the least effect on speed and result first."""
     if not recipe.gradient_checkpointing:
         yield {"gradient_checkpointing": True}
-    if recipe.base_bits == 16:
+    if recipe.base_bits == 16 and not recipe.fsdp:
         yield {"base_bits": 8}
     micro = (recipe.micro_batch_size or recipe.batch_size // gpus) // 2
     while micro >= 1:
         if recipe.batch_size % (micro * gpus) == 0:
             yield {"micro_batch_size": micro}
         micro //= 2
-    if recipe.optimizer == "adamw":
+    if recipe.optimizer == "adamw" and recipe.deepspeed is None and not recipe.fsdp:
         yield {"optimizer": "paged-adamw-8bit"}
-    if recipe.base_bits > 4:
+    if recipe.base_bits > 4 and not recipe.fsdp:
         yield {"base_bits": 4}
     if recipe.vocabulary == "full" and recipe.modules_to_save:
         yield {"vocabulary": "new-rows"}

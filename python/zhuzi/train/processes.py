@@ -163,10 +163,10 @@ class ZeroProcesses(Processes):
     def states(self) -> dict[str, dict[str, Any]]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        steps = {id(p): state["step"].cpu() for parameters, state in self._groups() for p in parameters}
+        steps = {id(p): state["step"] for parameters, state in self._groups() for p in parameters}
         return {
             name: {
-                "step": steps[id(parameter)],
+                "step": steps[id(parameter)].cpu().clone(),  # one of its own: each is counted up alone
                 **{key: safe_get_full_optimizer_state(parameter, key).cpu() for key in _MOMENTS},
             }
             for name, parameter in self.named

@@ -25,6 +25,8 @@ _LAUNCHED = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism that Zhuzi does not have: write `fsdp: true`",
 }
 
+_BUCKET = 500_000_000  # DeepSpeed's own `reduce_bucket_size`
+
 
 def require_divisible(recipe: Recipe, processes: int) -> None:
     """Raise `RecipeError` for what cannot be divided, or is not installed, and for a launcher's settings.
@@ -58,6 +60,13 @@ def zero_stage(recipe: Recipe) -> int:
         return 0
     stage: int = deepspeed_settings(recipe, 1)["zero_optimization"]["stage"]
     return stage
+
+
+def gradient_bucket(recipe: Recipe, hidden: int) -> int:
+    """Elements of gradients that DeepSpeed exchanges at a time. Raises as `deepspeed_settings` does."""
+    zero = deepspeed_settings(recipe, 1, hidden)["zero_optimization"]
+    size: int = int(zero.get("reduce_bucket_size", _BUCKET))
+    return size * (2 if zero.get("overlap_comm") else 1)
 
 
 def deepspeed_settings(recipe: Recipe, processes: int, hidden: int = 0) -> dict[str, Any]:
