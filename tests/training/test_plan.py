@@ -203,12 +203,14 @@ def test_the_peak_on_a_cpu_is_within_a_quarter(changes: dict[str, Any], tmp_path
 
 def test_the_page_of_gpus_has_the_figures_of_the_plans() -> None:
     page = (RECIPES.parent / "docs" / "gpu.md").read_text("utf-8")
-    rows = re.findall(r"^\|.*\| (.*`.*zhuzi (?:pretrain|sft) (\S+)`) \| (.+) GiB \|$", page, re.M)
-    assert len(rows) == 11
-    for line, name, said in rows:
+    command = r"`.*zhuzi (?:pretrain|sft) (\S+)((?: --set \S+)*)`"
+    rows = re.findall(rf"^\|.*\| (.*{command}) \| (.+) GiB \|$", page, re.M)
+    assert len(rows) == 16
+    for line, name, settings, said in rows:
         nodes = int((re.search(r"--nnodes (\d+)", line) or [0, 1])[1])
         each = int((re.search(r"--nproc-per-node (\d+)", line) or [0, 1])[1])
-        plans = plan_stages([stage.recipe for stage in load_stages(name)], gpus=nodes * each)
+        stages = load_stages(name, settings.replace("--set", "").split())
+        plans = plan_stages([stage.recipe for stage in stages], gpus=nodes * each)
         assert [float(figure) for figure in said.split(" and ")] == [
             round(plan.needed / GIB, 1) for plan in plans
         ], line
@@ -245,6 +247,24 @@ def test_length_and_time(stage2: Recipes, tmp_path: Path) -> None:
         plan_run(stage2(), speed=0)
     away = plan_run(stage2(corpus=tmp_path / "away", epochs=2, steps=None))
     assert away.steps is None and any("the data tell" in line for line in away.assumed)
+
+
+def test_several_gpus_hold_the_share_that_zero_leaves_them() -> None:
+    def held(gpus: int, **settings: Any) -> Any:
+        recipe = make(batch_size=128, micro_batch_size=8, **settings)
+        return plan_run(recipe, config="llama-7b", gpus=gpus)
+
+    one, whole, *zero = held(1), held(8), held(8, deepspeed="zero-1"), held(8, deepspeed="zero-2")
+    for plan in zero:
+        # AdamW's two moments, and the weights once more.
+        assert plan.memory.optimiser == pytest.approx(12 * one.trainable / 8, rel=1e-3)
+        assert plan.memory.weights == one.memory.weights and plan.memory.adapters == one.memory.adapters
+    assert zero[1].memory.gradients < zero[0].memory.gradients < whole.memory.gradients
+    divided = held(8, fsdp=True, base_bits=16)
+    sixteen = held(8, base_bits=16)
+    assert divided.memory.optimiser == pytest.approx(8 * one.trainable / 8, rel=1e-3)
+    assert divided.memory.weights < sixteen.memory.weights / 5
+    assert held(1, deepspeed="zero-2").memory == one.memory  # nothing to divide
 
 
 def test_several_gpus_share_the_batch_and_hold_the_gradients_twice() -> None:

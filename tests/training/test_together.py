@@ -168,6 +168,7 @@ def test_fsdp_is_refused_where_it_would_not_divide(
         ({"base_bits": 16, "deepspeed": "zero-2"}, "deepspeed or fsdp, not both"),
         ({"base_bits": 16, "optimizer": "adamw-8bit"}, "optimizer: adamw-8bit rounds in blocks"),
         ({"base_bits": 16, "samples": {"prompts": ["天"]}}, "samples are written by one process"),
+        ({"base_bits": 16, "lora": {"init": "eva"}}, "eva runs the whole model on one device"),
     ):
         with pytest.raises(ValueError, match=why):
             stage2(fsdp=True, **changes)

@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import BitsAndBytesConfig
 
+from zhuzi._process import launched
 from zhuzi.errors import TrainingError
 from zhuzi.model.folder import EMBEDDING, ModelFolder
 from zhuzi.train import int8, layers, lora, loss, noise, rows
@@ -19,7 +20,7 @@ from zhuzi.train.recipe import Recipe, SftRecipe
 
 
 def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
-    """The recipe's model on this process's device, ready to train.
+    """The recipe's model on this process's device (with FSDP on the CPU), ready to train.
 
     The frozen part is kept in int8 (`base_bits: 8`), NF4 (4) or the compute type: fp32 on a CPU, where bf16
     without its instructions is ten times slower; bf16, else fp16, on a GPU. What trains is fp32 and starts
@@ -30,7 +31,9 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
         "DoRA over 4 bits" if recipe.lora is not None and recipe.lora.dora and recipe.base_bits == 4 else None
     )
     compiled = layers.is_compiled(recipe.compile, device(), unfit)
-    model = folder.load(compute_dtype(), device(), quantization_config=_quantisation(recipe.base_bits))
+    # FSDP puts a share on each GPU: none has room for the whole.
+    place = torch.device("cpu") if recipe.fsdp and launched() > 1 else device()
+    model = folder.load(compute_dtype(), place, quantization_config=_quantisation(recipe.base_bits))
     if recipe.base_bits == 8:
         int8.use_for_training(model)
     causal = model

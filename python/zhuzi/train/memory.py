@@ -191,8 +191,8 @@ def memory_of(parts: Parts, *, micro: int, accumulated: bool, gpus: int) -> Memo
     before = buckets + (gradients if accumulated else 0)
     divided = gradients < 4 * parts.trainable  # a matrix's own gradient is then whole beside it
     last = 4 * width * tokens  # the gradient of the last hidden states, in fp32
-    # The moments: while the loss is computed, at the start of backward, at its end. Each gives the
-    # gradients, the activations and what the loss holds.
+    # The moments: while the loss is computed, at the start of backward, at its end, and the step where ZeRO
+    # copies gradients. Each gives the gradients, the activations and what the loss holds.
     loss = (before + of_head, kept + last + 4 * width * tokens, _logits(parts, tokens))
     begin = (before + of_head, kept + _working(parts, tokens, layer), 0)
     embedded = 4 * (parts.shape.rows - parts.old_rows) * width if "embed_tokens" in parts.matrices else 0

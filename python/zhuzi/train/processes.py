@@ -47,6 +47,8 @@ class Processes:
         )
         self.accelerator.gradient_accumulation_steps = 1  # a launcher's setting would divide the loss again
         self.number: int = self.accelerator.num_processes
+        if self.number != launched():  # each would train alone, and write over the others
+            raise TrainingError(f"{launched()} processes were launched, and accelerate joins {self.number}")
         self.process: int = self.accelerator.process_index
         self.device: torch.device = self.accelerator.device
         self.wait = self.accelerator.wait_for_everyone
@@ -219,6 +221,7 @@ class ShardedProcesses(Processes):
 
         # What trains stays in fp32; products are in 16 bits by autocast, as without FSDP.
         self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
+        self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
         super().prepare(model)
         os.environ.pop(
             "ACCELERATE_USE_FSDP", None

@@ -227,6 +227,8 @@ class Recipe(_Frozen):
             )
         if self.fsdp and self.samples is not None:
             raise ValueError("samples are written by one process, and with fsdp none has the whole model")
+        if self.fsdp and self.lora is not None and self.lora.init == "eva":
+            raise ValueError("lora.init: eva runs the whole model on one device; with fsdp, write another")
         if self.optimizer != "adamw" and (self.fsdp or self.deepspeed is not None):
             name = "fsdp" if self.fsdp else "deepspeed"
             raise ValueError(
