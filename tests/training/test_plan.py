@@ -263,7 +263,7 @@ def test_several_gpus_hold_the_share_that_zero_leaves_them() -> None:
     divided = held(8, fsdp=True, base_bits=16)
     sixteen = held(8, base_bits=16)
     assert divided.memory.optimiser == pytest.approx(8 * one.trainable / 8, rel=1e-3)
-    assert divided.memory.weights < sixteen.memory.weights / 5
+    assert divided.memory.weights < sixteen.memory.weights / 4
     assert held(1, deepspeed="zero-2").memory == one.memory  # nothing to divide
 
 
