@@ -234,6 +234,14 @@ class ShardedProcesses(Processes):
         self.accelerator.backward(value)  # exchanged at each micro batch: whole gradients are not kept
         return value.detach()
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # what an evaluation left gathered
+        return super().weights()
+
 
 def join(recipe: Recipe) -> Processes:
     """This process among those that were launched with it, as the recipe divides their work."""

@@ -106,6 +106,7 @@ def train_stage(
             trackers.close()
         seconds = time.monotonic() - started
 
+        weights = loop.processes.weights()
         checked = None if before is None else _require_frozen(before, digest_tensors(model), names)
         report = TrainReport(
             task=recipe.task,
@@ -126,7 +127,6 @@ def train_stage(
             compute_dtype=str(compute_dtype()).removeprefix("torch."),
             **(counts or {}),
         )
-        weights = loop.processes.weights()
         if is_main():
             _save(model, weights, folder, run, report.result, template)
             run.finish(report)
