@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from together import TORCHRUN
 
 from zhuzi import pretrain
 from zhuzi.model.folder import ModelFolder
@@ -145,3 +150,65 @@ def _seven_billion(folder: Path) -> Path:
         torch.set_default_dtype(torch.float32)
     model.save_pretrained(folder, max_shard_size="5GB")
     return folder
+
+
+# Trains, and prints the classes that hold the model.
+SEVERAL = """
+import json, os, sys
+import zhuzi.train.loop
+from zhuzi import pretrain
+from zhuzi.train import TrainCallback
+from zhuzi.train.recipe import PretrainRecipe
+
+begin = zhuzi.train.loop.Loop.train
+
+def tell(loop):
+    if os.environ["RANK"] == "0":
+        model = loop.processes.model
+        print(type(model).__name__, *sorted({type(m).__name__ for m in model.modules()}))
+    return begin(loop)
+
+zhuzi.train.loop.Loop.train = tell
+pretrain(PretrainRecipe.model_validate(json.loads(sys.argv[1])), progress=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"base_bits": 16, "fsdp": True}, "FSDPPeftModelForCausalLM"),
+        (
+            {"base_bits": 16, "fsdp": True, "vocabulary": "new-rows", "compile": "on"},
+            "FSDPPeftModelForCausalLM",
+        ),
+        ({"base_bits": 8, "deepspeed": "zero-2"}, "DeepSpeedEngine"),
+        ({"base_bits": 4, "deepspeed": "zero-2", "vocabulary": "new-rows"}, "DeepSpeedEngine"),
+    ],
+    ids=str,
+)
+def test_two_gpus_train_as_one_does(
+    stage2: Recipes, tmp_path: Path, settings: dict[str, Any], kind: str
+) -> None:
+    """Divided, to what bf16 rounds, and resumed from a checkpoint."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    if "deepspeed" in settings:
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install 'zhuzi[deepspeed]'")
+    common = {"lora": _lora(0.0), "log_every": 1, "gradient_checkpointing": True, **settings}
+    alone = pretrain(stage2(output=tmp_path / "alone", **{**common, "fsdp": False, "deepspeed": None}))
+    recipe = stage2(output=tmp_path / "two", **{**common, "micro_batch_size": 1})
+    script = tmp_path / "train.py"
+    script.write_text(SEVERAL)
+    for first in (True, False):
+        ended = subprocess.run(
+            [sys.executable, *TORCHRUN, str(script), recipe.model_dump_json()],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        kinds = ended.stdout.split()
+        assert kind in kinds and (not recipe.fsdp or "FSDPLlamaDecoderLayer" in kinds)
+        lines = [json.loads(line) for line in (recipe.output / "log.jsonl").read_text().splitlines()]
+        assert [line["loss"] for line in lines] == pytest.approx([loss for _, loss in alone.losses], rel=1e-2)
+        if first:
+            shutil.rmtree(recipe.output / "checkpoints" / "checkpoint-6")
+            (recipe.output / "report.json").unlink()
