@@ -162,6 +162,21 @@ def test_a_slider_is_sent_once_it_was_moved(page: Any) -> None:
     page.locator("#clear").click()
 
 
+def test_the_first_turns_make_room(page: Any) -> None:
+    page.locator("#settings summary").click()
+    page.locator("#max_tokens").fill("100")
+    page.locator("#seed").fill("5")
+    for question in ("天" * 250, "地", "人"):  # beside the first there is no room for an answer of 100 tokens
+        page.locator("#text").fill(question)
+        page.keyboard.press("Enter")
+        done(page)
+    notes = page.locator(".assistant .under").all_inner_texts()
+    assert page.locator(".turn.failed").count() == 0 and len(notes) == 3
+    assert ["left out: 1" in note for note in notes] == [False, True, True]
+    page.errors[:] = [error for error in page.errors if "400 (Bad Request)" not in error]
+    page.locator("#clear").click()
+
+
 def test_an_error_is_shown_and_can_be_mended(page: Any) -> None:
     page.locator("#text").fill("天" * 600)
     page.keyboard.press("Enter")

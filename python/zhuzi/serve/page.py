@@ -54,6 +54,7 @@ def chat_page(model: ServedModel, settings: ServeSettings) -> str:
         title=model.name,
         packages=["torch", "transformers"],
         model=model.name,
+        positions=model.engine.positions,
         key=settings.key is not None,
         seed=drawn.seed,
         system=settings.system,
