@@ -104,10 +104,14 @@ def test_chat_reads_a_question_and_a_file(file: Path) -> None:
     assert done.exit_code == 0, done.output
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_a_folder_in_fewer_bits(bits: int, make_model: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bits", "width"), [(8, 128), (4, 128), (4, 172)]
+)  # which a kernel of 4 bits cannot cut
+def test_a_folder_in_fewer_bits(
+    bits: int, width: int, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
     pytest.importorskip("bitsandbytes")
-    source = make_model(tmp_path / "model", hidden_size=64, intermediate_size=128)
+    source = make_model(tmp_path / "model", hidden_size=64, intermediate_size=width)
     whole = Chat.from_dir(source, device="cpu")
     chat = Chat.from_dir(source, device="cpu", bits=bits)  # type: ignore[arg-type]
     kinds = {type(module).__name__ for module in chat.model.modules()}

@@ -221,7 +221,7 @@ class ModelFolder:
 
         try:
             with quiet(), returned_when_freed():
-                return AutoModelForCausalLM.from_pretrained(
+                model = AutoModelForCausalLM.from_pretrained(
                     self.path, dtype=dtype, device_map={"": device}, **options
                 ).eval()
         except (OSError, ImportError, torch.OutOfMemoryError):
@@ -230,6 +230,12 @@ class ModelFolder:
             if "CUDA" in str(error):
                 raise
             raise InputError(f"{self.path}: transformers cannot load it ({first_line(error)})") from error
+        for module in model.modules():
+            # bitsandbytes' AVX-512 kernel of 4-bit weights stops at other shapes; its plain one takes all.
+            if getattr(module, "support_avx512bf16_for_cpu", False):
+                fits = module.out_features % 32 == 0 and module.in_features % module.weight.blocksize == 0
+                module.support_avx512bf16_for_cpu = fits
+        return model
 
     def copy(
         self,
