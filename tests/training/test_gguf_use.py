@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +99,22 @@ def test_the_server_and_eval_take_a_file(file: Path, model: Path, tmp_path: Path
         float(line.split(": ")[1].split()[0]) for line in done.output.splitlines() if "bits per byte" in line
     ]
     assert figures[0] == pytest.approx(figures[1], abs=2e-3)
+
+
+def test_a_template_that_cannot_be_used(file: Path, tmp_path: Path) -> None:
+    for name, template, why in (
+        ("broken", "{% for m in messages %}", "not a Jinja template"),
+        ("endless", "{% for m in messages %}{{ m.content }}\n{% endfor %}", "no special token"),
+    ):
+        other = tmp_path / f"{name}.gguf"
+        command = [sys.executable, "-m", "gguf.scripts.gguf_new_metadata", "--chat-template", template]
+        subprocess.run([*command, str(file), str(other)], check=True, capture_output=True)
+        held = GgufFile.open(other)
+        assert held.template is ALPACA and held.unusable and why in held.unusable
+        asked = ["chat", "--model", str(other), "--max-new-tokens", "3"]
+        done = CliRunner().invoke(cli, asked, input="你好")
+        assert done.exit_code == 0, done.output
+        assert "the published prompt is used, as the model's own cannot be: " in done.output
 
 
 def test_chat_reads_a_question_and_a_file(file: Path) -> None:

@@ -312,12 +312,26 @@ def test_bodies_that_are_wrong(body: bytes, status: int, says: str, server: Serv
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format.type"),
         ({"messages": [{"role": "user", "content": "天" * 300}]}, "messages"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
+        ({"stop": [1]}, "stop"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], param: str, server: Server) -> None:
     asked = {"model": "m", "messages": ASKED, **options}
     answer = post(server, json.dumps(asked).encode())
     assert answer.status_code == 400 and answer.json()["error"]["param"] == param, answer.text
+
+
+def test_null_asks_for_nothing(server: Server) -> None:
+    names = ("stream", "stream_options", "n", "stop", "seed", "temperature", "tools", "functions", "logprobs")
+    nothing = {"model": "m", "messages": ASKED, "max_tokens": 2, **dict.fromkeys(names)}
+    answer = post(server, json.dumps(nothing).encode())
+    assert answer.status_code == 200 and answer.json()["choices"][0]["finish_reason"], answer.text
+    answer = post(server, json.dumps({"model": None, "messages": ASKED}).encode())
+    assert answer.json()["error"]["message"] == "model is missing"
+    answer = post(server, b'{"model": "m", "prompt": ["a", 1]}', path="/v1/completions")
+    assert answer.json()["error"]["message"] == "prompt: want a text or its ids, or a list of them"
 
 
 def test_the_client_gets_the_right_exceptions(server: Server) -> None:

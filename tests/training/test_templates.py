@@ -270,7 +270,7 @@ def test_a_template_of_others_that_cannot_be_used(chat_model: Path, tmp_path: Pa
     assert why_unusable(folder, tokenizer) and usable_template(folder, tokenizer) is ALPACA
     command = ["chat", "--model", str(folder), "--max-new-tokens", "2", "--device", "cpu"]
     told = CliRunner().invoke(cli, command, input="天", catch_exceptions=False)
-    assert told.exit_code == 0 and "the published prompt is used, as the folder's cannot be" in told.stderr
+    assert told.exit_code == 0 and "the published prompt is used, as the model's own cannot be" in told.stderr
     assert "cannot be" not in CliRunner().invoke(cli, [*command, "--template", "alpaca"], input="天").stderr
 
 

@@ -56,9 +56,9 @@ def chat(
     """
     from zhuzi.cli.markdown import PlainScreen, screen_for
     from zhuzi.cli.talk import shown_settings, talk, warnings_after
-    from zhuzi.infer.chat import Chat, open_model
+    from zhuzi.infer.chat import Chat, open_model, unusable_template
     from zhuzi.infer.session import Session
-    from zhuzi.infer.templates import template_named, why_unusable
+    from zhuzi.infer.templates import template_named
 
     if web and not markdown:
         raise click.UsageError("--no-markdown goes without --web: the page shows answers as they come")
@@ -76,9 +76,9 @@ def chat(
     folder = open_model(model, asked, template=named, system=system)
     click.echo(f"chat: loading {model}", err=True)
     loaded = Chat.load(folder, device=device, bits=bits)
-    unusable = None if named is not None else why_unusable(folder.path, folder.tokenizer)
+    unusable = None if named is not None else unusable_template(folder)
     if unusable is not None:
-        click.echo(f"chat: the published prompt is used, as the folder's cannot be: {unusable}", err=True)
+        click.echo(f"chat: the published prompt is used, as the model's own cannot be: {unusable}", err=True)
     if named is not None:
         loaded = replace(loaded, template=named)
     session = Session(loaded, system=system, sampling=sampling, history=history)

@@ -12,7 +12,7 @@ from zhuzi.infer.gguf import GgufFile, is_gguf
 from zhuzi.infer.prompt import question
 from zhuzi.infer.sampling import GREEDY, Sampling, SamplingSettings
 from zhuzi.infer.template import ALPACA, Message, Template
-from zhuzi.infer.templates import usable_template
+from zhuzi.infer.templates import usable_template, why_unusable
 from zhuzi.model.positions import positions, positions_of
 from zhuzi.tokenizer import Tokenizer
 
@@ -176,6 +176,13 @@ def open_model(
     if asked is not None:
         require_room(positions(folder.config), len(prompt))
     return folder
+
+
+def unusable_template(folder: ModelFolder | GgufFile) -> str | None:
+    """Why the template of what `open_model` opened cannot be used; None if it can, or there is none."""
+    if isinstance(folder, GgufFile):
+        return folder.unusable
+    return why_unusable(folder.path, folder.tokenizer)
 
 
 def prompt_ids(tokenizer: Tokenizer, instruction: str, input: str = "") -> list[int]:

@@ -53,6 +53,8 @@ class GgufFile:
     template: Template
     config: dict[str, Any]
     """What of transformers' config.json the file tells: positions, special ids."""
+    unusable: str | None = None
+    """Why the file's own template cannot be used; `template` is then the published one."""
 
     @classmethod
     def open(cls, path: str | Path) -> GgufFile:
@@ -75,7 +77,8 @@ class GgufFile:
             "bos_token_id": tokenizer.bos_id,
             "eos_token_id": sorted(id for id in ends if 0 <= id < tokenizer.vocab_size),
         }
-        return cls(path, tokenizer, _template(source, path), config)
+        template, unusable = _template(source, path, tokenizer)
+        return cls(path, tokenizer, template, config, unusable)
 
     @property
     def generation_config(self) -> dict[str, Any]:
@@ -96,12 +99,18 @@ class GgufFile:
         return GgufModel(self)
 
 
-def _template(source: str | None, path: Path) -> Template:
+def _template(source: str | None, path: Path, tokenizer: Tokenizer) -> tuple[Template, str | None]:
+    """The template of a file, or the published one and why not that of the file."""
     if source is None or source == ALPACA.jinja:
-        return ALPACA
-    from zhuzi.infer.jinja import JinjaTemplate
+        return ALPACA, None
+    try:
+        from zhuzi.infer.jinja import JinjaTemplate
 
-    return JinjaTemplate(f"of {path.name}", source)
+        template = JinjaTemplate(f"of {path.name}", source)
+        template.require(tokenizer)
+    except (InputError, ModuleNotFoundError) as error:
+        return ALPACA, str(error)
+    return template, None
 
 
 class _Held:

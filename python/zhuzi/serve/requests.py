@@ -24,6 +24,14 @@ _IGNORED = (
 )
 
 
+# What may be of several kinds.
+_WANTED = {
+    "content": "a text, or a list of parts of the type text",
+    "prompt": "a text or its ids, or a list of them",
+    "stop": "a text, or a list of them",
+}
+
+
 class ApiError(Exception):
     """An error as OpenAI's API sends it."""
 
@@ -223,8 +231,10 @@ def _parsed(kind: type[_R], body: bytes) -> _R:
         raise ApiError(400, f"the body is no JSON: {error}") from None
     if not isinstance(held, dict):
         raise ApiError(400, "the body is no JSON object")
+    # Null asks for nothing, as at OpenAI, whatever the key.
+    asked = {key: value for key, value in held.items() if key not in _IGNORED and value is not None}
     try:
-        request = kind.model_validate({key: value for key, value in held.items() if key not in _IGNORED})
+        request = kind.model_validate(asked)
     except ValidationError as error:
         raise _worded(error) from None
     request.require_sane()
@@ -234,7 +244,12 @@ def _parsed(kind: type[_R], body: bytes) -> _R:
 def _worded(error: ValidationError) -> ApiError:
     """The first of pydantic's errors."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    param = ".".join(map(str, first["loc"]))
+    place = first["loc"]
+    for at, part in enumerate(place):
+        if part in _WANTED and at + 1 < len(place):  # what follows names one of the kinds it may have
+            param = ".".join(map(str, place[: at + 1]))
+            return ApiError(400, f"{param}: want {_WANTED[part]}", param=param)
+    param = ".".join(map(str, place))
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"unrecognized request argument: {param}", param=param)
     if first["type"] == "missing":

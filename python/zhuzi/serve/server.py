@@ -48,16 +48,15 @@ def serve_model(
         OSError: the address cannot be taken.
         ImportError: without the extra `serve`.
     """
-    from zhuzi.infer.chat import open_model
-    from zhuzi.infer.templates import why_unusable
+    from zhuzi.infer.chat import open_model, unusable_template
     from zhuzi.serve.app import Server
     from zhuzi.serve.model import load_folder
 
     settings = settings or ServeSettings()
     folder = open_model(model, template=template, system=settings.system)
-    unusable = None if template is not None else why_unusable(folder.path, folder.tokenizer)
+    unusable = None if template is not None else unusable_template(folder)
     if unusable is not None:
-        _log.warning(f"the published prompt is used, as the folder's cannot be: {unusable}")
+        _log.warning(f"the published prompt is used, as the model's own cannot be: {unusable}")
     with _listening(settings) as listener:
         if not settings.local and settings.key is None:
             _log.warning(f"{settings.host} can be reached from other machines, and no key is asked for")
