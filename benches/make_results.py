@@ -171,7 +171,8 @@ def using(records: list[Record], shown: Record) -> str:
     for label in dict.fromkeys(r["label"] for r in records if r["bench"] == "serve"):
         record = newest(records, "serve", "memory", label)
         assert record
-        kinds = ", ".join(f"{number:,} {kind}" for kind, number in record["requests"].items())
+        counts = sorted(record["requests"].items(), key=lambda pair: -pair[1])
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in counts)
         about = f"""## A server's memory
 
 `zhuzi serve` with {record["clients"]} clients that ask without a pause ({label}): {kinds}.

@@ -418,15 +418,17 @@ def test_an_address_that_is_taken(server: Server, model: Path) -> None:
 def test_memory_is_flat_under_load(server: Server) -> None:
     def ask(number: int) -> None:
         options = {**WILD, "max_tokens": 6, "seed": number}
-        if number % 3 == 0:
+        if number % 4 == 0:
             server.chat(**options)
-        elif number % 3 == 1:
+        elif number % 4 == 1:
+            assert post(server, b'{"model": "m"').status_code == 400
+        elif number % 4 == 2:
             streamed(server.chat(stream=True, **options))
         else:
             next(iter(left := server.chat(stream=True, **options)))
             left.close()
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(50) as pool:  # for ten minutes: benches/bench_serve.py
         list(pool.map(ask, range(120)))
         before = server.memory()
         list(pool.map(ask, range(360)))
