@@ -123,6 +123,17 @@ def test_a_seed_repeats_an_answer_in_chat_and_here(model: Path, tokenizer: Token
         assert joined(list(answer(engine, tokenizer, prompt_ids(tokenizer, "你好"), [2], sampling))) == said
 
 
+def test_a_prompt_costs_one_row_of_logits(model: Path, tokenizer: Tokenizer) -> None:
+    held = Chat.from_dir(model, device="cpu").model
+    ids = tokenizer.encode(ENGLISH[:200], add_bos=True)
+    with torch.no_grad():
+        wanted = held(torch.tensor([ids])).logits[0, -1, : tokenizer.vocab_size]
+    rows = []
+    held.lm_head.register_forward_hook(lambda _, __, made: rows.append(made.shape[1]))
+    found = TransformersEngine(held, tokenizer.vocab_size).start().advance(ids)
+    assert rows == [1] and torch.allclose(found, wanted, atol=1e-5)
+
+
 def test_the_positions_bound_an_answer(tokenizer: Tokenizer) -> None:
     engine = Fixed([263] * 9, positions=6)
     found = list(answer(engine, tokenizer, [1, 263], [2], GREEDY))

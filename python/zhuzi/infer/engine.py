@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,6 +65,8 @@ class TransformersSequence:
     def __init__(self, model: Any, limit: int) -> None:
         self._model, self._limit = model, limit
         self._keyword = cache_keyword(model)
+        # All rows of a prompt's logits could need more memory than the model.
+        self._last: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in _parameters(model) else {}
         self._cache: Any = None
 
     def advance(self, ids: list[int]) -> torch.Tensor:
@@ -73,7 +75,7 @@ class TransformersSequence:
 
         step = torch.tensor([ids], device=next(self._model.parameters()).device)
         with _evaluating(self._model):
-            output = self._model(input_ids=step, use_cache=True, **{self._keyword: self._cache})
+            output = self._model(input_ids=step, use_cache=True, **{self._keyword: self._cache}, **self._last)
         self._cache = getattr(output, self._keyword)
         logits: torch.Tensor = output.logits[0, -1, : self._limit].float().cpu()
         return logits
@@ -89,16 +91,25 @@ def cache_keyword(model: Any) -> str:
     transformers renames it. It must be a parameter by name: `**kwargs` swallows a wrong one, and every token
     would be chosen from the last alone.
     """
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
-    base = getattr(base, "_orig_mod", base)  # torch.compile's wrapper
-    taken = inspect.signature(type(base).forward).parameters  # training replaces that of the instance
+    taken = _parameters(model)
     for name in ("cache", "past_key_values"):
         if name in taken:
             return name
     raise InputError(
-        f"{type(base).__name__}.forward takes neither cache nor past_key_values, so it cannot answer token "
-        "by token; load a causal language model of transformers"
+        f"{type(_base(model)).__name__}.forward takes neither cache nor past_key_values, so it cannot answer "
+        "token by token; load a causal language model of transformers"
     )
+
+
+def _base(model: Any) -> Any:
+    """The model of transformers in PEFT's and torch.compile's wrappers."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    return getattr(base, "_orig_mod", base)
+
+
+def _parameters(model: Any) -> Collection[str]:
+    """What the model's forward takes by name."""
+    return inspect.signature(type(_base(model)).forward).parameters  # training replaces that of the instance
 
 
 @contextmanager
