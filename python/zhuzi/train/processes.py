@@ -180,10 +180,13 @@ class ZeroProcesses(Processes):
         require_known(states, [name for name, _ in self.named])
         names = {id(p): name for name, p in self.named}
         for parameters, state in self._groups():
-            state["step"].copy_(states[names[id(parameters[0])]]["step"])
-        for name, parameter in self.named:
-            for key in _MOMENTS:
-                safe_set_full_optimizer_state(parameter, states[name][key].to(parameter.device), key)
+            for parameter in parameters:
+                held = states.get(names[id(parameter)])
+                if held is None:  # it has had no gradient yet
+                    continue
+                state["step"].copy_(held["step"])  # the same for all
+                for key in _MOMENTS:
+                    safe_set_full_optimizer_state(parameter, held[key].to(parameter.device), key)
 
     def _groups(self) -> Iterator[tuple[Sequence[torch.nn.Parameter], dict[str, torch.Tensor]]]:
         """The parameters of each group, and the state of this process's share of them."""

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from zhuzi._process import is_main
+from zhuzi._process import is_main, launched
 from zhuzi._show import Report, count
 from zhuzi.errors import OVERWRITE, OutputExistsError, naming
 from zhuzi.model.folder import ModelFolder
@@ -315,8 +315,12 @@ class Run:
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             **{key: begun[key] for key in ("data", "trained_on") if key in begun},
-            "versions": {name: version(name) for name in _LIBRARIES},
+            "versions": {name: version(name) for name in (*_LIBRARIES, *self._divided_by)},
         }
+
+    @property
+    def _divided_by(self) -> tuple[str, ...]:
+        return ("deepspeed",) if self.recipe.deepspeed is not None and launched() > 1 else ()
 
     def finish(self, report: TrainReport) -> None:
         """Write the report, which ends the run."""
