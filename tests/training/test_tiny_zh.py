@@ -151,6 +151,34 @@ def test_a_verdict_says_when_extension_does_not_win(script: ModuleType) -> None:
     assert verdict(-0.1, 0.1)[0] is False and "neither wins nor loses" in verdict(-0.1, 0.1)[1]
 
 
+def test_a_model_of_llama2c_becomes_a_folder_that_tells_stories(reference: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    files = [reference / "weights" / name for name in ("stories260K.bin", "tok512.bin")]
+    out = tmp_path / "stories260K"
+    script = [sys.executable, str(RECIPE / "from_llama2c.py"), *map(str, files), str(out)]
+    subprocess.run(script, capture_output=True, check=True)
+    story = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
+    ids = zhuzi.Tokenizer.from_dir(out).encode(story, add_bos=True)
+    assert len(ids) < 40
+    with torch.no_grad():
+        live = AutoModelForCausalLM.from_pretrained(out)
+        assert float(live(torch.tensor([ids]), labels=torch.tensor([ids])).loss) < 1.5
+
+
+def test_the_page_of_the_docs_is_made_from_its_record(script: ModuleType) -> None:
+    root = RECIPE.parents[1]
+    facts = json.loads((root / "benches" / "tiny-zh.json").read_text("utf-8"))
+    assert (root / "docs" / "tiny-zh.svg").read_text("utf-8") == script.results.picture(facts)
+    page = (root / "docs" / "tiny-zh.md").read_text("utf-8")
+    for line in script.results.markdown(facts).splitlines():
+        if line.startswith("|") and not line.startswith("| new pieces"):
+            assert line in page or set(line) <= set("|- ")
+    arms = {name: script.results.verdict(facts, name)[0] for name in ARMS[1:]}
+    assert all(arms.values()), "the page says that extension wins"
+
+
 @pytest.mark.slow
 def test_without_a_base_a_small_one_is_trained(mistral: Path, tmp_path: Path) -> None:
     done = run(tmp_path / "run", "--base-steps", "2", "--new-pieces", "300")
