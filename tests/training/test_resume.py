@@ -98,6 +98,20 @@ def test_epochs_that_became_other_steps_are_refused(stage1: Recipes) -> None:
         pretrain(recipe)
 
 
+def test_a_run_of_a_version_with_another_order_says_what_changes(
+    stage1: Recipes, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = stage1(evaluate={"every": 100, "share": 0.5})
+    with pytest.raises(Stop):
+        pretrain(recipe, callbacks=[StopAt(4)])
+    known = recipe.output / "run.json"
+    facts = json.loads(known.read_text())
+    del facts["order"]
+    known.write_text(json.dumps(facts))
+    assert pretrain(recipe).resumed_from == 3
+    assert "the data come in another order, and other examples are held out" in caplog.text
+
+
 @pytest.mark.parametrize(("stage", "stop"), [("stage1", 5), ("stage2", 5), ("stage2", 2)])
 def test_resumed_run_equals_uninterrupted(
     request: pytest.FixtureRequest, tmp_path: Path, stage: str, stop: int

@@ -213,7 +213,15 @@ class Run:
     def _tell_of_rounding(self) -> None:
         begun = read_state(self.path / "run.json")
         if begun.get("order") != ORDER:
-            warn(f"{self.path}: begun by another version; from here on the data come in another order")
+            held_out = self.recipe.evaluate is not None and self.recipe.evaluate.share > 0
+            warn(
+                f"{self.path}: begun by another version; from here on the data come in another order"
+                + (
+                    ", and other examples are held out: this run has trained on some of them"
+                    if held_out
+                    else ""
+                )
+            )
         before = completed(begun["recipe"])
         for key in ("micro_batch_size", "compile", "deepspeed", "fsdp"):
             then, now = before.get(key), getattr(self.recipe, key)
