@@ -223,7 +223,7 @@ CASES = [
     merge("other base", "first", refused="another base model .* merge it into .*model"),
     merge("trained", "first", refused="another base model"),
     merge("swapped", "first", refused="another tokenizer"),
-    merge("merged", "first", refused="first|adapter: already merged into .*merged, whose record names it"),
+    merge("merged", "first", refused="adapter: already merged into .*merged, whose record names it"),
     merge("merged", "unrecorded", more="--unverified", refused="unrecorded: already merged into .*merged"),
     merge("model", "unrecorded", refused="holds no zhuzi.json"),
     merge("model", "second", refused="another base model .* merge it into .*merged"),
