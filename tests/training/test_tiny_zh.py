@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,6 +82,28 @@ def test_the_operations_are_those_of_the_mfu(finished: Path, base: Path, script:
         recipe = load_recipe(finished / "seed-0" / f"{arm}.yaml")
         counted = flops_per_token(load_for_training(folder, recipe), script.CONTEXT)
         assert script.operations(base, folder.rows) == counted
+
+
+def test_a_config_that_names_no_key_value_heads_has_as_many_as_heads(
+    base: Path, tmp_path: Path, script: ModuleType
+) -> None:
+    config = json.loads((base / "config.json").read_text("utf-8"))
+    counted = []
+    for kv in ({"num_key_value_heads": config["num_attention_heads"]}, {"num_key_value_heads": None}):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **kv}))
+        counted.append(script.operations(tmp_path, 400))
+    assert counted[0] == counted[1]
+
+
+def test_what_cannot_be_compared_is_refused_in_a_line(base: Path, tmp_path: Path) -> None:
+    for options, said in (  # and the folder is still free for the command that was meant
+        (("--held-out", "absent.jsonl"), r"run\.py: absent\.jsonl"),
+        (("--hold-out", "100000"), r"--hold-out 100000 leaves \d+ documents to train on and 0 to measure"),
+        (("--hold-out", "0"), r"--hold-out 0 leaves 0 documents to train on and \d+ to measure"),
+    ):
+        done = run(tmp_path / "run", "--base", str(base), *options)
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+        assert re.match(said, done.stderr.splitlines()[-1]), done.stderr
 
 
 def test_the_bits_are_those_of_the_merged_models(finished: Path, base: Path) -> None:

@@ -26,6 +26,7 @@ import results
 
 import zhuzi
 from zhuzi.corpus import read_texts
+from zhuzi.errors import message
 from zhuzi.eval import compare_bits
 
 # What is trained beside embedding and head: LoRA on every matrix of the layers, its rank a quarter of the
@@ -111,19 +112,25 @@ def write_texts(folder: Path, options: argparse.Namespace) -> None:
     """
     if (folder / "pool.jsonl").exists():
         return
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of a command that was stopped here
+    folder.mkdir()
     say("texts: reading")
     held: list[str] = []
     pool: list[str] = []
     for text in read_texts(options.inputs):
         number = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
-        (held if number % options.hold_out == 0 else pool).append(text)
+        (held if number % max(1, options.hold_out) == 0 else pool).append(text)
+    if not held or not pool:
+        raise SystemExit(
+            f"--hold-out {options.hold_out} leaves {len(pool)} documents to train on and {len(held)} to "
+            "measure; give more documents, or another number"
+        )
     random.Random(0).shuffle(held)
     other = list(read_texts(options.held_out)) if options.held_out else []
     random.Random(0).shuffle(other)
     english = list(read_texts(options.english or [demo_english()]))
     english = english if options.base else english[9::10]  # the others trained the base
-    (folder / "curves").mkdir(exist_ok=True)
+    (folder / "curves").mkdir()
     for name, texts in (("same-sources", held), ("other-sources", other), ("english", english)):
         if texts:
             write_jsonl(folder / "curves" / f"{name}.jsonl", cut(texts, *CURVES))
@@ -239,7 +246,8 @@ def operations(base: Path, rows: int) -> int:
     config, rank = read_json(base / "config.json"), int(LORA["rank"])
     names = ("hidden_size", "intermediate_size", "num_hidden_layers")
     width, inner, layers = (int(config[name]) for name in names)
-    kv = width * int(config["num_key_value_heads"]) // int(config["num_attention_heads"])
+    heads = int(config["num_attention_heads"])
+    kv = width * int(config.get("num_key_value_heads") or heads) // heads  # the first LLaMA's names none
     shapes = [(width, width)] * 2 + [(width, kv)] * 2 + [(width, inner)] * 3
     frozen = layers * sum(a * b for a, b in shapes)
     trained = rows * width + layers * sum(rank * (a + b) for a, b in shapes)
@@ -374,9 +382,9 @@ def claim(out: Path, options: argparse.Namespace) -> None:
     asked = json.loads(json.dumps(keys, default=str))
     out.mkdir(parents=True, exist_ok=True)
     file = out / "settings.json"
-    if not file.exists():
-        if any(out.iterdir()):
-            raise SystemExit(f"{out}: holds something else; choose another --out")
+    if not file.exists() and any(out.iterdir()):
+        raise SystemExit(f"{out}: holds something else; choose another --out")
+    if not (out / "texts" / "pool.jsonl").exists():  # an earlier command got no further than its own words
         write_json(file, asked)
     held = read_json(file)
     for key in asked:
@@ -427,3 +435,5 @@ if __name__ == "__main__":
     except zhuzi.TrainingInterrupted as stopped:  # a checkpoint was written
         say(str(stopped))
         sys.exit(75)
+    except zhuzi.ZhuziError as error:
+        sys.exit(f"run.py: {message(error)}")
