@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,19 @@ def test_a_killed_process_ends_the_run_and_the_same_command_goes_on(stage2: Reci
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("resumes after step 3 of 6") == 1
     assert close(figures(recipe.output), figures(pretrain(whole).output))
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_no_lost_process(stage2: Recipes, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        ended = run(
+            ["-m", "zhuzi", "pretrain", write_recipe(stage2(output=tmp_path / "run"))],
+            **{"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", **where},
+        )
+    assert ended.returncode == 1
+    assert "zhuzi: the 2 processes of this run cannot reach each other (" in ended.stderr, ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 # accelerate takes FSDP for GPUs only. Here it is told that there are some; what it then does needs none.

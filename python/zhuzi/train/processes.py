@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 
 from zhuzi._process import launched
 from zhuzi.errors import TrainingError
+from zhuzi.model.folder import first_line
 from zhuzi.train.base import compute_dtype, trainable
 from zhuzi.train.progress import tell
 from zhuzi.train.recipe import Recipe
@@ -27,6 +28,7 @@ from zhuzi.train.schedule import make_optimizer
 from zhuzi.train.sharding import deepspeed_settings
 
 _PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_DISTRIBUTED: Any = getattr(torch.distributed, "DistError", ())  # torch may be built without it
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter, beside the number of its steps
 
 States = Mapping[str, Mapping[str, Any]]
@@ -42,9 +44,15 @@ class Processes:
         self.recipe = recipe
         AcceleratorState._reset_state()  # the stage before may have been divided in another way
         compute = compute_dtype()
-        self.accelerator = Accelerator(
-            mixed_precision=_PRECISION[compute], cpu=compute == torch.float32, **self._plugins()
-        )
+        try:
+            self.accelerator = Accelerator(
+                mixed_precision=_PRECISION[compute], cpu=compute == torch.float32, **self._plugins()
+            )
+        except _DISTRIBUTED as error:  # such as a port that is taken: no process is lost yet
+            raise TrainingError(
+                f"the {launched()} processes of this run cannot reach each other ({first_line(error)}); "
+                "MASTER_ADDR and MASTER_PORT say where, and the launcher sets them"
+            ) from error
         self.accelerator.gradient_accumulation_steps = 1  # a launcher's setting would divide the loss again
         self.number: int = self.accelerator.num_processes
         if self.number != launched():  # each would train alone, and write over the others
@@ -271,12 +279,11 @@ def naming_lost_processes() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        errors = getattr(torch.distributed, "DistError", ())
-        if launched() == 1 or not (isinstance(error, errors) or "gloo" in str(error).lower()):
+        if launched() == 1 or not (isinstance(error, _DISTRIBUTED) or "gloo" in str(error).lower()):
             raise
         raise TrainingError(
-            "another process of this run has ended: it was killed, or says itself why; this one ends too. "
-            "The same command goes on from the last checkpoint"
+            "another process of this run has ended: it was killed, or says itself why; this one ends too "
+            f"({first_line(error)}). The same command goes on from the last checkpoint"
         ) from error
 
 
