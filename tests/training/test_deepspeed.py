@@ -18,6 +18,9 @@ Recipes = Callable[..., Any]
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(
+        3600
+    ),  # four starts of torch and DeepSpeed, of which each takes a minute on a busy machine
     pytest.mark.skipif(
         find_spec("deepspeed") is None, reason="DeepSpeed is not installed: pip install 'zhuzi[deepspeed]'"
     ),
