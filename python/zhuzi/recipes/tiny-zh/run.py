@@ -435,5 +435,7 @@ if __name__ == "__main__":
     except zhuzi.TrainingInterrupted as stopped:  # a checkpoint was written
         say(str(stopped))
         sys.exit(75)
+    except OSError as error:
+        sys.exit(f"run.py: {error.filename}: {error.strerror}" if error.filename else f"run.py: {error}")
     except zhuzi.ZhuziError as error:
         sys.exit(f"run.py: {message(error)}")
