@@ -100,7 +100,7 @@ def test_what_else_can_be_wrong(corpus: Path, tmp_path: Path) -> None:
         assert what in line
     shown = CliRunner().invoke(cli, ["corpus", "verify", str(corpus)])
     assert shown.exit_code != 0 and "shard-99999" in shown.output
-    with pytest.raises(ValueError, match="it is no corpus, or its encoding was not ended"):
+    with pytest.raises(ValueError, match="it is no corpus, or its encoding did not finish"):
         verify_corpus(tmp_path)
 
 

@@ -41,6 +41,8 @@ pub const BOS: Setting = Setting { name: "bos", value: Some(Value::Switch(true))
 pub const PART: Setting = Setting { name: "part", value: None };
 /// Bad records are put aside.
 pub const ON_ERROR_SKIP: Setting = Setting { name: "on_error", value: Some(Value::Word("skip")) };
+/// New pieces of every script.
+pub const ALL_SCRIPTS: Setting = Setting { name: "scripts", value: Some(Value::Word("all")) };
 
 /// An option by its name alone.
 pub const fn option(name: &'static str) -> Setting {

@@ -29,7 +29,7 @@ pub fn verify(out: &Path, mut progress: impl FnMut(u64) -> bool) -> Result<Vec<S
         Ok(None) => {
             let out = out.display();
             let reason = format!(
-                "{out}: holds no {MANIFEST_FILE}; it is no corpus, or its encoding was not ended: run the same \
+                "{out}: holds no {MANIFEST_FILE}; it is no corpus, or its encoding did not finish: run the same \
                  command again"
             );
             return Err(Error::Argument(reason.into()));

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     Error, Result,
     bpe::{Encoder, Scratch},
+    message::{ALL_SCRIPTS, Message},
     spm::{PieceKind, SpmModel},
     vocab::script::{is_cjk_punctuation, is_han},
 };
@@ -110,9 +111,10 @@ impl Start {
         let mut characters = Vec::new();
         for character in &options.characters {
             if options.scripts == Scripts::Han && !is_han(*character) {
-                let reason =
-                    format!("character `{character}` is not Han: only with all scripts can it be a piece");
-                return Err(Error::Argument(reason.into()));
+                let reason = Message::from(format!("character `{character}` is not Han: only with "))
+                    .option(ALL_SCRIPTS)
+                    .text(" can it be a piece");
+                return Err(Error::Argument(reason));
             }
             if let Some(&symbol) = missing.get(character)
                 && !symbols.get(symbol).is_piece
@@ -268,13 +270,13 @@ fn check_protected(piece: &str, options: &ExtendOptions) -> Result<()> {
     if runs == [piece] {
         return Ok(());
     }
-    let allowed = match options.scripts {
-        Scripts::Han => {
-            "Han and the punctuation of Chinese text, with `▁` at the start alone; all scripts allow more"
-        }
-        Scripts::All => {
-            "characters of one kind (Han, others), with `▁` at the start alone and without digits"
-        }
-    };
-    Err(Error::Argument(format!("`{piece}` cannot be protected: a new piece holds {allowed}").into()))
+    let reason = Message::from(format!("`{piece}` cannot be protected: a new piece holds "));
+    Err(Error::Argument(match options.scripts {
+        Scripts::Han => reason
+            .text("Han and the punctuation of Chinese text, with `▁` at the start alone; ")
+            .option(ALL_SCRIPTS)
+            .text(" allows more"),
+        Scripts::All => reason
+            .text("characters of one kind (Han, others), with `▁` at the start alone and without digits"),
+    }))
 }
