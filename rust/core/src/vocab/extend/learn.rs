@@ -1,14 +1,10 @@
 //! Learning pieces: again and again the pair that is counted most becomes one.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap},
-};
-
-use rustc_hash::FxHashMap;
+use std::ops::Range;
 
 use super::{
-    pairs::{Candidate, Pair, first_candidates},
+    candidates::{Changes, FirstPlaces, Known, Table, first_tables, on_each, table_of},
+    pairs::{Pair, first_pairs},
     slots::{END, Slots},
     symbols::Symbols,
 };
@@ -20,6 +16,9 @@ use crate::{Error, Result};
 /// first). Every pair with the same text is merged with it, from left to right, as an encoder does it. A character that is
 /// no piece yet counts once for each token that it takes without being one, less the one that it would take. After a step,
 /// pairs whose text is a piece already are merged, as an encoder would have done at once.
+///
+/// A merge at many places is done by several threads: each merges in runs of its own, then each takes in what that changes
+/// in a table of its own. What is learned does not depend on how many there are.
 #[derive(Debug)]
 pub(super) struct Learner {
     pub symbols: Symbols,
@@ -27,53 +26,71 @@ pub(super) struct Learner {
     /// Where the protected pieces begin, each a run of its own.
     protected: usize,
     min_count: u64,
-    candidates: FxHashMap<Pair, Candidate>,
-    /// Counts and pairs; outdated where the candidate has another count.
-    heap: BinaryHeap<(u64, Reverse<Pair>)>,
-    /// Pairs whose text is a piece, by its number.
-    due: BTreeSet<(u32, Pair)>,
+    /// One for each thread.
+    tables: Vec<Table>,
+    first: FirstPlaces,
     /// How many pieces the protected ones need at most.
     needed: usize,
 }
 
 /// Places that are looked at together.
 const CHUNK: usize = 64;
+/// Places, or changes of pairs, for which it is worth to start a thread.
+const SHARE: usize = if cfg!(test) { 2 } else { 1024 };
 
-/// The pairs that a symbol makes with its neighbours. Each is a word of the neighbour and of where the pair begins, so that
-/// sorting brings equal pairs together.
-struct Born {
+/// The changes that merges make, for each table those of its pairs.
+struct Found {
     symbol: u32,
-    /// Pairs with the neighbour on the left.
-    lefts: Vec<u64>,
-    /// Pairs with the neighbour on the right, among them all of the symbol with itself.
-    rights: Vec<u64>,
+    tables: Vec<Changes>,
 }
 
-impl Born {
-    fn new(symbol: u32) -> Self {
-        Self { symbol, lefts: Vec::new(), rights: Vec::new() }
+impl Found {
+    fn new(symbol: u32, tables: usize) -> Self {
+        Self { symbol, tables: (0..tables).map(|_| Changes::default()).collect() }
+    }
+
+    fn of(&mut self, pair: Pair) -> &mut Changes {
+        let table = table_of(pair, self.tables.len());
+        &mut self.tables[table]
+    }
+
+    /// A pair stands at a place less, which was counted so often.
+    fn gone(&mut self, pair: Pair, count: u64) {
+        self.of(pair).gone.push((pair.word(), count));
     }
 
     /// The symbol stands after `neighbour`, which begins at `at`.
     fn after(&mut self, neighbour: u32, at: u32) {
-        let pairs = if neighbour == self.symbol { &mut self.rights } else { &mut self.lefts };
-        pairs.push(word(neighbour, at));
+        if neighbour == self.symbol {
+            return self.before(neighbour, at);
+        }
+        let pair = Pair { left: neighbour, right: self.symbol };
+        self.of(pair).lefts.push(word(neighbour, at));
     }
 
     /// The symbol begins at `at`, before `neighbour`.
     fn before(&mut self, neighbour: u32, at: u32) {
-        self.rights.push(word(neighbour, at));
+        let pair = Pair { left: self.symbol, right: neighbour };
+        self.of(pair).rights.push(word(neighbour, at));
     }
 
     /// What was the neighbour of the symbol that began last, at `at`, is part of the symbol now.
-    fn follow(&mut self, at: u32) {
-        self.rights.pop();
-        self.rights.push(word(self.symbol, at));
+    fn follow(&mut self, neighbour: u32, at: u32) {
+        let pair = Pair { left: self.symbol, right: neighbour };
+        self.of(pair).rights.pop();
+        self.before(self.symbol, at);
     }
 }
 
 fn word(neighbour: u32, at: u32) -> u64 {
     u64::from(neighbour) << 32 | u64::from(at)
+}
+
+/// A million lists of places take long to free.
+impl Drop for Learner {
+    fn drop(&mut self) {
+        on_each(std::mem::take(&mut self.tables), drop);
+    }
 }
 
 impl Learner {
@@ -86,11 +103,9 @@ impl Learner {
         saved: impl Fn(&str) -> u64 + Sync,
         threads: usize,
     ) -> Self {
-        let found = first_candidates(&symbols, &slots, min_count, saved, threads);
-        let heap = found.iter().map(|(pair, candidate)| (candidate.count, Reverse(*pair))).collect();
-        let candidates = found.into_iter().collect();
-        let due = BTreeSet::new();
-        let mut learner = Self { symbols, slots, protected, min_count, candidates, heap, due, needed: 0 };
+        let found = first_pairs(&symbols, &slots, min_count, saved, threads);
+        let (tables, first) = first_tables(found, threads.max(1));
+        let mut learner = Self { symbols, slots, protected, min_count, tables, first, needed: 0 };
         learner.needed = learner.missing();
         learner
     }
@@ -127,16 +142,10 @@ impl Learner {
 
     /// Takes the candidate with the highest count.
     fn best(&mut self) -> Option<Pair> {
-        while let Some((count, Reverse(pair))) = self.heap.pop() {
-            match self.candidates.get(&pair) {
-                Some(candidate) if candidate.count == count => return Some(pair),
-                Some(candidate) if candidate.count < count => {
-                    self.heap.push((candidate.count, Reverse(pair)))
-                }
-                _ => {}
-            }
-        }
-        None
+        let tops = self.tables.iter_mut().enumerate();
+        let (best, table) = tops.filter_map(|(number, table)| Some((table.best()?, number))).max()?;
+        self.tables[table].pop_best();
+        Some(best.1.0)
     }
 
     /// Merges a pair, wherever it stands; returns its piece if it is a new one.
@@ -150,7 +159,10 @@ impl Learner {
 
     /// Merges the pairs whose text is a piece already.
     fn settle(&mut self) {
-        while let Some((piece, _)) = self.due.pop_first() {
+        loop {
+            let due = self.tables.iter_mut().filter_map(|table| Some((table.first_due()?, table)));
+            let Some(((piece, _), table)) = due.min_by_key(|&(due, _)| due) else { break };
+            table.pop_due();
             self.merge(piece, Vec::new());
         }
     }
@@ -159,14 +171,34 @@ impl Learner {
     fn merge(&mut self, piece: u32, mut places: Vec<(u32, u32)>) {
         let splits = self.symbols.splits(piece);
         for &(left, right) in &splits {
-            if let Some(candidate) = self.candidates.remove(&Pair { left, right }) {
-                places.extend(candidate.places.iter().map(|&at| (at, left)));
-            }
+            let pair = Pair { left, right };
+            let table = table_of(pair, self.tables.len());
+            self.tables[table].take(pair, &self.first, left, &mut places);
         }
         if !places.is_sorted() {
             places.sort_unstable();
         }
-        let (mut born, mut gone) = (Born::new(piece), Vec::new());
+        let parts = self.cut(&places);
+        let found = on_each(parts, |part| self.merge_at(piece, &splits, &places[part]));
+        self.change(piece, found);
+    }
+
+    /// Ranges of the places, each of whole runs: as many as there are threads, or fewer.
+    fn cut(&self, places: &[(u32, u32)]) -> Vec<Range<usize>> {
+        let parts = (places.len() / SHARE).clamp(1, self.tables.len());
+        let mut starts: Vec<usize> = vec![0];
+        for part in 1..parts {
+            let run = self.slots.start_of_run(places[places.len() / parts * part].0);
+            let start = places.partition_point(|&(at, _)| at < run);
+            starts.extend(Some(start).filter(|start| starts.last() < Some(start)));
+        }
+        let ends = starts[1..].iter().copied().chain([places.len()]);
+        starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
+    }
+
+    /// Makes `piece` of the pairs at places.
+    fn merge_at(&self, piece: u32, splits: &[(u32, u32)], places: &[(u32, u32)]) -> Found {
+        let mut found = Found::new(piece, self.tables.len());
         let (mut standing, mut last) = (Vec::with_capacity(CHUNK), None);
         for places in places.chunks(CHUNK) {
             // Most time is waiting for the memory of places far apart: here it is asked for all at once.
@@ -185,90 +217,70 @@ impl Learner {
                 let count = self.slots.count(at);
                 // Between two merges side by side one pair goes, and it was counted with the first.
                 match self.slots.before(at, &self.symbols) {
-                    Some((_, start)) if last == Some(start) => born.follow(start),
+                    Some((_, start)) if last == Some(start) => found.follow(left, start),
                     Some((before, start)) => {
-                        gone.push((Pair { left: before, right: left }, count));
-                        born.after(before, start);
+                        found.gone(Pair { left: before, right: left }, count);
+                        found.after(before, start);
                     }
                     None => {}
                 }
                 if let Some((next, _)) = self.slots.after(middle, end - middle) {
-                    gone.push((Pair { left: right, right: next }, count));
-                    born.before(next, at);
+                    found.gone(Pair { left: right, right: next }, count);
+                    found.before(next, at);
                 }
                 self.slots.merge(at, middle, end, piece);
                 last = Some(at);
             }
         }
-        self.forget(gone);
-        self.note(born);
+        found
     }
 
-    /// Lowers the counts of pairs that stand at fewer places now.
-    fn forget(&mut self, mut gone: Vec<(Pair, u64)>) {
-        gone.sort_unstable_by_key(|&(pair, _)| pair.word());
-        for same in gone.chunk_by(|one, other| one.0 == other.0) {
-            let count: u64 = same.iter().map(|(_, count)| count).sum();
-            if let Some(candidate) = self.candidates.get_mut(&same[0].0) {
-                candidate.count = candidate.count.saturating_sub(count);
-                if candidate.count < self.min_count {
-                    self.candidates.remove(&same[0].0);
-                }
+    /// Brings what merges have changed into the tables.
+    fn change(&mut self, symbol: u32, found: Vec<Found>) {
+        let Self { symbols, slots, first, min_count, tables, .. } = self;
+        let known = Known { symbols, slots, first, min_count: *min_count };
+        let mut of_table: Vec<_> = tables.iter_mut().map(|table| (table, Vec::new())).collect();
+        let mut changes = 0;
+        for part in found {
+            for ((_, held), more) in of_table.iter_mut().zip(part.tables) {
+                changes += more.len();
+                held.push(more);
             }
         }
-    }
-
-    /// Notes the pairs that a symbol makes with its neighbours.
-    fn note(&mut self, mut born: Born) {
-        let symbol = born.symbol;
-        self.bear(&mut born.lefts, |before| Pair { left: before, right: symbol });
-        self.bear(&mut born.rights, |next| Pair { left: symbol, right: next });
-    }
-
-    /// Notes pairs of a symbol with neighbours, given as words of the neighbour and where the pair begins.
-    fn bear(&mut self, words: &mut [u64], pair_with: impl Fn(u32) -> Pair) {
-        words.sort_unstable();
-        for same in words.chunk_by(|one, other| one >> 32 == other >> 32) {
-            let pair = pair_with((same[0] >> 32) as u32);
-            let is_due = if self.symbols.are_pieces(pair.left, pair.right) {
-                self.symbols.piece_of(pair.left, pair.right)
-            } else {
-                continue;
-            };
-            let count: u64 = same.iter().map(|&word| self.slots.count(word as u32)).sum();
-            if let Some(piece) = is_due {
-                self.due.insert((piece, pair));
-            } else if count < self.min_count || !self.symbols.may_join(pair.left, pair.right) {
-                continue;
-            }
-            let places = same.iter().map(|&word| word as u32);
-            let candidate = self.candidates.entry(pair).or_default();
-            candidate.count += count;
-            candidate.places = candidate.places.iter().copied().chain(places).collect();
-            if is_due.is_none() {
-                self.heap.push((candidate.count, Reverse(pair)));
-            }
+        let work = |(table, held): (&mut Table, Vec<Changes>)| table.change(symbol, held, known);
+        if changes < 2 * SHARE {
+            of_table.into_iter().for_each(work);
+        } else {
+            on_each(of_table, work);
         }
     }
 
     /// Makes a piece of a character.
     fn activate(&mut self, character: u32) {
-        let candidate = self.candidates.remove(&Pair { left: character, right: END });
+        let pair = Pair { left: character, right: END };
+        let (table, mut places) = (table_of(pair, self.tables.len()), Vec::new());
+        self.tables[table].take(pair, &self.first, character, &mut places);
         self.symbols.activate(character);
-        let (mut born, mut last) = (Born::new(character), None);
-        for at in candidate.unwrap_or_default().places {
+        let found = on_each(self.cut(&places), |part| self.activate_at(character, &places[part]));
+        self.change(character, found);
+        self.settle();
+    }
+
+    /// Finds the pairs that a character makes at places.
+    fn activate_at(&self, character: u32, places: &[(u32, u32)]) -> Found {
+        let (mut found, mut last) = (Found::new(character, self.tables.len()), None);
+        for &(at, _) in places {
             match self.slots.before(at, &self.symbols) {
                 Some((_, start)) if last == Some(start) => {}
-                Some((before, start)) => born.after(before, start),
+                Some((before, start)) => found.after(before, start),
                 None => {}
             }
             if let Some((next, _)) = self.slots.after(at, 1) {
-                born.before(next, at);
+                found.before(next, at);
             }
             last = Some(at);
         }
-        self.note(born);
-        self.settle();
+        found
     }
 
     /// How many pieces the protected ones need at most.

@@ -6,6 +6,7 @@
 //! is not so for pieces of a vocabulary trained apart).
 
 mod build;
+mod candidates;
 mod count;
 mod cut;
 mod learn;

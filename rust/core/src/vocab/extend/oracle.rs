@@ -115,6 +115,7 @@ mod tests {
         fn the_learner_learns_what_the_oracle_does(
             runs in prop::collection::vec(("[abcd]{1,24}", 1_u64..5), 1..8),
             max_length in 2_usize..8,
+            threads in 1_usize..4,
         ) {
             let mut runs = runs;
             runs.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -124,7 +125,7 @@ mod tests {
             let expected = oracle.learn(30, saved);
             let (symbols, slots) = start(&runs, max_length);
             let protected = slots.len();
-            let mut learner = Learner::new(symbols, slots, protected, 1, saved, 1);
+            let mut learner = Learner::new(symbols, slots, protected, 1, saved, threads);
             let learned = learner.learn(30, &mut |_| Ok(())).unwrap();
             prop_assert_eq!(texts(&learner.symbols, &learned), texts(&oracle.symbols, &expected));
         }

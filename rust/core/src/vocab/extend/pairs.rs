@@ -26,6 +26,11 @@ impl Pair {
     pub fn word(self) -> u64 {
         u64::from(self.left) << 32 | u64::from(self.right)
     }
+
+    /// The pair of a word.
+    pub fn of(word: u64) -> Self {
+        Self { left: (word >> 32) as u32, right: word as u32 }
+    }
 }
 
 impl Ord for Pair {
@@ -46,30 +51,47 @@ impl Hash for Pair {
     }
 }
 
-/// What may become a piece.
+/// Pairs and characters that may become pieces, in the order of their numbers.
 #[derive(Debug, Default)]
-pub(super) struct Candidate {
-    /// How many tokens the piece would save.
-    pub count: u64,
-    /// Where its left symbol begins. Places where it stands no more are found out when it is merged.
-    pub places: Box<[u32]>,
+pub(super) struct FirstPairs {
+    pub pairs: Vec<FirstPair>,
+    /// Where their left symbols begin, those of one pair after those of another.
+    pub places: Vec<u32>,
 }
 
-/// Parts in which the pairs are collected, so that little memory is used beside the result.
-const PARTS: usize = 8;
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FirstPair {
+    pub pair: Pair,
+    /// How many tokens the piece would save.
+    pub count: u64,
+    /// Which of the places are its own.
+    pub start: u32,
+    pub length: u32,
+}
+
+impl FirstPairs {
+    fn add(&mut self, pair: Pair, count: u64, words: &[u64]) {
+        let (start, length) = (self.places.len() as u32, words.len() as u32);
+        self.places.extend(words.iter().map(|&word| word as u32));
+        self.pairs.push(FirstPair { pair, count, start, length });
+    }
+}
+
+/// Parts in which the pairs are collected, so that little memory is used beside the result; each walks through all slots.
+const PARTS: usize = 4;
 
 /// The pairs and the characters that save at least `min_count` tokens.
-pub(super) fn first_candidates(
+pub(super) fn first_pairs(
     symbols: &Symbols,
     slots: &Slots,
     min_count: u64,
     saved: impl Fn(&str) -> u64 + Sync,
     threads: usize,
-) -> Vec<(Pair, Candidate)> {
+) -> Vec<FirstPairs> {
     let mut frequency = vec![0_usize; symbols.len() as usize];
     slots.for_each_pair(symbols, |symbol, _, _| frequency[symbol as usize] += 1);
-    let bounds = bounds(&frequency);
-    let parts: Vec<Mutex<Vec<_>>> = (1..bounds.len()).map(|_| Mutex::default()).collect();
+    let bounds = bounds(&frequency, threads.max(PARTS));
+    let parts: Vec<Mutex<FirstPairs>> = (1..bounds.len()).map(|_| Mutex::default()).collect();
     let next = AtomicUsize::new(0);
     let work = || {
         loop {
@@ -81,12 +103,12 @@ pub(super) fn first_candidates(
         }
     };
     on_threads(threads, work);
-    parts.into_iter().flat_map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+    parts.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
 /// Where the ranges of symbols begin that are about equally frequent in sum.
-fn bounds(frequency: &[usize]) -> Vec<usize> {
-    let most = frequency.iter().sum::<usize>() / PARTS + 1;
+fn bounds(frequency: &[usize], parts: usize) -> Vec<usize> {
+    let most = frequency.iter().sum::<usize>() / parts + 1;
     let (mut bounds, mut sum) = (vec![0], 0);
     for (symbol, &count) in frequency.iter().enumerate() {
         if sum > 0 && sum + count > most {
@@ -99,7 +121,7 @@ fn bounds(frequency: &[usize]) -> Vec<usize> {
     bounds
 }
 
-/// The candidates whose left symbol is one of those from `first` on, whose frequencies are given.
+/// The pairs whose left symbol is one of those from `first` on, whose frequencies are given.
 fn collect(
     symbols: &Symbols,
     slots: &Slots,
@@ -107,7 +129,7 @@ fn collect(
     first: u32,
     min_count: u64,
     saved: &impl Fn(&str) -> u64,
-) -> Vec<(Pair, Candidate)> {
+) -> FirstPairs {
     let mut ends: Vec<usize> = frequency
         .iter()
         .scan(0, |sum, count| {
@@ -124,7 +146,7 @@ fn collect(
             *end += 1;
         }
     });
-    let (mut found, mut start) = (Vec::new(), 0);
+    let (mut found, mut start) = (FirstPairs::default(), 0);
     for (left, &end) in (first..).zip(&ends) {
         let here = &mut words[start..end];
         start = end;
@@ -132,11 +154,10 @@ fn collect(
             continue;
         }
         let count = |words: &[u64]| words.iter().map(|&word| slots.count(word as u32)).sum::<u64>();
-        let places = |words: &[u64]| words.iter().map(|&word| word as u32).collect();
         if !symbols.get(left).is_piece {
             let count = count(here).saturating_mul(saved(symbols.text(left)));
             if count >= min_count && symbols.may_be_piece(left) {
-                found.push((Pair { left, right: END }, Candidate { count, places: places(here) }));
+                found.add(Pair { left, right: END }, count, here);
             }
             continue;
         }
@@ -148,9 +169,10 @@ fn collect(
             }
             let count = count(same);
             if count >= min_count {
-                found.push((Pair { left, right }, Candidate { count, places: places(same) }));
+                found.add(Pair { left, right }, count, same);
             }
         }
     }
+    found.places.shrink_to_fit();
     found
 }

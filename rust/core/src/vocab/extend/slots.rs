@@ -1,5 +1,7 @@
 //! The runs as one array with a slot for each character, merged in place.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use super::symbols::Symbols;
 
 /// Between two runs, and in place of what no merge may touch.
@@ -11,14 +13,15 @@ const INSIDE: u32 = u32::MAX - 1;
 /// sides are found without links.
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: Vec<u32>,
+    /// Atomic for the threads that merge at the same time, each in runs of its own.
+    slots: Vec<AtomicU32>,
     /// From which slot on runs have which count; counts fall.
     counts: Vec<(u32, u64)>,
 }
 
 impl Slots {
     pub fn new() -> Self {
-        Self { slots: vec![END], counts: Vec::new() }
+        Self { slots: vec![AtomicU32::new(END)], counts: Vec::new() }
     }
 
     /// Begins a run that was counted so often. Counts must not rise.
@@ -30,22 +33,17 @@ impl Slots {
 
     /// Adds a symbol of so many characters.
     pub fn push(&mut self, symbol: u32, length: u32) {
-        if length == 1 {
-            self.slots.push(symbol);
-            return;
-        }
-        let start = self.slots.len();
-        self.slots.resize(start + length as usize, INSIDE);
-        self.slots[start] = symbol;
-        if let Some(last) = self.slots.last_mut() {
-            *last = symbol;
+        self.slots.push(AtomicU32::new(symbol));
+        if length > 1 {
+            self.slots.extend((2..length).map(|_| AtomicU32::new(INSIDE)));
+            self.slots.push(AtomicU32::new(symbol));
         }
     }
 
     /// Ends a run, or cuts it.
     pub fn end(&mut self) {
-        if self.slots.last() != Some(&END) {
-            self.slots.push(END);
+        if self.slots.last().is_none_or(|last| last.load(Relaxed) != END) {
+            self.slots.push(AtomicU32::new(END));
         }
     }
 
@@ -56,14 +54,14 @@ impl Slots {
 
     /// True if something from slot `start` on is cut.
     pub fn has_end(&self, start: usize) -> bool {
-        self.slots[start..].contains(&END)
+        self.slots[start..].iter().any(|slot| slot.load(Relaxed) == END)
     }
 
     /// Parts one after the other. Counts must not rise from one to the next.
     pub fn join(parts: Vec<Self>) -> Self {
         let mut all = Self::new();
         all.slots.reserve_exact(parts.iter().map(|part| part.slots.len() - 1).sum());
-        for part in parts {
+        for mut part in parts {
             // Each begins with an end of its own.
             let shift = all.slots.len() as u32 - 1;
             for (start, count) in part.counts {
@@ -71,7 +69,8 @@ impl Slots {
                     all.counts.push((start + shift, count));
                 }
             }
-            all.slots.extend_from_slice(&part.slots[1..]);
+            part.slots.remove(0);
+            all.slots.append(&mut part.slots);
         }
         all
     }
@@ -90,40 +89,48 @@ impl Slots {
 
     /// The symbol that begins in a slot, for one where a symbol did begin at some time.
     pub fn get(&self, at: u32) -> u32 {
-        self.slots[at as usize]
+        self.slots[at as usize].load(Relaxed)
+    }
+
+    /// Where the run of a slot begins.
+    pub fn start_of_run(&self, at: u32) -> u32 {
+        let before = self.slots[..at as usize].iter().rposition(|slot| slot.load(Relaxed) == END);
+        before.map_or(0, |end| end as u32 + 1)
     }
 
     /// The symbol before the one that begins at `at`, and where it begins.
     pub fn before(&self, at: u32, symbols: &Symbols) -> Option<(u32, u32)> {
-        let symbol = self.slots[at as usize - 1];
+        let symbol = self.get(at - 1);
         (symbol != END).then(|| (symbol, at - symbols.length(symbol)))
     }
 
     /// The symbol after one of so many characters, and where it begins.
     pub fn after(&self, at: u32, length: u32) -> Option<(u32, u32)> {
         let next = at + length;
-        let symbol = self.slots[next as usize];
+        let symbol = self.get(next);
         (symbol != END).then_some((symbol, next))
     }
 
     /// Puts a symbol in place of the two that begin at `at` and at `middle`, and end before `end`.
-    pub fn merge(&mut self, at: u32, middle: u32, end: u32, symbol: u32) {
-        self.slots[middle as usize - 1] = INSIDE;
-        self.slots[middle as usize] = INSIDE;
-        self.slots[at as usize] = symbol;
-        self.slots[end as usize - 1] = symbol;
+    pub fn merge(&self, at: u32, middle: u32, end: u32, symbol: u32) {
+        let set = |at: u32, symbol| self.slots[at as usize].store(symbol, Relaxed);
+        set(middle - 1, INSIDE);
+        set(middle, INSIDE);
+        set(at, symbol);
+        set(end - 1, symbol);
     }
 
     /// Calls `found` with each symbol, the one after it (or [`END`]) and where it begins.
     pub fn for_each_pair(&self, symbols: &Symbols, mut found: impl FnMut(u32, u32, u32)) {
         let mut at = 0;
-        while let Some(&symbol) = self.slots.get(at) {
+        while let Some(symbol) = self.slots.get(at) {
+            let symbol = symbol.load(Relaxed);
             if symbol == END {
                 at += 1;
                 continue;
             }
             let next = at + symbols.length(symbol) as usize;
-            found(symbol, self.slots[next], at as u32);
+            found(symbol, self.slots[next].load(Relaxed), at as u32);
             at = next;
         }
     }
@@ -137,10 +144,10 @@ impl Slots {
     ) -> impl Iterator<Item = (u32, u32)> + 'a {
         let mut at = from;
         std::iter::from_fn(move || {
-            while at < to && self.slots[at] == END {
+            while at < to && self.slots[at].load(Relaxed) == END {
                 at += 1;
             }
-            let symbol = *self.slots[..to].get(at)?;
+            let symbol = self.slots[..to].get(at)?.load(Relaxed);
             let start = at as u32;
             at += symbols.length(symbol) as usize;
             Some((symbol, start))
