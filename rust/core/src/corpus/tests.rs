@@ -136,6 +136,62 @@ fn a_fault_at_any_write_fsync_or_rename_loses_nothing() {
     assert!(stopped > operations, "most of them stop a run: {stopped} of {}", 2 * operations);
 }
 
+/// Nine threads encode for three lanes.
+#[test]
+fn several_lanes_make_the_same_corpus_and_lose_nothing_at_a_fault() {
+    let tokenizer = tokenizer();
+    let folder = Folder::new();
+    let inputs = inputs(&folder);
+    let plain = |out: &Path| {
+        let mut request = request(inputs.clone(), out);
+        request.options.dedup = false;
+        request
+    };
+    let (whole, lanes) = (folder.0.join("whole"), folder.0.join("lanes"));
+    let report = encode(&tokenizer, &plain(&whole), &options(1)).unwrap();
+    assert!(report.tasks > 5, "{report:?}");
+    let wanted = files(&whole);
+    faults::arm(&lanes, usize::MAX, false);
+    let mut last = 0;
+    encode_corpus(&tokenizer, &plain(&lanes), &options(9), |at, _| {
+        assert!(at.documents >= last);
+        last = at.documents;
+        true
+    })
+    .unwrap();
+    let operations = faults::disarm(&lanes);
+    assert!(files(&lanes) == wanted && last <= report.counts.documents);
+    for at in 0..operations {
+        let out = folder.0.join(format!("out-{at}"));
+        faults::arm(&out, at, at % 2 == 0);
+        let first = encode(&tokenizer, &plain(&out), &options(9));
+        faults::disarm(&out);
+        assert!(matches!(first, Ok(_) | Err(Error::Io { .. })), "operation {at}: {first:?}");
+        encode(&tokenizer, &plain(&out), &options(9)).unwrap();
+        assert!(files(&out) == wanted, "operation {at} of {operations}");
+        fs::remove_dir_all(&out).unwrap();
+    }
+}
+
+#[test]
+fn the_first_bad_record_is_reported_whatever_the_number_of_threads() {
+    let tokenizer = tokenizer();
+    let folder = Folder::new();
+    let fail = |threads| {
+        let out = folder.0.join("out");
+        let _ = fs::remove_dir_all(&out);
+        let mut request = request(inputs(&folder), &out);
+        request.options.dedup = false;
+        let run = RunOptions { skip_bad: false, ..options(threads) };
+        encode(&tokenizer, &request, &run).unwrap_err().to_string()
+    };
+    let wanted = fail(1);
+    assert!(wanted.contains("b.jsonl: line 2"), "{wanted}");
+    for threads in [2, 5, 9, 17, 33] {
+        (0..5).for_each(|_| assert_eq!(fail(threads), wanted));
+    }
+}
+
 #[test]
 fn a_stop_at_any_time_loses_nothing() {
     let tokenizer = tokenizer();
