@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// Threads that encode, per lane: a lane writes what nearly three encode.
+/// Threads that encode, per lane: a lane writes what three or four encode.
 const THREADS_PER_LANE: usize = 2;
 /// Minimum number of bytes that a block counts as in flight: small files make small blocks.
 const BLOCK_COST: usize = 1 << 14;
