@@ -14,8 +14,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 use super::{
     encode::EncodedBlock,
-    pipeline::Work,
     progress::{Clock, Progress},
+    work::Work,
     write::{History, TaskWriter},
 };
 use crate::{

@@ -16,5 +16,6 @@ pub mod request;
 mod seal;
 pub mod start;
 mod tasks;
+mod work;
 pub mod worker;
 mod write;

@@ -4,7 +4,7 @@
 //! Reading, writing and committing is the work of lanes ([`super::lane`]), each on one task at a time; the encoding
 //! threads serve all of them. What a task becomes depends on no other task, so that the number of lanes changes no byte.
 
-use std::{iter, path::Path, sync::Arc, thread, time::Instant};
+use std::{iter, sync::Arc, thread, time::Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
@@ -12,52 +12,22 @@ use super::{
     encode::BlockEncoder,
     lane::{Item, Lane, Queue, TICK, Told, Writer, commit_all},
     progress::{Clock, Progress},
+    work::Work,
     write::History,
 };
 use crate::{
-    Error, Result, Tokenizer,
+    Error, Result,
     corpus::{
         read::{
             block::{Block, Stop},
             blocks::Blocks,
         },
-        store::{plan::Plan, records::Commit},
+        store::records::Commit,
     },
 };
 
-/// Threads that encode, per lane: a lane writes what three or four encode.
-const THREADS_PER_LANE: usize = 2;
 /// Minimum number of bytes that a block counts as in flight: small files make small blocks.
 const BLOCK_COST: usize = 1 << 14;
-
-/// The context of a run. None of it but the plan changes the bytes of the shards.
-#[derive(Clone, Debug)]
-pub struct Work<'a> {
-    /// The tokenizer of the plan.
-    pub tokenizer: &'a Tokenizer,
-    /// The plan.
-    pub plan: &'a Plan,
-    /// The corpus folder.
-    pub out: &'a Path,
-    /// Part of the names of temporary files.
-    pub tag: &'a str,
-    /// Threads that encode.
-    pub threads: usize,
-    /// Put bad records aside instead of stopping at the first.
-    pub skip_bad: bool,
-}
-
-impl Work<'_> {
-    /// How many tasks are read and written at the same time.
-    fn lanes(&self, tasks: usize) -> usize {
-        let options = &self.plan.config.options;
-        // Then what a task keeps depends on all tasks before.
-        if options.dedup || options.limit.is_some() {
-            return 1;
-        }
-        self.threads.div_ceil(THREADS_PER_LANE).min(tasks).max(1)
-    }
-}
 
 /// Runs `tasks` and returns their commit records; `before` is the history of what precedes the first.
 ///

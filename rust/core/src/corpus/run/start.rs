@@ -6,11 +6,12 @@ use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 use super::{
     decide::{Decision, check_rejects, decide},
     inputs::{Inputs, check_request, list_inputs},
-    pipeline::{Work, run_tasks},
+    pipeline::run_tasks,
     progress::{Clock, Progress},
     request::{Outcome, Report, Request, RunOptions, total},
     seal::Seal,
     tasks::{cut_tasks, new_plan},
+    work::Work,
     write::History,
 };
 use crate::{

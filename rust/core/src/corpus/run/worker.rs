@@ -4,8 +4,9 @@ use std::{fs, path::Path};
 
 use super::{
     inputs::check_side_by_side,
-    pipeline::{Work, run_tasks},
+    pipeline::run_tasks,
     progress::{Clock, Progress},
+    work::Work,
     write::History,
 };
 use crate::{
