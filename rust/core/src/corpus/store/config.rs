@@ -9,6 +9,10 @@ use crate::{
     message::{BOS, Message, NO_EOS},
 };
 
+/// The first version of this package that writes the same bytes. A corpus goes on only with a version that does; so this is
+/// raised with the first one that writes others, and not before.
+const VERSION: &str = "0.1.0";
+
 /// The identity of a tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenizerEntry {
@@ -18,10 +22,10 @@ pub struct TokenizerEntry {
     pub vocab_size: u64,
 }
 
-/// Options, tokenizer and package version: with the inputs, everything that the shards depend on.
+/// Options, tokenizer and version: with the inputs, everything that the shards depend on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
-    /// Version of this package.
+    /// The first version of this package that writes the same bytes.
     pub version: String,
     /// What the text is encoded with.
     pub tokenizer: TokenizerEntry,
@@ -50,7 +54,7 @@ impl Config {
         }
         let vocab_size = tokenizer.vocab_size();
         Ok(Self {
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: VERSION.into(),
             tokenizer: TokenizerEntry { fingerprint, vocab_size: vocab_size as u64 },
             dtype: TokenWidth::for_vocab(vocab_size).name().into(),
             options,

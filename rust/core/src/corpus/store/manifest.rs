@@ -22,7 +22,7 @@ use crate::{
 pub struct Manifest {
     /// Version of this layout.
     pub format: u32,
-    /// The version of zhuzi that wrote the shards.
+    /// The first version of zhuzi that writes the same shards as the one that wrote them.
     pub version: String,
     /// What the text was encoded with.
     pub tokenizer: TokenizerEntry,
