@@ -103,7 +103,10 @@ class EventStream(Response):
         """Send the events."""
 
         async def give(message: dict[str, Any]) -> None:
-            await asyncio.wait_for(send(message), _SEND_SECONDS)
+            # Not wait_for: until Python 3.12 it drops a cancellation that comes as the sending ends, and the
+            # answer would grow to its end for a client that has left.
+            async with asyncio.timeout(_SEND_SECONDS):
+                await send(message)
 
         async def run() -> None:
             async for body in self._events:
