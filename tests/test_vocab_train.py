@@ -234,15 +234,15 @@ def test_a_signal_ends_training_at_once(number: signal.Signals, tmp_path: Path) 
         trainer = child_of(process)
         process.send_signal(number)
         began = time.monotonic()
-        process.wait(10)
-        assert time.monotonic() - began < 2
+        process.wait(60)
+        assert time.monotonic() - began < 5
         assert process.stderr is not None
         said = process.stderr.read().decode()
     assert process.returncode == (-number if number == signal.SIGKILL else 1)
     lines = [line for line in said.splitlines() if line and not line.startswith(("reading ", "training "))]
     assert lines == ([] if number == signal.SIGKILL else ["zhuzi: interrupted"])
     assert not out.parent.exists()
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 5
     while alive(trainer) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not alive(trainer)

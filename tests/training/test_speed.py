@@ -72,7 +72,7 @@ def test_operations_are_those_that_torch_counts(
 def test_pauses_between_steps_do_not_count(stage1: Recipes) -> None:
     class Slow(TrainCallback):
         def on_step_end(self, state: TrainState) -> None:
-            time.sleep(0.3)
+            time.sleep(1)
 
         def on_log(self, state: TrainState) -> None:
             entries.append(state.history[-1])
@@ -80,8 +80,8 @@ def test_pauses_between_steps_do_not_count(stage1: Recipes) -> None:
     entries: list[dict[str, Any]] = []
     pretrain(stage1(evaluate={"every": 1, "share": 0.1}, log_every=1), callbacks=[Slow()])
     each = [64 / entry["tokens_per_second"] for entry in entries]
-    assert max(each[1:]) < 0.3
-    assert entries[-1]["seconds_left"] == 0 and entries[-2]["seconds_left"] < 0.3
+    assert max(each[1:]) < 1
+    assert entries[-1]["seconds_left"] == 0 and entries[-2]["seconds_left"] < 1
     assert entries[0]["memory_bytes"] > 1e8 and "mfu" not in entries[0]
 
 
