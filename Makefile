@@ -127,6 +127,7 @@ fuzz: ## Fuzz model files and ids for a minute each (cargo-fuzz and a nightly co
 # maturin and auditwheel both check that nothing newer is asked for.
 wheel: setup ## Build wheel and source distribution into dist/, and check them
 	$(BIN)/python $(INSTALL) wheel
+	rm -f dist/*.whl dist/*.tar.gz
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin build --release --locked --out dist $(if $(LINUX),--zig --compatibility manylinux2014)
 	$(BIN)/maturin sdist --out dist
 	$(if $(LINUX),$(BIN)/python tools/check_wheel.py dist)
