@@ -173,8 +173,10 @@ def test_bases_that_are_gone_or_name_each_other_end_the_chain(road: dict[str, Pa
     assert (link.kind, link.found, link.same) == ("not there", None, None) and link.fingerprint
     point(folder, folder)
     assert len(model_info(folder).chain) == 2
-    change_json(folder / "zhuzi.json", base={"path": 3, "rows": "many"}, adapter={"a": 1}, trained_on=[3])
-    assert model_info(folder).chain == ()
+    for trained_on in ([3], 3, {"path": 3}):
+        damaged = {"base": {"path": 3, "rows": "many"}, "adapter": {"a": 1}, "trained_on": trained_on}
+        change_json(folder / "zhuzi.json", **damaged)
+        assert model_info(folder).chain == ()
 
 
 def test_a_folder_of_nothing(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def find(path: str, beside: Path) -> Path | None:
 def parts(record: Mapping[str, Any] | None, here: Path, *, verify: bool) -> Iterator[Link]:
     """What else than its base a record names: adapters that were merged, data, a new tokenizer."""
     yield from _adapters(record, here, verify=verify)
-    for source in (record or {}).get("trained_on") or ():
+    sources = (record or {}).get("trained_on")
+    for source in sources if isinstance(sources, list) else ():
         if isinstance(source, Mapping):
             yield _data(source, here, verify=verify)
     path, digest = (record or {}).get("tokenizer_path"), (record or {}).get("tokenizer")
