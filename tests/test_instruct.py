@@ -205,7 +205,7 @@ def test_answers_without_a_record(text: str, tmp_path: Path) -> None:
     with serving(lambda *_: completion(text)) as server:
         with pytest.raises(InputError, match="no record to keep in the answers to 10 calls") as raised:
             collect(tmp_path / "a.jsonl", server, calls=50)
-        assert FRUITLESS <= server.requests <= FRUITLESS + 4
+        assert FRUITLESS <= server.requests <= FRUITLESS + 8  # those in flight, and those that follow them
     assert ("not Chinese 10" if "Sing" in text else f"begins '{text}'") in str(raised.value)
     assert not (tmp_path / "a.jsonl").exists()
 
