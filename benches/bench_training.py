@@ -82,10 +82,14 @@ def make_model(folder: Path, size: str) -> None:
 
 
 class RandomBlocks:
-    """Blocks of random ids, the same in every process."""
+    """Blocks of random ids: the first that is asked for is the same in every process, and so on.
+
+    So stock and ours train on the same blocks, although each puts its data into an order of its own.
+    """
 
     def __init__(self, length: int) -> None:
         self.length = length
+        self.taken = 0
 
     def __len__(self) -> int:
         return 1 << 20
@@ -93,7 +97,8 @@ class RandomBlocks:
     def __getitem__(self, i: int) -> Any:
         import torch
 
-        return torch.randint(ROWS, (self.length,), generator=torch.Generator().manual_seed(i))
+        self.taken += 1
+        return torch.randint(ROWS, (self.length,), generator=torch.Generator().manual_seed(self.taken))
 
 
 def peak() -> int:
