@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -13,6 +12,7 @@ from types import ModuleType
 import pytest
 
 import zhuzi
+from scripts import load_script
 from zhuzi.cli import cli
 
 ROOT = Path(__file__).parents[1]
@@ -87,18 +87,10 @@ def test_the_picture_of_the_engine_shows_the_example_of_its_page() -> None:
     assert all(f">{id}<" in picture for id in ids[1].split(", "))
 
 
-def load_script(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def make_results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "benches"))
-    return load_script(ROOT / "benches" / "make_results.py")
+    return load_script(ROOT / "benches" / "make_results.py", "make_results")
 
 
 def test_results_are_made_from_their_records(make_results: ModuleType) -> None:
@@ -148,7 +140,7 @@ def test_every_record_says_where_it_comes_from() -> None:
 
 
 def test_a_recorded_table_is_what_the_page_shows(make_results: ModuleType, tmp_path: Path) -> None:
-    recording = load_script(ROOT / "benches" / "recording.py")
+    recording = load_script(ROOT / "benches" / "recording.py", "recording")
     file = tmp_path / "results.json"
     file.write_text((ROOT / "benches" / "results.json").read_text("utf-8"), "utf-8")
     columns = ["documents of", "MB", "sentencepiece MB/s", "zhuzi MB/s", "zhuzi / sentencepiece"]

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,5 @@ def test_the_source_distribution_has_what_a_build_needs(dist: Path, tmp_path: Pa
 
 
 def _contents(wheel: Path) -> set[str]:
-    import zipfile
-
     with zipfile.ZipFile(wheel) as archive:
         return {name for name in archive.namelist() if ".dist-info/sboms" not in name}

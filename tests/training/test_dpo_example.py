@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from scripts import load_script
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("trl", reason="trl is not installed: pip install trl")
@@ -69,10 +70,7 @@ def test_the_chosen_answers_become_likelier_than_the_rejected(
 def test_the_ids_are_those_of_tuning(model: Path, pairs: Path, tmp_path: Path) -> None:
     from zhuzi.train.data import IGNORED, Records
 
-    spec = importlib.util.spec_from_file_location("dpo", SCRIPT)
-    assert spec and spec.loader
-    dpo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(dpo)
+    dpo = load_script(SCRIPT, "dpo")
     records = [{**pair, "output": pair["chosen"]} for pair in PAIRS]
     file = tmp_path / "records.json"
     file.write_text(json.dumps(records), "utf-8")

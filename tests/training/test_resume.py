@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from together import TORCHRUN, run, write_recipe
 
 import zhuzi.train.stage
 from zhuzi import pretrain
@@ -306,12 +307,11 @@ def test_what_does_not_change_the_result_may_change_between_starts(
         pretrain(stage2(output=tmp_path / "stopped", seed=7))
 
 
-TWO = """
-import json, sys
-from zhuzi import pretrain
-from zhuzi.train.recipe import PretrainRecipe
-pretrain(PretrainRecipe.model_validate(json.loads(sys.argv[1])), progress=False)
-"""
+def _pretrain_by_two(recipe: Any) -> str:
+    """What two processes say that train together."""
+    ended = run([*TORCHRUN, "-m", "zhuzi", "pretrain", write_recipe(recipe)])
+    assert ended.returncode == 0, ended.stderr
+    return ended.stderr
 
 
 @pytest.mark.parametrize("vocabulary", [pytest.param("full", marks=pytest.mark.slow), "new-rows"])
@@ -320,12 +320,7 @@ def test_two_processes_train_as_one_does(stage2: Recipes, tmp_path: Path, vocabu
     settings = {"vocabulary": vocabulary, "lora": lora, "log_every": 1, "micro_batch_size": 1}
     one = pretrain(stage2(output=tmp_path / "one", **settings))
     recipe = stage2(output=tmp_path / "two", **settings)
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
-    command = [sys.executable, *launch, str(script), recipe.model_dump_json()]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    _pretrain_by_two(recipe)
     logs = [_log(one.output), _log(recipe.output)]
     for key in ("loss", "gradient_norm"):
         ours, theirs = ([line[key] for line in log] for log in logs)
@@ -376,13 +371,8 @@ def test_a_run_of_one_process_goes_on_with_two(stage2: Recipes, tmp_path: Path) 
     recipe = stage2(output=tmp_path / "stopped", **settings)
     with pytest.raises(Stop):
         pretrain(recipe, callbacks=[StopAt(4)])
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
-    command = [sys.executable, *launch, str(script), recipe.model_dump_json()]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert "written by 1 process, and resumed by 2: the examples of each step stay" in ended.stderr
+    said = _pretrain_by_two(recipe)
+    assert "written by 1 process, and resumed by 2: the examples of each step stay" in said
     resumed = pretrain(recipe)  # finished: its report
     assert resumed.resumed_from == 3 and resumed.tokens == whole.tokens
     assert [loss for _, loss in resumed.losses] == pytest.approx([loss for _, loss in whole.losses], rel=1e-5)

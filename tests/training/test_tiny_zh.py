@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 import zhuzi
+from scripts import load_script
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny-zh"
 DATA = Path(zhuzi.__file__).parent / "demo" / "data"
@@ -52,12 +52,7 @@ def facts_of(out: Path) -> dict[str, Any]:
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(RECIPE))
-    spec = importlib.util.spec_from_file_location("tiny_zh", RECIPE / "run.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "tiny_zh", module)  # its dataclass looks its module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(RECIPE / "run.py", "tiny_zh")
 
 
 def test_the_arms_see_equal_bytes_or_take_equal_compute(finished: Path) -> None:

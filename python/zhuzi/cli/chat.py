@@ -64,15 +64,14 @@ def chat(
         raise click.UsageError("--no-markdown goes without --web: the page shows answers as they come")
     if not (web or browser):
         raise click.UsageError("--no-browser goes with --web")
+    named = None if template is None else template_named(template)
     if web:
-        named = None if template is None else template_named(template)
         _on_a_page(model, named, system, history, Sampling(**settings), bits, device, opens=browser)
         return
     if sys.stdin is None:
         raise click.UsageError("standard input is closed; write a question to it, or use a terminal")
     sampling = Sampling(**settings)
     asked = None if sys.stdin.isatty() else _piped()
-    named = None if template is None else template_named(template)
     folder = open_model(model, asked, template=named, system=system)
     click.echo(f"chat: loading {model}", err=True)
     loaded = Chat.load(folder, device=device, bits=bits)

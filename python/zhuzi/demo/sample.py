@@ -73,7 +73,7 @@ class Sample:
     ) -> Sample:
         """The user's files or the built-in ones; `InputError` if there are too few, or one cannot be read."""
         zh, en = _documents(corpus, "zh.jsonl"), _documents(None, "en.jsonl")
-        tokenizer = Tokenizer.from_sentencepiece(base_tokenizer or _built_in_tokenizer())
+        tokenizer = Tokenizer.from_sentencepiece(base_tokenizer or built_in_tokenizer())
         records, notes = _records(instructions)
         learnt, held = _hold_out(records, instructions or Path("the sample"), "instruction")
         return cls(
@@ -103,7 +103,7 @@ class Sample:
         }
 
 
-def _built_in_tokenizer() -> bytes:
+def built_in_tokenizer() -> bytes:
     """A real 32,000-piece SentencePiece BPE model with byte fallback, from mistral-common."""
     return (files("mistral_common") / "data" / "tokenizer.model.v1").read_bytes()
 

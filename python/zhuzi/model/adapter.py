@@ -16,7 +16,7 @@ from zhuzi.model.positions import in_words, rope_of
 from zhuzi.model.weights import TensorInfo, read_header
 from zhuzi.record.disk import sha256
 from zhuzi.record.provenance import CONVERTED_ADAPTER, RECORD, read_record
-from zhuzi.record.remembered import remembered
+from zhuzi.record.remembered import remembered_sha256
 
 RESTORE = "take the adapter folder from its training run again"
 
@@ -70,8 +70,7 @@ class AdapterFolder:
     @cached_property
     def digest(self) -> str:
         """sha256 (hex) of the file of its tensors; a large file is read once."""
-        file = self.path / ADAPTER_FILES[1]
-        return remembered([file], lambda: sha256(file), kind="file")
+        return remembered_sha256(self.path / ADAPTER_FILES[1])
 
     def require_fitting(self, base: ModelFolder) -> None:
         """Raise `MismatchError` if a tensor has no place in the base; PEFT would ignore it.

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from zhuzi.record.disk import sha256
+
 #: Bytes of files whose digest is kept; smaller ones are hashed in a moment.
 LARGE = 256 << 20
 
@@ -46,6 +48,11 @@ def remembered(files: Iterable[Path], compute: Callable[[], str], *, kind: str =
             temporary.write_text(digest, "ascii")
             temporary.replace(place)
     return digest
+
+
+def remembered_sha256(file: Path) -> str:
+    """SHA-256 (hex) of a file; a large one is read once."""
+    return remembered([file], lambda: sha256(file), kind="file")
 
 
 def recalled(files: Iterable[Path], *, kind: str = "") -> str | None:

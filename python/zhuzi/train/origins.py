@@ -6,12 +6,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from zhuzi.corpus.dataset import Corpus
-from zhuzi.record.disk import digest_of_files, sha256
-from zhuzi.record.remembered import remembered
+from zhuzi.record.disk import digest_of_files
+from zhuzi.record.remembered import remembered_sha256
 from zhuzi.train.sources import SourceReader
 
 
@@ -55,7 +54,7 @@ def of_instructions(readers: Sequence[SourceReader], template: str = "") -> Data
 
     `template` is the source of one that is not the published template.
     """
-    digests = {file: _digest(file) for reader in readers for file in reader.files}
+    digests = {file: remembered_sha256(file) for reader in readers for file in reader.files}
     settings = [[len(r.files), r.source.weight, sorted(r.source.fields.items())] for r in readers]
     whole = digest_of_files((file for reader in readers for file in reader.files), digests.__getitem__)
     if template or any(weight != 1 or fields for _, weight, fields in settings):
@@ -84,7 +83,3 @@ def in_words(trained_on: object) -> str:
         weight = "" if source.get("weight", 1) == 1 else f", weight {source['weight']:g}"
         told.append(f"{name}{more} ({str(source.get('fingerprint'))[:12]}{weight})")
     return ", ".join(told)
-
-
-def _digest(file: Path) -> str:
-    return remembered([file], lambda: sha256(file), kind="file")

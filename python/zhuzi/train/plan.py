@@ -406,7 +406,7 @@ def _possible(recipe: Recipe, gpus: int) -> Iterable[dict[str, Any]]:
         if recipe.batch_size % (micro * gpus) == 0:
             yield {"micro_batch_size": micro}
         micro //= 2
-    if recipe.optimizer == "adamw" and recipe.deepspeed is None and not recipe.fsdp:
+    if recipe.optimizer == "adamw" and not recipe.is_divided:
         yield {"optimizer": "paged-adamw-8bit"}
     if recipe.base_bits > 4 and not recipe.fsdp:
         yield {"base_bits": 4}

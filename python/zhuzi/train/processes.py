@@ -234,9 +234,8 @@ class ShardedProcesses(Processes):
         self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
         self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
         super().prepare(model)
-        os.environ.pop(
-            "ACCELERATE_USE_FSDP", None
-        )  # accelerate's note to itself; the next stage reads it too
+        # accelerate's note to itself, which the next stage would read too.
+        os.environ.pop("ACCELERATE_USE_FSDP", None)
         if not isinstance(self.model, FSDPModule):
             raise TrainingError("fsdp: accelerate did not divide the model; leave it out, or report this")
 

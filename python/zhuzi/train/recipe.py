@@ -216,6 +216,11 @@ class Recipe(_Frozen):
             )
         return self
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether processes divide states among them, with `deepspeed` or `fsdp`."""
+        return self.fsdp or self.deepspeed is not None
+
     @model_validator(mode="after")
     def _can_be_divided(self) -> Recipe:
         if self.fsdp and self.deepspeed is not None:
@@ -229,7 +234,7 @@ class Recipe(_Frozen):
             raise ValueError("samples are written by one process, and with fsdp none has the whole model")
         if self.fsdp and self.lora is not None and self.lora.init == "eva":
             raise ValueError("lora.init: eva runs the whole model on one device; with fsdp, write another")
-        if self.optimizer != "adamw" and (self.fsdp or self.deepspeed is not None):
+        if self.optimizer != "adamw" and self.is_divided:
             name = "fsdp" if self.fsdp else "deepspeed"
             raise ValueError(
                 f"optimizer: {self.optimizer} rounds in blocks, which {name} would cut elsewhere for each "

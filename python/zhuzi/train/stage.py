@@ -159,11 +159,7 @@ def _smaller(recipe: PretrainRecipe | SftRecipe, folder: ModelFolder) -> str:
             if recipe.base_bits > 4 and not recipe.fsdp
             else []
         ),
-        *(
-            ["optimizer: paged-adamw-8bit"]
-            if recipe.optimizer == "adamw" and recipe.deepspeed is None and not recipe.fsdp
-            else []
-        ),
+        *(["optimizer: paged-adamw-8bit"] if recipe.optimizer == "adamw" and not recipe.is_divided else []),
     ]
     if not changes:
         return f"lower sequence_length ({recipe.sequence_length}), or use a larger GPU"

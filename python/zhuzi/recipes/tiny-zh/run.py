@@ -181,12 +181,12 @@ def make_base(out: Path, options: argparse.Namespace) -> Path:
     made = out / "base"
     if not made.exists():
         from zhuzi.demo.base import make_base as train_small
-        from zhuzi.demo.sample import _built_in_tokenizer
+        from zhuzi.demo.sample import built_in_tokenizer
 
         say(f"base: {options.base_steps} steps of English from scratch")
         english = list(read_texts(options.english or [demo_english()]))
         texts = [text for i, text in enumerate(english) if i % 10 != 9]
-        tokenizer = zhuzi.Tokenizer.from_sentencepiece(_built_in_tokenizer())
+        tokenizer = zhuzi.Tokenizer.from_sentencepiece(built_in_tokenizer())
         train_small(tokenizer, texts, made, steps=options.base_steps, learning_rate=3e-3, seed=42)
     return made
 
@@ -271,12 +271,13 @@ def train_arm(arm: Arm, seed: int, base: Path, options: argparse.Namespace) -> d
         if not model.exists():
             zhuzi.extend_model(base, tokenizer, model, dtype="float16")
     rows = zhuzi.Tokenizer.from_dir(tokenizer).vocab_size
+    tokens: float | None = None
     if arm.text == "more":
-        text = more_text(folder, tokens_of_equal_compute(folder, base, rows), seed)
+        tokens = tokens_of_equal_compute(folder, base, rows)
+        text = more_text(folder, tokens, seed)
     encoded = zhuzi.encode_corpus([text], tokenizer, folder / f"corpus-{arm.name}")
-    tokens = tokens_of_equal_compute(folder, base, rows) if arm.text == "more" else encoded.tokens
     recipe = recipe_of(arm, folder, model, seed, options)
-    recipe["steps"] = max(1, round(tokens / (SEQUENCES_A_STEP * CONTEXT)))
+    recipe["steps"] = max(1, round((tokens or encoded.tokens) / (SEQUENCES_A_STEP * CONTEXT)))
     recipe["evaluate"]["every"] = max(1, recipe["steps"] // EVALUATIONS)
     write_json(folder / f"{arm.name}.yaml", recipe)  # JSON is YAML
     report = zhuzi.pretrain(folder / f"{arm.name}.yaml")

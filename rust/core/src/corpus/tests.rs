@@ -81,6 +81,13 @@ fn request(inputs: Vec<PathBuf>, out: &Path) -> Request {
     Request { inputs, out: out.into(), fingerprint: "f".into(), options }
 }
 
+/// With dedup, tasks depend on each other: one lane, and no parts.
+fn without_dedup(inputs: Vec<PathBuf>, out: &Path) -> Request {
+    let mut request = request(inputs, out);
+    request.options.dedup = false;
+    request
+}
+
 fn options(threads: usize) -> RunOptions {
     RunOptions { threads, overwrite: false, append: false, skip_bad: true, part: None, plan_only: false }
 }
@@ -142,11 +149,7 @@ fn several_lanes_make_the_same_corpus_and_lose_nothing_at_a_fault() {
     let tokenizer = tokenizer();
     let folder = Folder::new();
     let inputs = inputs(&folder);
-    let plain = |out: &Path| {
-        let mut request = request(inputs.clone(), out);
-        request.options.dedup = false;
-        request
-    };
+    let plain = |out: &Path| without_dedup(inputs.clone(), out);
     let (whole, lanes) = (folder.0.join("whole"), folder.0.join("lanes"));
     let report = encode(&tokenizer, &plain(&whole), &options(1)).unwrap();
     assert!(report.tasks > 5, "{report:?}");
@@ -225,11 +228,7 @@ fn parts_and_workers_make_the_same_corpus() {
     let tokenizer = tokenizer();
     let folder = Folder::new();
     let inputs = inputs(&folder);
-    let plain = |out: &Path| {
-        let mut request = request(inputs.clone(), out);
-        request.options.dedup = false;
-        request
-    };
+    let plain = |out: &Path| without_dedup(inputs.clone(), out);
     let (whole, out, cluster) = (folder.0.join("whole"), folder.0.join("out"), folder.0.join("cluster"));
     encode(&tokenizer, &plain(&whole), &options(2)).unwrap();
 

@@ -45,9 +45,10 @@ impl<'a> Queue<'a> {
         self.tasks.get(position).filter(|_| !self.is_past_failure(position)).map(|&task| (position, task))
     }
 
-    /// Notes that a task failed. Those before it go on: an error of theirs comes first.
-    fn fail(&self, position: usize) {
+    /// Notes and tells that a task failed. Those before it go on: an error of theirs comes first.
+    fn fail(&self, position: usize, error: Error, to_tell: &Sender<Told>) {
         self.failed.fetch_min(position, Ordering::Relaxed);
+        let _ = to_tell.send(Told::Failed(position, error));
     }
 
     fn is_past_failure(&self, position: usize) -> bool {
@@ -158,11 +159,7 @@ pub fn commit_all(
         match told {
             Ok(None) => {}
             Ok(Some(commit)) => drop(to_tell.send(Told::Committed(commit))),
-            Err(error) => {
-                queue.fail(position);
-                let _ = to_tell.send(Told::Failed(position, error));
-                return;
-            }
+            Err(error) => return queue.fail(position, error, to_tell),
         }
     }
 }
@@ -201,8 +198,7 @@ impl<'w, 'a> Writer<'w, 'a> {
     /// Writes until there are no more tasks, or the lane ends.
     pub fn write_all(mut self, encoded: &Receiver<(u64, Item)>) {
         if let Err(error) = self.write_tasks(encoded) {
-            self.queue.fail(self.position);
-            let _ = self.to_tell.send(Told::Failed(self.position, error));
+            self.queue.fail(self.position, error, &self.to_tell);
         }
         // With a limit there may be more to read than is needed.
         self.lane.end();
