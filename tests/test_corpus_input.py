@@ -576,7 +576,7 @@ def test_unreadable_folders(merged: Path) -> None:
 
 
 def test_a_file_that_changes_while_it_is_read(merged: Path, chinese_texts: list[str], tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "a.jsonl", chinese_texts * 60)
+    path = write_lines(tmp_path / "a.jsonl", chinese_texts * 300)  # six times what is read ahead
     changed = threading.Event()
 
     def change(*_: int) -> None:
