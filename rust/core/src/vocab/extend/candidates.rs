@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeSet, BinaryHeap},
 };
 
+use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -125,24 +126,12 @@ pub(super) fn first_tables(found: Vec<FirstPairs>, tables: usize) -> (Vec<Table>
     (on_each((0..tables).collect(), make), first)
 }
 
-/// Does the same with each item, on threads of their own; what it gives is in order.
-pub(super) fn on_each<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    let mut items = items.into_iter();
-    let Some(mine) = items.next() else { return Vec::new() };
-    if items.len() == 0 {
-        return vec![work(mine)];
+/// Does the same with each item, on the threads of the pool that this one belongs to; what it gives is in order.
+pub(super) fn on_each<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
+    if items.len() < 2 {
+        return items.into_iter().map(work).collect();
     }
-    let work = &work;
-    std::thread::scope(|scope| {
-        let others: Vec<_> = items.map(|item| scope.spawn(move || work(item))).collect();
-        let mut made = vec![work(mine)];
-        made.extend(
-            others
-                .into_iter()
-                .map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
-        );
-        made
-    })
+    items.into_par_iter().with_max_len(1).map(work).collect()
 }
 
 impl Table {

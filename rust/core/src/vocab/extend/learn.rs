@@ -35,9 +35,8 @@ pub(super) struct Learner {
 
 /// Places that are looked at together.
 const CHUNK: usize = 64;
-/// Places, or changes of pairs, for which it is worth to start a thread. With 1,536 two threads gained no more on idle cores,
-/// and with 1,024 they took longer than one where other work kept the cores busy.
-const SHARE: usize = if cfg!(test) { 2 } else { 4_096 };
+/// Places, or changes of pairs, that are worth a thread of the pool.
+const SHARE: usize = if cfg!(test) { 2 } else { 128 };
 
 /// The changes that merges make, for each table those of its pairs.
 struct Found {

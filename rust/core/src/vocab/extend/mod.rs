@@ -14,13 +14,14 @@ mod options;
 #[cfg(test)]
 mod oracle;
 mod pairs;
+mod pool;
 mod slots;
 mod symbols;
 
 use rustc_hash::FxHashSet;
 
 pub use self::{build::Placement, count::RunCounter, cut::Scripts, options::ExtendOptions};
-use self::{build::Start, learn::Learner};
+use self::{build::Start, learn::Learner, pool::on_pool};
 use super::dead_pieces;
 use crate::{
     Error, Result,
@@ -57,6 +58,15 @@ pub fn extend(
     watch: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Extended> {
     check_base(base)?;
+    on_pool(options.threads, watch, |watch| learn(base, runs, options, watch))
+}
+
+fn learn(
+    base: &SpmModel,
+    runs: RunCounter,
+    options: &ExtendOptions,
+    watch: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Extended> {
     let placement = Placement::of(base, options.scripts);
     let Start { symbols, slots, protected, characters, unseen } =
         Start::new(base, placement, runs.into_runs(), options)?;

@@ -88,7 +88,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::vocab::extend::{cut::Scripts, learn::Learner};
+    use crate::vocab::extend::{cut::Scripts, learn::Learner, pool::on_pool};
 
     /// Runs of the letters a to d, of which `d` is no piece yet.
     fn start(runs: &[(String, u64)], max_length: usize) -> (Symbols, Slots) {
@@ -125,9 +125,12 @@ mod tests {
             let expected = oracle.learn(30, saved);
             let (symbols, slots) = start(&runs, max_length);
             let protected = slots.len();
-            let mut learner = Learner::new(symbols, slots, protected, 1, saved, threads);
-            let learned = learner.learn(30, &mut |_| Ok(())).unwrap();
-            prop_assert_eq!(texts(&learner.symbols, &learned), texts(&oracle.symbols, &expected));
+            let learned = on_pool(threads, &mut |_| Ok(()), |watch| {
+                let mut learner = Learner::new(symbols, slots, protected, 1, saved, threads);
+                let learned = learner.learn(30, watch)?;
+                Ok(texts(&learner.symbols, &learned))
+            });
+            prop_assert_eq!(learned.unwrap(), texts(&oracle.symbols, &expected));
         }
     }
 }
