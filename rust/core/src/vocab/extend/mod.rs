@@ -43,6 +43,9 @@ pub struct Extended {
     pub unseen: usize,
 }
 
+/// Threads that learn, at most: half of all merges are at fewer places than would keep so many busy.
+const MOST_THREADS: usize = 8;
+
 /// Learns pieces from counted runs, and appends them to `base`. `watch` is told how many there are, and may stop the work by
 /// an error.
 ///
@@ -58,31 +61,35 @@ pub fn extend(
     watch: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Extended> {
     check_base(base)?;
-    on_pool(options.threads, watch, |watch| learn(base, runs, options, watch))
-}
-
-fn learn(
-    base: &SpmModel,
-    runs: RunCounter,
-    options: &ExtendOptions,
-    watch: &mut dyn FnMut(usize) -> Result<()>,
-) -> Result<Extended> {
     let placement = Placement::of(base, options.scripts);
-    let Start { symbols, slots, protected, characters, unseen } =
-        Start::new(base, placement, runs.into_runs(), options)?;
-    if characters.len() > options.new_pieces {
+    let start = Start::new(base, placement, runs.into_runs(), options)?;
+    if start.characters.len() > options.new_pieces {
         return Err(Error::Argument(
             format!(
                 "{} characters come first, more than the {} new pieces; ask for more pieces or give fewer characters",
-                characters.len(),
+                start.characters.len(),
                 options.new_pieces
             )
             .into(),
         ));
     }
+    let threads = options.threads.clamp(1, MOST_THREADS);
+    on_pool(threads, watch, |watch| learn(base, placement, start, options, threads, watch))
+}
+
+/// Learns as many pieces as are asked for, all of them reachable.
+fn learn(
+    base: &SpmModel,
+    placement: Placement,
+    start: Start,
+    options: &ExtendOptions,
+    threads: usize,
+    watch: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Extended> {
+    let Start { symbols, slots, protected, characters, unseen } = start;
     let falls_back = base.byte_fallback();
     let saved = |text: &str| if falls_back { text.len() as u64 - 1 } else { 1 }.max(1);
-    let mut learner = Learner::new(symbols, slots, protected, options.min_count, saved, options.threads);
+    let mut learner = Learner::new(symbols, slots, protected, options.min_count, saved, threads);
     let old_dead: FxHashSet<u32> = dead_pieces(base)?.iter().map(|dead| dead.id).collect();
     let mut pieces = characters.clone();
     loop {

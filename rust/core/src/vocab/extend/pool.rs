@@ -62,7 +62,8 @@ pub(super) fn on_pool<R: Send>(
     told.and_then(|()| result.unwrap_or(Err(Error::Stopped)))
 }
 
-/// Does some work while the other threads of the pool look for parts of it without a pause.
+/// Does some work while the other threads of the pool look for parts of it without a pause: waking one takes longer than
+/// most parts do.
 fn awake<R>(work: impl FnOnce() -> R) -> R {
     let (ended, here) = (AtomicBool::new(false), rayon::current_thread_index());
     rayon::in_place_scope(|scope| {
