@@ -20,8 +20,11 @@ from zhuzi.train.memory import Memory, Parts, memory_of
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 from zhuzi.train.shape import KNOWN, LLAMA_ROWS, Shape, known_shape, read_shape, with_rows
 
-#: Beside what torch allocates: the CUDA context, libraries' workspaces, the gaps between blocks.
+#: Beside what torch allocates on a GPU: the CUDA context, libraries' workspaces, the gaps between blocks.
 RESERVED = 768 << 20
+#: On a CPU: what glibc's heap keeps of freed memory, as shares of gradients, activations and logits, without
+#: and with checkpointing. Fitted to small models, as `tests/training/test_plan.py` has them.
+HEAP = (0.35, 1.1)
 
 #: Rows of the published vocabulary (Cui, Yang, Yao 2023, arXiv 2304.08177); tuning has `[PAD]` too.
 _PUBLISHED_ROWS = {"pretrain": 49_953, "sft": 49_954}
@@ -62,8 +65,15 @@ class Plan(Report):
 
     @property
     def needed(self) -> int:
-        """Bytes that one device must have: the peak, and on a GPU what is reserved beside it."""
-        return self.memory.peak + (RESERVED if self.on_gpu else 0)
+        """Bytes that one device must have: the peak, and what is reserved beside it."""
+        return self.memory.peak + self.reserved
+
+    @property
+    def reserved(self) -> int:
+        """Bytes beside the peak: the CUDA context and gaps between blocks, or what a CPU's heap keeps."""
+        if self.on_gpu:
+            return RESERVED
+        return int(HEAP[self.recipe.gradient_checkpointing] * (self.memory.peak - self.memory.fixed))
 
     def _headline(self) -> str:
         return f"{self.share:.2%} trained, {gib(self.needed)} {self._device}"
@@ -105,8 +115,7 @@ class Plan(Report):
         )
 
     def _parts(self) -> list[tuple[str, int]]:
-        held = list(asdict(self.memory).items())
-        return [*held, *([("reserved", RESERVED)] if self.on_gpu else [])]
+        return [*asdict(self.memory).items(), ("reserved", self.reserved)]
 
     def _batch(self) -> str:
         return (
