@@ -126,7 +126,9 @@ def compare(
     if page is not None:
         command = ["zhuzi", *sys.argv[1:]]
         made.write_html(page, blind=blind, key=data, command=command, overwrite=overwrite)
-    click.echo(f"{page or data}: {made!r}")
+    answered = f"{count(len(made.prompts), 'prompt')} answered by {count(len(made.models), 'model')}"
+    judged = "" if made.judged_by is None else f", judged by {made.judged_by}"
+    click.echo(f"{page or data}: {answered}{judged}")
     if made.judged_by is not None:
         for score in made.scores:
             click.echo(f"{score.model}: {score.wins:,} won, {score.ties:,} tied, {score.losses:,} lost")
