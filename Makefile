@@ -80,7 +80,7 @@ test-newest: setup .venv-newest/.installed ## Run the training tests with the ne
 
 .venv-oldest/.installed: pyproject.toml
 	$(new_environment)
-	.venv-oldest/bin/python $(INSTALL) --oldest train demo export
+	.venv-oldest/bin/python $(INSTALL) --oldest train demo chat serve instruct export
 	@touch $@
 
 .venv-newest/.installed:

@@ -81,10 +81,14 @@ def test_a_and_b_are_cast_once_per_forward(
                 parameter.data.mul_(50)
     second, _ = gradients(trained, torch.bfloat16)
     assert calls == [8, 8] and first != second
+    ids = torch.arange(9)[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        trained.get_base_model().forward(input_ids=ids, labels=ids)  # as PEFT before 0.21 calls it
+    assert calls == [8, 8, 8]
     trained.eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        trained(input_ids=torch.arange(9)[None])
-    assert calls == [8, 8]
+        trained(input_ids=ids)
+    assert calls == [8, 8, 8]
 
 
 def test_what_is_not_plain_stays_pefts(stage2: Recipes, model: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 from click.testing import CliRunner
@@ -114,7 +115,8 @@ def test_peaks_of_matrices_that_train_whole(changes: dict[str, Any], copies: int
 def test_fixed_parts_are_those_of_the_loaded_model(
     bits: int, vocabulary: str, changes: dict[str, Any], stage2: Recipes, model: Path
 ) -> None:
-    if vocabulary == "new-rows" and changes.get("lora", True) is not None:
+    has_8_bit_adamw = torch.cuda.is_available() or not bitsandbytes.__version__.startswith("0.49.")
+    if vocabulary == "new-rows" and changes.get("lora", True) is not None and has_8_bit_adamw:
         changes = {**changes, "optimizer": "adamw-8bit"}
     recipe = stage2(base_bits=bits, vocabulary=vocabulary, **changes)
     plan = plan_run(recipe)
@@ -308,6 +310,7 @@ def test_parameters_are_those_that_transformers_makes(kind: str, tied: bool) -> 
     )  # fmt: skip
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()  # transformers 5.0 has not done it
     assert shape_of(config.to_dict(), "c").parameters == sum(p.numel() for p in model.parameters())
 
 

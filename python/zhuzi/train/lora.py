@@ -96,12 +96,13 @@ class _Linear4bit(_Trained, lora.Linear4bit):  # type: ignore[misc]
 _CLASSES = {lora.Linear: _Linear, lora.Linear8bitLt: _Linear8bit, lora.Linear4bit: _Linear4bit}
 
 
-def use_for_training(model: torch.nn.Module, causal: torch.nn.Module, dtype: torch.dtype) -> None:
+def use_for_training(model: torch.nn.Module, causal: Any, dtype: torch.dtype) -> None:
     """Let the plain LoRA layers of a PEFT model train as above, in place; `dtype` is that of the products.
 
-    Layers of another kind (DoRA) stay PEFT's. A and B are cast before each forward of `causal`: an optimiser
-    may change them without torch's knowledge, so nothing tells when they are new. With fp32 for `dtype` each
-    call casts its own, if it must: under FSDP they are whole only then.
+    Layers of another kind (DoRA) stay PEFT's. A and B are cast before each forward of the decoder: an
+    optimiser may change them without torch's knowledge, so nothing tells when they are new. (Hooks of
+    `causal` itself would not do: PEFT before 0.21 passes them by.) With fp32 for `dtype` each call casts its
+    own, if it must: under FSDP they are whole only then.
     """
     layers: list[Any] = [m for m in model.modules() if type(m) in _CLASSES and not m.lora_variant]
     for layer in layers:
@@ -121,4 +122,4 @@ def use_for_training(model: torch.nn.Module, causal: torch.nn.Module, dtype: tor
             with torch.no_grad():
                 torch._foreach_copy_(held, parameters)
 
-    causal.register_forward_pre_hook(cast)
+    causal.get_decoder().register_forward_pre_hook(cast)
