@@ -52,7 +52,7 @@ def main() -> None:
     wanted = requirements(args.extras)
     if args.oldest:
         # The test tools need not be old.
-        tests = [each for each in requirements(["dev"]) if each.startswith("pytest")]
+        tests = [each for each in requirements(["dev"]) if each.startswith(("pytest", "httpx", "openai"))]
         wanted = [*lowest(wanted), *tests]
     upgrade = ["--upgrade"] if args.upgrade else []
     uv = None if args.pip else find_uv()

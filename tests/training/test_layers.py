@@ -82,7 +82,8 @@ def test_dora_is_compiled_too(
         for how in ("off", "on")
     }  # fmt: skip
     assert counters["stats"]["unique_graphs"]
-    assert bool(counters["graph_break"]) == (bits == 4)  # so `auto` leaves it off
+    # So `auto` leaves it off with 4 bits; torch 2.8 does not compile PEFT's use of int8 weights either.
+    assert bool(counters["graph_break"]) == (bits == 4 or (bits == 8 and torch.__version__ < "2.9"))
     assert [loss for _, loss in losses["on"]] == pytest.approx([loss for _, loss in losses["off"]], rel=1e-5)
 
 

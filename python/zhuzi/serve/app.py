@@ -57,10 +57,10 @@ class Server:
     def app(self) -> Starlette:
         """The ASGI application."""
         routes = [
-            Route("/v1/chat/completions", self._counted(self.chat), methods=["POST"]),
-            Route("/v1/completions", self._counted(self.completions), methods=["POST"]),
-            Route("/v1/models", self._counted(self.models), methods=["GET"]),
-            Route("/v1/models/{name:path}", self._counted(self.one_model), methods=["GET"]),
+            self._counted("POST", "/v1/chat/completions", self.chat),
+            self._counted("POST", "/v1/completions", self.completions),
+            self._counted("GET", "/v1/models", self.models),
+            self._counted("GET", "/v1/models/{name:path}", self.one_model),
             Route("/health", self.health, methods=["GET"]),
             Route("/metrics", self.page_of_metrics, methods=["GET"]),
         ]
@@ -75,11 +75,10 @@ class Server:
             routes.append(Route("/", shown, methods=["GET"]))
         return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _failed})
 
-    def _counted(self, endpoint: _Endpoint) -> _Endpoint:
+    def _counted(self, method: str, path: str, endpoint: _Endpoint) -> Route:
         """An endpoint of the API: its key is checked, its errors are OpenAI's, its requests are counted."""
 
         async def run(request: Request) -> Response:
-            path = request.scope["route"].path
             try:
                 self._require_allowed(request)
                 response = await endpoint(request)
@@ -91,7 +90,7 @@ class Server:
             self.metrics.requests.labels(path, str(response.status_code)).inc()
             return response
 
-        return run
+        return Route(path, run, methods=[method])
 
     def _require_allowed(self, request: Request) -> None:
         if self.settings.local:
