@@ -73,7 +73,7 @@ pub fn extend(
             .into(),
         ));
     }
-    let threads = options.threads.clamp(1, MOST_THREADS);
+    let threads = options.threads.min(MOST_THREADS);
     on_pool(threads, watch, |watch| learn(base, placement, start, options, threads, watch))
 }
 

@@ -1,10 +1,7 @@
 //! Work on a pool of threads, while the thread that asked for it watches.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -36,30 +33,30 @@ pub(super) fn on_pool<R: Send>(
         .thread_name(|number| format!("extend-{number}"))
         .build()
         .map_err(|error| Error::Argument(format!("{threads} threads: {error}; ask for fewer").into()))?;
-    let (made, stopped, result) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
-    let (ended, end) = bounded::<()>(0);
-    let told = pool.in_place_scope(|scope| {
-        let (made, stopped, result) = (&made, &stopped, &result);
+    let (made, stopped) = (&AtomicUsize::new(0), &AtomicBool::new(false));
+    let (to_give, given) = bounded(1);
+    pool.in_place_scope(|scope| {
         scope.spawn(move |_| {
-            let _ended = ended; // dropped at the end, also of a panic
             let done = awake(|| {
                 work(&mut |so_far| {
                     made.store(so_far, Relaxed);
                     if stopped.load(Relaxed) { Err(Error::Stopped) } else { Ok(()) }
                 })
             });
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+            let _ = to_give.send(done);
         });
-        while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+        loop {
+            match given.recv_timeout(TICK) {
+                Ok(done) => return done,
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Stopped), // by a panic, which the scope passes on
+                Err(RecvTimeoutError::Timeout) => {}
+            }
             if let Err(error) = watch(made.load(Relaxed)) {
                 stopped.store(true, Relaxed);
                 return Err(error);
             }
         }
-        Ok(())
-    });
-    let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
-    told.and_then(|()| result.unwrap_or(Err(Error::Stopped)))
+    })
 }
 
 /// Does some work while the other threads of the pool look for parts of it without a pause: waking one takes longer than
