@@ -6,7 +6,8 @@
 Every measurement runs in a process of its own, taking turns; its first steps are not counted. The model has
 random weights: a 7B on a GPU (14 GB in TMPDIR), a small one on a CPU, with 49,953 rows, 32,000 of them old.
 LoRA of rank 8 on q, k, v and o, embedding and head are trained with AdamW (fused). A step is forward,
-backward, clipping and optimiser. Peak memory is torch's on a GPU, else the growth of the process's ru_maxrss
+backward, clipping and optimiser. Loading is what comes before: from the folder to a model that can train, its
+files in memory, imports done. Peak memory is torch's on a GPU, else the growth of the process's ru_maxrss
 from before the model was loaded. Speed is that of a round's median step, then the median over rounds; memory
 the most of any round.
 
@@ -101,6 +102,15 @@ class RandomBlocks:
         return torch.randint(ROWS, (self.length,), generator=torch.Generator().manual_seed(self.taken))
 
 
+def seconds_since(begin: float) -> float:
+    """Seconds until the device has done what it was given."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
 def peak() -> int:
     """Bytes."""
     import torch
@@ -110,8 +120,8 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def ours(variant: str, args: Any) -> tuple[list[float], list[float]]:
-    """Time stamps of the ends of steps, and losses."""
+def ours(variant: str, args: Any) -> tuple[float, list[float], list[float]]:
+    """Seconds to load, time stamps of the ends of steps, and losses."""
     from zhuzi.model.folder import ModelFolder
     from zhuzi.train import TrainCallback, TrainState
     from zhuzi.train.base import load_for_training
@@ -132,7 +142,9 @@ def ours(variant: str, args: Any) -> tuple[list[float], list[float]]:
             "compile": args.compile,
         }
     )  # fmt: skip
+    begin = time.perf_counter()
     model = load_for_training(ModelFolder.open(args.folder), recipe)
+    loaded = seconds_since(begin)
     times = []
 
     class Clock(TrainCallback):
@@ -144,10 +156,10 @@ def ours(variant: str, args: Any) -> tuple[list[float], list[float]]:
     loop = Loop(model, recipe, run, RandomBlocks(args.length), collate_blocks, [Clock()])
     loop._save = lambda: None  # type: ignore[method-assign]  # a save is not what is measured
     state = loop.train()
-    return times, [entry["loss"] for entry in state.history]
+    return loaded, times, [entry["loss"] for entry in state.history]
 
 
-def stock(variant: str, args: Any) -> tuple[list[float], list[float]]:
+def stock(variant: str, args: Any) -> tuple[float, list[float], list[float]]:
     """The same with peft, transformers' Trainer and bitsandbytes."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -163,6 +175,7 @@ def stock(variant: str, args: Any) -> tuple[list[float], list[float]]:
     from zhuzi.train.data import collate_blocks
 
     quantised = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "embed_tokens"])
+    begin = time.perf_counter()
     model = AutoModelForCausalLM.from_pretrained(
         args.folder, dtype=compute_dtype(), device_map={"": device()},
         quantization_config=None if variant.startswith("stock-16") else quantised,
@@ -178,6 +191,7 @@ def stock(variant: str, args: Any) -> tuple[list[float], list[float]]:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    loaded = seconds_since(begin)
     times: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -199,7 +213,7 @@ def stock(variant: str, args: Any) -> tuple[list[float], list[float]]:
         callbacks=[Clock()],
     )  # fmt: skip
     trainer.train()
-    return times, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return loaded, times, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 def child(args: Any) -> None:
@@ -213,11 +227,10 @@ def child(args: Any) -> None:
     import peft  # noqa: F401
 
     before = 0 if torch.cuda.is_available() else peak()
-    times, losses = (stock if args.child.startswith("stock") else ours)(args.child, args)
+    loaded, times, losses = (stock if args.child.startswith("stock") else ours)(args.child, args)
     steps = [b - a for a, b in zip(times[WARM_UP - 1 :], times[WARM_UP:], strict=False)]
-    sys.stdout.write(
-        "\n" + json.dumps({"seconds": statistics.median(steps), "peak": peak() - before, "losses": losses})
-    )
+    found = {"loaded": loaded, "seconds": statistics.median(steps), "peak": peak() - before, "losses": losses}
+    sys.stdout.write("\n" + json.dumps(found))
 
 
 def measure(variant: str, args: Any) -> dict[str, Any]:
@@ -248,7 +261,9 @@ def compare(args: Any) -> None:
         for variant in variants:
             run = measure(variant, args)
             runs[variant].append(run)
-            figures = f"{run['seconds']:.3f} s a step, {run['peak'] / 2**30:.2f} GiB"
+            figures = (
+                f"{run['loaded']:.1f} s to load, {run['seconds']:.3f} a step, {run['peak'] / 2**30:.2f} GiB"
+            )
             sys.stderr.write(f"round {number} of {args.rounds}: {variant}: {figures}\n")
     tokens = args.batch * args.length
     speed = {v: tokens / statistics.median(run["seconds"] for run in held) for v, held in runs.items()}
@@ -261,6 +276,7 @@ def compare(args: Any) -> None:
             round(speed[variant] / speed[first], 2),
             round(memory[variant], 2),
             round(memory[variant] / memory[first], 2),
+            round(statistics.median(run["loaded"] for run in runs[variant]), 1),
             round(runs[variant][0]["losses"][-1], 4),
         )
         for variant in variants
@@ -271,6 +287,7 @@ def compare(args: Any) -> None:
         f"x {first}",
         "peak GiB",
         f"of {first}'s",
+        "s to load",
         f"loss after {args.steps} steps",
     ]
     recorder.table(

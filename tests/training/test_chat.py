@@ -359,8 +359,12 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.file, text.encode())
 
-    def ended(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+    def ended(self, seconds: float = 90) -> int:
+        end = time.monotonic() + seconds
+        while (found := os.waitpid(self.pid, os.WNOHANG))[0] == 0:
+            assert time.monotonic() < end, self.seen
+            time.sleep(0.05)
+        return os.waitstatus_to_exitcode(found[1])
 
 
 def test_in_a_terminal(chat_folder: Path, tmp_path: Path) -> None:
@@ -387,6 +391,7 @@ def test_in_a_terminal(chat_folder: Path, tmp_path: Path) -> None:
         assert b"^C" not in stopped  # an echo would shift what is drawn
         terminal.type(f"/save {tmp_path / 'talk.json'}\n")
         terminal.wait(b"question")
+        terminal.wait(b"> ")  # typed before the prompt, Ctrl-D would be a NUL in the line
         terminal.type("\x04")
         assert terminal.ended() == 0
     finally:

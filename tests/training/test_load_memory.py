@@ -15,15 +15,14 @@ CHILD = """
 import json, sys, threading, time
 import bitsandbytes, torch
 from zhuzi.model.folder import ModelFolder
-from zhuzi.train import base
+from zhuzi.model.quantised import quantisation
 
 def held():
     lines = open("/proc/self/status").read().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
 
-base.compute_dtype = lambda: torch.bfloat16
 small, large, bits = ModelFolder.open(sys.argv[1]), ModelFolder.open(sys.argv[2]), int(sys.argv[3])
-small.load(torch.bfloat16, quantization_config=base._quantisation(bits))
+small.load(torch.bfloat16, quantization_config=quantisation(bits, torch.bfloat16))
 before, most, stop = held(), [0], threading.Event()
 
 def watch():
@@ -31,7 +30,7 @@ def watch():
         most[0] = max(most[0], held())
 
 threading.Thread(target=watch, daemon=True).start()
-model = large.load(torch.bfloat16, quantization_config=base._quantisation(bits))
+model = large.load(torch.bfloat16, quantization_config=quantisation(bits, torch.bfloat16))
 stop.set()
 size = sum(p.numel() * p.element_size() for p in model.parameters())
 print(json.dumps({"size": size, "peak": max(most[0], held()) - before}))

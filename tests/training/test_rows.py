@@ -12,11 +12,12 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from zhuzi import Tokenizer, extend_model, merge_adapter, pretrain
 from zhuzi.errors import InputError, RecipeError
 from zhuzi.model.folder import EMBEDDING, HEAD, ModelFolder
-from zhuzi.train import TrainCallback, TrainState
+from zhuzi.train import TrainCallback, TrainState, base
 from zhuzi.train.base import load_for_training, trainable
 from zhuzi.train.recipe import PretrainRecipe
 
@@ -81,6 +82,30 @@ def test_loss_and_gradients_are_those_of_training_all_rows(
             of_all = found["full"][1][name]
         assert gradient.shape == of_all.shape
         torch.testing.assert_close(gradient, of_all, rtol=1e-5, atol=1e-7 + 1e-5 * float(of_all.abs().max()))
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+@pytest.mark.parametrize("vocabulary", ["full", "new-rows"])
+def test_layers_pass_states_in_16_bits(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    vocabulary: str,
+    either: Path,
+) -> None:
+    """As on a GPU, although what trains is fp32: twice the memory and traffic otherwise."""
+    monkeypatch.setattr(base, "compute_dtype", lambda: torch.bfloat16)
+    recipe = request.getfixturevalue(stage)(model=str(either), vocabulary=vocabulary)
+    trained: Any = load_for_training(ModelFolder.open(either), recipe).train()
+    passed = []
+    for layer in [m for m in trained.modules() if isinstance(m, LlamaDecoderLayer)]:
+        layer.register_forward_hook(lambda module, inputs, out: passed.append((inputs[0].dtype, out.dtype)))
+    ids = torch.arange(380, 410)[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = trained(input_ids=ids, labels=ids).loss
+    loss.backward()
+    assert set(passed) == {(torch.bfloat16, torch.bfloat16)}
+    assert all(p.dtype == p.grad.dtype == torch.float32 for _, p in trainable(trained))
 
 
 def test_old_rows_stay_and_the_adapter_is_one_of_pefts(stage2: Recipes, either: Path, tmp_path: Path) -> None:

@@ -63,11 +63,13 @@ class Chat:
             return cls(folder.load(), folder.tokenizer, folder.template)
         import torch
 
+        from zhuzi.model.quantised import quantisation
+
         place = device_of(device)
         dtype = torch.float32 if place.type == "cpu" else folder.dtype
-        options = {} if bits is None else {"quantization_config": quantisation(bits, dtype)}
+        quantised = quantisation(bits or 16, dtype)
         template = usable_template(folder.path, folder.tokenizer)
-        return cls(folder.load(dtype, place, **options), folder.tokenizer, template)
+        return cls(folder.load(dtype, place, quantization_config=quantised), folder.tokenizer, template)
 
     def reply(
         self,
@@ -217,22 +219,6 @@ def complete(
     )
     # Decoded after the prompt: alone, the first token would lose the space it begins with.
     return tokenizer.decode([*prompt, *ids])[len(tokenizer.decode(prompt)) :]
-
-
-def quantisation(bits: Bits, dtype: torch.dtype) -> Any:
-    """How bitsandbytes quantises the linear layers of a model; what it computes in is `dtype`."""
-    from transformers import BitsAndBytesConfig
-
-    whole = ["lm_head", "embed_tokens"]
-    if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=whole,
-    )
 
 
 def device_of(name: str | None) -> torch.device:

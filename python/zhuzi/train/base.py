@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import BitsAndBytesConfig
 
 from zhuzi._process import launched
 from zhuzi.errors import TrainingError
 from zhuzi.model.folder import EMBEDDING, ModelFolder
+from zhuzi.model.quantised import quantisation
 from zhuzi.train import int8, layers, lora, loss, noise, rows
 from zhuzi.train.checks import FROZEN_COPY, STORED_AS, module_of, old_rows, trained_matrices
 from zhuzi.train.recipe import Recipe, SftRecipe
@@ -33,7 +33,8 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
     compiled = layers.is_compiled(recipe.compile, device(), unfit)
     # FSDP puts a share on each GPU: none has room for the whole.
     place = torch.device("cpu") if recipe.fsdp and launched() > 1 else device()
-    model = folder.load(compute_dtype(), place, quantization_config=_quantisation(recipe.base_bits))
+    quantised = quantisation(recipe.base_bits, compute_dtype())
+    model = folder.load(compute_dtype(), place, quantization_config=quantised)
     if recipe.base_bits == 8:
         int8.use_for_training(model)
     causal = model
@@ -47,28 +48,13 @@ def load_for_training(folder: ModelFolder, recipe: Recipe) -> torch.nn.Module:
             stored = EMBEDDING if folder.tied else stored
             parameter.data.copy_(folder.read(stored)[first:])
     lora.use_for_training(model, causal, torch.float32 if recipe.fsdp else compute_dtype())
+    rows.round_embedded(causal, compute_dtype())
     loss.use_for_training(causal, lambda: rows.head_of(causal))
     if isinstance(recipe, SftRecipe) and recipe.neftune is not None:
         noise.use_for_training(causal, recipe.neftune)
     layers.use_for_training(causal, compiled=compiled, checkpointed=recipe.gradient_checkpointing)
     _require_intended(model, recipe, tied=folder.tied)
     return model
-
-
-def _quantisation(bits: int) -> Any:
-    """How the frozen weights are stored; embedding and head are never quantised."""
-    whole = ["lm_head", "embed_tokens"]
-    if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
-    if bits == 4:
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=compute_dtype(),
-            llm_int8_skip_modules=whole,
-        )
-    return None
 
 
 def device() -> torch.device:

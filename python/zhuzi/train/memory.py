@@ -206,12 +206,7 @@ def _kept(parts: Parts, tokens: int) -> int:
     shape, recipe = parts.shape, parts.recipe
     if not recipe.gradient_checkpointing:
         return shape.layers * _layer(parts, tokens)
-    return shape.layers * tokens * shape.hidden * _stream(parts)
-
-
-def _stream(parts: Parts) -> int:
-    """Bytes of a number between layers: fp32 where the embedding is trained whole, which is fp32 itself."""
-    return 4 if "embed_tokens" in parts.matrices and not parts.old_rows else parts.number
+    return shape.layers * tokens * shape.hidden * parts.number
 
 
 def _layer(parts: Parts, tokens: int) -> int:
@@ -242,8 +237,6 @@ def _lora_inputs(parts: Parts, lora: LoraRecipe) -> int:
         return inner + sum((number + mask) * shape.matrices[target][1] for target in targets)
     widths = {"attention": {"q_proj", "k_proj", "v_proj"}, "mlp": {"gate_proj", "up_proj"}}
     shared = sum(shape.hidden for names in widths.values() if names & set(targets))
-    if parts.gpu and _stream(parts) == 4:  # each adapter rounds its own copy
-        shared = sum(shape.hidden for names in widths.values() for _ in names & set(targets))
     shared += shape.inner if "down_proj" in targets else 0  # the attention's output is kept anyway
     return inner + number * shared
 
@@ -268,7 +261,7 @@ def _logits(parts: Parts, tokens: int) -> int:
     """Bytes of the chunk of logits and of what the chunked loss computes with it."""
     shape, number = parts.shape, parts.number
     chunk = min(CHUNK_BYTES, 4 * shape.rows * tokens)
-    states = _stream(parts) * shape.hidden * tokens
+    states = number * shape.hidden * tokens
     if not parts.gpu:
         return chunk + states
     rounded = chunk // 2 + number * parts.head

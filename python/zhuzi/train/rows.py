@@ -89,6 +89,16 @@ def wrap(model: Any, modules: list[str], old_rows: int, *, tied: bool) -> None:
         model.set_output_embeddings(wrapped(model.get_output_embeddings()))
 
 
+def round_embedded(model: Any, dtype: torch.dtype) -> None:
+    """Let the embedding of a causal model give its vectors in `dtype`, in place.
+
+    An embedding that trains whole is fp32. So would be the states between all layers, which are added to its
+    vectors: twice the memory (a 7B with 4,096 tokens: 2 GiB of checkpoints), and twice the traffic.
+    """
+    embedding = model.get_input_embeddings()
+    embedding.register_forward_hook(lambda module, inputs, vectors: vectors.to(dtype))
+
+
 def head_of(model: Any) -> Head | None:
     """The head of a causal model, whichever way it trains; none if logits are more than a product with it."""
     head = model.get_output_embeddings()
