@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from torch._dynamo.utils import counters
 
 from zhuzi import pretrain
 from zhuzi.errors import RecipeError, TrainingError, TrainingInterrupted
+from zhuzi.model.folder import ModelFolder
 from zhuzi.train import TrainCallback, TrainState, layers
+from zhuzi.train.base import load_for_training
 from zhuzi.train.layers import is_compiled, naming_compile_errors
 from zhuzi.train.recipe import PretrainRecipe
 from zhuzi.train.recipe_file import load_recipe
@@ -118,9 +121,6 @@ def test_resuming(stage2: Recipes, tmp_path: Any, backend: str, caplog: pytest.L
 
 
 def test_lengths_that_vary_stay_compiled(stage2: Recipes, model: Any, backend: str) -> None:
-    from zhuzi.model.folder import ModelFolder
-    from zhuzi.train.base import load_for_training
-
     trained = load_for_training(ModelFolder.open(model), stage2(compile="on")).train()
     for length in (16, 20, 24, 17, 31, 9, 40, 33, 50, 21, 23):
         ids = torch.randint(410, (2, length))
@@ -131,6 +131,26 @@ def test_lengths_that_vary_stay_compiled(stage2: Recipes, model: Any, backend: s
     with torch.no_grad():
         trained.eval()(input_ids=torch.randint(410, (3, 11)))
     assert counters["stats"]["unique_graphs"] == made  # evaluation runs as it did
+
+
+@pytest.mark.parametrize("how", ["off", "on"])
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_no_frozen_matrix_is_kept_for_backward(
+    stage2: Recipes, model: Path, backend: str, bits: int, how: str
+) -> None:
+    """A compiler keeps what forward and backward both compute: of a 7B, 13 GB of dequantised weights."""
+    trained: Any = load_for_training(
+        ModelFolder.open(model), stage2(compile=how, base_bits=bits, lora=_lora(0.05))
+    ).train()
+    width, inner = trained.config.hidden_size, trained.config.intermediate_size
+    kept: list[torch.Tensor] = []
+    ids = torch.randint(400, (2, 24))  # so that no states have the shape of a matrix
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda t: t):
+        trained(input_ids=ids, labels=ids).loss.backward()
+    stored = {p.data_ptr() for p in trained.parameters()}
+    made = [tuple(t.shape) for t in kept if t.data_ptr() not in stored]
+    assert made and not {(width, width), (width, inner), (inner, width)} & set(made)
+    assert bool(counters["stats"]["unique_graphs"]) == (how == "on")
 
 
 def test_auto_is_off_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

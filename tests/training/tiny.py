@@ -22,14 +22,6 @@ CHINESE = ["人工智能", "机器", "学习", "你好", "世界", "中国", "�
 PROSE = "你好世界。机器学习是人工智能的一部分。中国很大，天很高，地很宽。"
 
 
-def has_8_bit_adamw() -> bool:
-    """Whether bitsandbytes has its 8-bit AdamW here: 0.49 has none for a CPU."""
-    import bitsandbytes
-    import torch
-
-    return torch.cuda.is_available() or not bitsandbytes.__version__.startswith("0.49.")
-
-
 def append_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
     """A SentencePiece model with more pieces, at score 0."""
     return model + b"".join(piece(text, 0.0, NORMAL) for text in pieces)

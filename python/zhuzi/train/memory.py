@@ -194,9 +194,11 @@ def memory_of(parts: Parts, *, micro: int, accumulated: bool, gpus: int) -> Memo
     # The moments: while the loss is computed, at the start of backward, at its end, and the step where ZeRO
     # copies gradients. Each gives the gradients, the activations and what the loss holds.
     loss = (before + of_head, kept + last + 4 * width * tokens, _logits(parts, tokens))
-    begin = (before + of_head, kept + _working(parts, tokens, layer), 0)
+    new_head = 0 if accumulated and not divided else of_head  # it is added to what is there, at once
+    begin = (before + new_head, kept + _working(parts, tokens, layer), 0)
     embedded = 4 * (parts.shape.rows - parts.old_rows) * width if "embed_tokens" in parts.matrices else 0
-    end = (buckets + gradients + (embedded if accumulated or divided else 0), 2 * number * width * tokens, 0)
+    twice = accumulated or divided or (parts.shape.tied and of_head > 0)  # two gradients of one matrix
+    end = (buckets + gradients + (embedded if twice else 0), 2 * number * width * tokens, 0)
     fullest = max((loss, begin, end, (held.stepping, 0, 0)), key=sum)
     return Memory(held.weights, held.adapters, fullest[0], held.optimiser, *fullest[1:])
 
