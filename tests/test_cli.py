@@ -186,7 +186,7 @@ def test_ctrl_c_while_the_command_line_loads_shows_no_trace() -> None:
         "main()"
     )
     stopped = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
-    assert (stopped.returncode, stopped.stderr) == (1, "zhuzi: interrupted\n")
+    assert (stopped.returncode, stopped.stderr) == (130, "zhuzi: interrupted\n")
     assert '__main__:main"' in (Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8")
 
 

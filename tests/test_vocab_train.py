@@ -238,7 +238,7 @@ def test_a_signal_ends_training_at_once(number: signal.Signals, tmp_path: Path) 
         assert time.monotonic() - began < 5
         assert process.stderr is not None
         said = process.stderr.read().decode()
-    assert process.returncode == (-number if number == signal.SIGKILL else 1)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     lines = [line for line in said.splitlines() if line and not line.startswith(("reading ", "training "))]
     assert lines == ([] if number == signal.SIGKILL else ["zhuzi: interrupted"])
     assert not out.parent.exists()

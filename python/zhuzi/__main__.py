@@ -4,6 +4,7 @@ Little is imported before `main`: the command line takes a moment to load, and C
 a trace of imports.
 """
 
+import signal
 import sys
 
 from zhuzi._process import is_first_here
@@ -19,7 +20,7 @@ def main() -> None:
             raise
         if is_first_here():
             sys.stderr.write("zhuzi: interrupted\n")
-        sys.exit(1)
+        sys.exit(128 + signal.SIGINT)
     run()
 
 

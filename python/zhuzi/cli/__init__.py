@@ -1,6 +1,7 @@
 """The command line: one command per step, each a thin layer over a function of the package.
 
-Exit codes: 0 done, 1 failed (one line on stderr says why; `--debug` adds the trace), 2 wrong usage.
+Exit codes: 0 done, 1 failed (one line on stderr says why; `--debug` adds the trace), 2 wrong usage, 75
+training that a signal stopped after a checkpoint, 128 + N other work that the signal N ended (Ctrl-C: 130).
 """
 
 from __future__ import annotations
@@ -113,8 +114,10 @@ def main() -> None:
         if is_first_here():
             error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", options["debug"])
+    except (KeyboardInterrupt, click.Abort) as stop:
+        cause = stop.__cause__ if isinstance(stop, click.Abort) else stop  # click's own for any interrupt
+        number = cause.number if isinstance(cause, Terminated) else signal.SIGINT
+        _fail("interrupted", options["debug"], code=128 + number)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -140,19 +143,23 @@ def main() -> None:
 
 def _interrupt(signal_number: int, frame: object) -> None:
     """End the work as Ctrl-C does, so that incomplete outputs are removed."""
-    raise Terminated
+    raise Terminated(signal_number)
 
 
 class Terminated(KeyboardInterrupt):
     """The process was told to end, unlike Ctrl-C, which may only end an answer of a chat."""
 
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.number = number
 
-def _fail(reason: str, debug: bool, *, alike: bool = True) -> None:
+
+def _fail(reason: str, debug: bool, *, code: int = 1, alike: bool = True) -> None:
     """Print why and exit. Errors that all processes of torchrun meet `alike` are printed once per machine."""
     if alike and not is_first_here() and (reason == "interrupted" or not is_together()):
-        sys.exit(1)
+        sys.exit(code)
     if debug:
         traceback.print_exc()
     who = "zhuzi" if is_main() else f"zhuzi (rank {rank()})"
     click.echo(f"{who}: {' '.join(reason.split())}", err=True)
-    sys.exit(1)
+    sys.exit(code)

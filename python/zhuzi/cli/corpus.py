@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -301,7 +302,10 @@ def _stopping_at_once() -> Iterator[None]:
     does; a handler in Python would wait for the main thread.
     """
 
-    def stop(*_: object) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        if callable(handler):  # the command line's own, which says which signal it was
+            handler(number, frame)
         raise KeyboardInterrupt
 
     def watch() -> None:
@@ -313,7 +317,9 @@ def _stopping_at_once() -> Iterator[None]:
     ended = threading.Event()
     received, sent = os.pipe()
     os.set_blocking(sent, False)
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, stop)
     old = signal.set_wakeup_fd(sent)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
