@@ -9,7 +9,7 @@ LoRA of rank 8 on q, k, v and o, embedding and head are trained with AdamW (fuse
 backward, clipping and optimiser. Loading is what comes before: from the folder to a model that can train, its
 files in memory, imports done. Peak memory is torch's on a GPU, else the growth of the process's ru_maxrss
 from before the model was loaded. Speed is that of a round's median step, then the median over rounds; memory
-the most of any round.
+the most of any round. A variant for which a GPU has too little memory is said to be out of memory.
 
   stock       peft (`modules_to_save`) and transformers' Trainer over bitsandbytes' 8-bit layers
   stock-16    the same over a 16-bit base
@@ -67,19 +67,25 @@ PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 WARM_UP = 2  # steps that are not counted
 
 
+# A process of its own makes the model: what torch holds of a GPU goes when it ends.
+MAKE_MODEL = """
+import json, sys, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+folder, settings = sys.argv[1:]
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float16)
+with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+    model = LlamaForCausalLM(LlamaConfig(**json.loads(settings)))
+model.save_pretrained(folder, max_shard_size="2GB")
+"""
+
+
 def make_model(folder: Path, size: str) -> None:
     """A LLaMA with random weights, stored in fp16."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=ROWS, max_position_embeddings=2048, tie_word_embeddings=False, **SIZES[size]
-    )
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float16)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = LlamaForCausalLM(config)
-    model.save_pretrained(folder, max_shard_size="2GB")
+    settings = {"max_position_embeddings": 2048, "tie_word_embeddings": False, "vocab_size": ROWS}
+    settings = json.dumps({**settings, **SIZES[size]})
+    subprocess.run([sys.executable, "-c", MAKE_MODEL, str(folder), settings], check=True)
 
 
 class RandomBlocks:
@@ -145,6 +151,7 @@ def ours(variant: str, args: Any) -> tuple[float, list[float], list[float]]:
     begin = time.perf_counter()
     model = load_for_training(ModelFolder.open(args.folder), recipe)
     loaded = seconds_since(begin)
+    args.peak_of_loading = peak()  # the loop counts a GPU's peak from its own begin
     times = []
 
     class Clock(TrainCallback):
@@ -229,18 +236,21 @@ def child(args: Any) -> None:
     before = 0 if torch.cuda.is_available() else peak()
     loaded, times, losses = (stock if args.child.startswith("stock") else ours)(args.child, args)
     steps = [b - a for a, b in zip(times[WARM_UP - 1 :], times[WARM_UP:], strict=False)]
-    found = {"loaded": loaded, "seconds": statistics.median(steps), "peak": peak() - before, "losses": losses}
+    most = max(peak(), getattr(args, "peak_of_loading", 0)) - before
+    found = {"loaded": loaded, "seconds": statistics.median(steps), "peak": most, "losses": losses}
     sys.stdout.write("\n" + json.dumps(found))
 
 
 def measure(variant: str, args: Any) -> dict[str, Any]:
-    """Run one variant in a process of its own."""
+    """Run one variant in a process of its own; empty if the GPU's memory does not suffice."""
     words = [sys.executable, __file__, "--child", variant, "--folder", str(args.folder)]
     for name in ("steps", "batch", "length", "threads", "targets", "compile"):
         words += [f"--{name}", str(getattr(args, name))]
     keeps = variant.endswith("-keep") or not (variant.endswith("-ckpt") or args.checkpointing)
     words += [] if keeps else ["--checkpointing"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode and "out of memory" in done.stderr:
+        return {}
     if done.returncode:
         raise SystemExit(f"{variant}: {done.stderr[-3000:]}")
     measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -260,16 +270,22 @@ def compare(args: Any) -> None:
     for number in range(1, args.rounds + 1):
         for variant in variants:
             run = measure(variant, args)
+            if not run:
+                sys.stderr.write(f"round {number} of {args.rounds}: {variant}: out of memory\n")
+                continue
             runs[variant].append(run)
             figures = (
                 f"{run['loaded']:.1f} s to load, {run['seconds']:.3f} a step, {run['peak'] / 2**30:.2f} GiB"
             )
             sys.stderr.write(f"round {number} of {args.rounds}: {variant}: {figures}\n")
+    runs = {variant: held for variant, held in runs.items() if len(held) == args.rounds}
+    if not runs:
+        raise SystemExit("none of them fits this GPU; try a smaller --batch")
     tokens = args.batch * args.length
     speed = {v: tokens / statistics.median(run["seconds"] for run in held) for v, held in runs.items()}
     memory = {v: max(run["peak"] for run in held) / 2**30 for v, held in runs.items()}
-    first = variants[0]
-    rows = [
+    first = next(iter(runs))
+    rows: list[tuple[object, ...]] = [
         (
             variant,
             round(speed[variant]),
@@ -279,8 +295,9 @@ def compare(args: Any) -> None:
             round(statistics.median(run["loaded"] for run in runs[variant]), 1),
             round(runs[variant][0]["losses"][-1], 4),
         )
-        for variant in variants
+        for variant in runs
     ]
+    rows += [(variant, "out of memory", *[""] * 5) for variant in variants if variant not in runs]
     columns = [
         "variant",
         "tokens/s",

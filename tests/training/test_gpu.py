@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import subprocess
@@ -33,6 +34,7 @@ def cuda() -> Iterator[None]:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA GPU")
     torch._dynamo.reset()
+    gc.collect()  # models of tests before: they refer to themselves
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     yield
@@ -121,6 +123,7 @@ def test_peak_memory_of_a_7b(
         model=str(folder), base_bits=bits, vocabulary=vocabulary, lora=_lora(0.05), compile="on",
         gradient_checkpointing=True, **({"original_rows": 32_000} if vocabulary == "new-rows" else {}),
     )  # fmt: skip
+    gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     model = load_for_training(ModelFolder.open(folder), recipe).train()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from bitsandbytes.nn import Int8Params
+from bitsandbytes.nn import Int8Params, Params4bit
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from zhuzi.model import quantised
 from zhuzi.model.folder import ModelFolder
 from zhuzi.model.quantised import quantisation, quantise
 
@@ -39,6 +41,19 @@ def test_on_a_gpu_too(dtype: torch.dtype) -> None:
     theirs = Int8Params(given.clone(), requires_grad=False).to("cuda")
     rows, scales = quantise(given.cuda())
     assert rows.is_cuda and torch.equal(rows, theirs.data) and torch.equal(scales, theirs.SCB)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_having_too_little_memory_is_said(model: Path, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers goes on after an error of a conversion, and then calls the model broken."""
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(quantised, "int8_vectorwise_quant", full)
+    monkeypatch.setattr(Params4bit, "to", full)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        ModelFolder.open(model).load(torch.float32, quantization_config=quantisation(bits, torch.float32))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

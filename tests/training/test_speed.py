@@ -89,6 +89,7 @@ def test_mfu_is_the_share_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "flops_per_token", lambda model, length: 1e9)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 5 << 30)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
     ticks = iter([0.0, 8.0, 10.0, 12.0, 20.0, 22.0])
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks))
     for name, mfu in (("Tesla T4", 1000e9 / 130e12), ("Tesla K80", None)):

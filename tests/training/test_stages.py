@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,23 @@ def test_the_second_stage_trains_the_result_of_the_first(file: Path, tmp_path: P
     # The same as two files, one after the other.
     alone = pretrain(second.recipe.model_copy(update={"output": tmp_path / "alone"}))
     assert alone.losses == report.losses
+
+
+def test_a_trained_model_is_gone_before_the_next_is_loaded(file: Path) -> None:
+    """It refers to itself; two at a time would not fit a GPU."""
+    held: list[weakref.ref[Any]] = []
+
+    class Watch(TrainCallback):
+        def on_train_begin(self, state: TrainState) -> None:
+            assert all(weight() is None for weight in held)
+            held.extend(weakref.ref(weight) for weight in state.model.parameters())
+
+    gc.disable()
+    try:
+        pretrain(file, callbacks=[Watch()])
+        assert held and all(weight() is None for weight in held)
+    finally:
+        gc.enable()
 
 
 def test_it_goes_on_between_and_within_stages(file: Path, tmp_path: Path) -> None:

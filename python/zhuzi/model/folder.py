@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import stream, weights
-from zhuzi.model.memory import returned_when_freed
+from zhuzi.model.memory import out_of_memory_raised, returned_when_freed
 from zhuzi.model.positions import rope_of
 from zhuzi.model.stream import Blocks, Progress
 from zhuzi.record.json_file import read_object, write_json
@@ -220,7 +220,7 @@ class ModelFolder:
         from transformers import AutoModelForCausalLM
 
         try:
-            with quiet(), returned_when_freed():
+            with quiet(), returned_when_freed(), out_of_memory_raised():
                 model = AutoModelForCausalLM.from_pretrained(
                     self.path, dtype=dtype, device_map={"": device}, **options
                 ).eval()

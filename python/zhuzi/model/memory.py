@@ -1,4 +1,4 @@
-"""Memory that is freed while a model is loaded goes back to the system."""
+"""Memory while a model is loaded: what is freed goes back to the system, and too little is an error."""
 
 from __future__ import annotations
 
@@ -38,3 +38,28 @@ def returned_when_freed() -> Iterator[None]:
     finally:
         mallopt(_MMAP_THRESHOLD, _MOST)
         mallopt(_TRIM_THRESHOLD, 2 * _MOST)
+
+
+class _OutOfMemory(BaseException):
+    """Made of an OutOfMemoryError, as transformers collects each Exception of a conversion and goes on."""
+
+
+@contextmanager
+def out_of_memory_passes() -> Iterator[None]:
+    """Let an OutOfMemoryError of a conversion pass through transformers, to `out_of_memory_raised`."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise _OutOfMemory from error
+
+
+@contextmanager
+def out_of_memory_raised() -> Iterator[None]:
+    """Raise the OutOfMemoryError that passed through transformers."""
+    try:
+        yield
+    except _OutOfMemory as passed:
+        assert passed.__cause__ is not None
+        raise passed.__cause__ from None

@@ -14,12 +14,14 @@ import torch
 from bitsandbytes.functional import int8_vectorwise_quant
 from bitsandbytes.nn import Int8Params
 from transformers import BitsAndBytesConfig
-from transformers.integrations.bitsandbytes import Bnb8bitQuantize
+from transformers.integrations.bitsandbytes import Bnb4bitQuantize, Bnb8bitQuantize
 from transformers.quantizers import register_quantizer
+from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
-_METHOD = "zhuzi-int8"  # our name for it among transformers' ways to quantise
-_WHOLE = ["lm_head", "embed_tokens"]  # these never are
+from zhuzi.model.memory import out_of_memory_passes
+
+_INT8, _NF4 = "zhuzi-int8", "zhuzi-nf4"  # our names for them among transformers' ways to quantise
 _PART = 1 << 18  # elements quantised at a time on a CPU: 0.5 MiB in 16 bits, and 1 MiB of fp32 beside it
 
 
@@ -28,19 +30,18 @@ def quantisation(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig | None:
 
     `dtype`: what is computed in.
     """
-    if bits == 8:
-        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_WHOLE)
-        config.quant_method = _METHOD
-        return config
-    if bits == 4:
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=_WHOLE,
-        )
-    return None
+    if bits not in (8, 4):
+        return None
+    config = BitsAndBytesConfig(
+        load_in_8bit=bits == 8,
+        load_in_4bit=bits == 4,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["lm_head", "embed_tokens"],  # these never are quantised
+    )
+    config.quant_method = _INT8 if bits == 8 else _NF4
+    return config
 
 
 def quantise(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,16 +61,29 @@ def quantise(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return rows, scales
 
 
-class _Quantise(Bnb8bitQuantize):  # type: ignore[misc]  # transformers has no types
+class _ToInt8(Bnb8bitQuantize):  # type: ignore[misc]  # transformers has no types
     def convert(self, input_dict: dict[str, Any], **_: Any) -> dict[str, Int8Params]:
         made = {}
-        for name, given in input_dict.items():
-            rows, scales = quantise(given[0] if isinstance(given, list) else given)
-            made[name] = Int8Params(rows, requires_grad=False, CB=rows, SCB=scales)
+        with out_of_memory_passes():
+            for name, given in input_dict.items():
+                rows, scales = quantise(given[0] if isinstance(given, list) else given)
+                made[name] = Int8Params(rows, requires_grad=False, CB=rows, SCB=scales)
         return made
 
 
-@register_quantizer(_METHOD)
-class _Quantiser(Bnb8BitHfQuantizer):  # type: ignore[misc]
-    def get_quantize_ops(self) -> _Quantise:
-        return _Quantise(self)
+class _ToNf4(Bnb4bitQuantize):  # type: ignore[misc]
+    def convert(self, *given: Any, **named: Any) -> Any:
+        with out_of_memory_passes():
+            return super().convert(*given, **named)
+
+
+@register_quantizer(_INT8)
+class _Int8Quantiser(Bnb8BitHfQuantizer):  # type: ignore[misc]
+    def get_quantize_ops(self) -> _ToInt8:
+        return _ToInt8(self)
+
+
+@register_quantizer(_NF4)
+class _Nf4Quantiser(Bnb4BitHfQuantizer):  # type: ignore[misc]
+    def get_quantize_ops(self) -> _ToNf4:
+        return _ToNf4(self)

@@ -132,6 +132,7 @@ class Processes:
             if name in states
         }
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        _page_again(self.optimizer)
 
 
 class ZeroProcesses(Processes):
@@ -302,6 +303,17 @@ def _divided_as(value: Any, parameter: torch.Tensor) -> Any:
         parameter.device_mesh,
         parameter.placements,
     )
+
+
+def _page_again(optimizer: Any) -> None:
+    """Let a paged optimiser page its moments again: bitsandbytes (0.50) loads them as a GPU's own tensors."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    if not getattr(inner, "is_paged", False):
+        return
+    for parameter, held in inner.state.items():
+        for key in held.keys() & {"state1", "state2"}:
+            paged = inner.get_state_buffer(parameter, dtype=held[key].dtype)
+            held[key] = paged.copy_(held[key])
 
 
 def _load_deepspeed() -> Any:

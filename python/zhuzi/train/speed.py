@@ -79,7 +79,7 @@ def flops_per_token(model: torch.nn.Module, length: int) -> float:
 
 
 def peak_memory() -> int:
-    """Bytes: the most that torch has held on the GPU, or else that this process has held."""
+    """Bytes: the most that torch has held on the GPU in this run, or else that this process has held."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -93,6 +93,8 @@ class Speed:
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         peak = None if name is None else peak_flops(name)
         self.on_gpu, self.peak = name is not None, None if peak is None else peak * processes
+        if self.on_gpu:  # a run before this one, or loading, may have held more
+            torch.cuda.reset_peak_memory_stats()
         self._first = self._seconds = self._logged_seconds = 0.0
         self._steps = self._tokens = 0
 

@@ -18,6 +18,7 @@ the one that was stopped resumes from its checkpoint.
 
 from __future__ import annotations
 
+import gc
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -107,6 +108,7 @@ def run_stages(stages: Sequence[Stage[AnyRecipe]], train: Callable[[AnyRecipe], 
         if len(stages) > 1:
             tell(f"stage {number + 1} of {len(stages)}: {stage.name}")
         report = train(stage.recipe)
+        gc.collect()  # the model refers to itself: what comes next would find its memory taken
         if stage is not stages[-1]:
             _hand_over(stage, report)
     return report
