@@ -27,9 +27,10 @@ def matrix(rows: int, columns: int) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(3, 5), (130, 4096), (1000, 700), (2, 600_000)])
 def test_rows_and_scales_are_bitsandbytes(dtype: torch.dtype, shape: tuple[int, int]) -> None:
     given = matrix(*shape).to(dtype)
-    theirs = Int8Params(given.clone(), requires_grad=False).to("cpu")
-    rows, scales = quantise(given)
-    assert torch.equal(rows, theirs.data) and torch.equal(scales, theirs.SCB)
+    for layout in (given, given.T.contiguous().T):
+        theirs = Int8Params(layout.clone(), requires_grad=False).to("cpu")
+        rows, scales = quantise(layout)
+        assert torch.equal(rows, theirs.data) and torch.equal(scales, theirs.SCB)
 
 
 @pytest.mark.gpu
@@ -39,8 +40,9 @@ def test_on_a_gpu_too(dtype: torch.dtype) -> None:
         pytest.skip("needs a CUDA GPU")
     given = matrix(130, 4096).to(dtype)
     theirs = Int8Params(given.clone(), requires_grad=False).to("cuda")
-    rows, scales = quantise(given.cuda())
-    assert rows.is_cuda and torch.equal(rows, theirs.data) and torch.equal(scales, theirs.SCB)
+    for layout in (given.cuda(), given.cuda().T.contiguous().T):
+        rows, scales = quantise(layout)
+        assert rows.is_cuda and torch.equal(rows, theirs.data) and torch.equal(scales, theirs.SCB)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -61,7 +63,9 @@ def test_a_model_is_the_one_that_transformers_loads(model: Path, dtype: torch.dt
     own = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "embed_tokens"])
     theirs = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, quantization_config=own).eval()
     ours = ModelFolder.open(model).load(dtype, quantization_config=quantisation(8, dtype))
-    assert ours.is_loaded_in_8bit
+    assert ours.is_loaded_in_8bit and ours.quantization_method == theirs.quantization_method
+    with pytest.raises(ValueError, match="cannot cast a bitsandbytes model"):
+        ours.to(torch.float16)
     wanted = dict(theirs.named_parameters())
     assert wanted.keys() == dict(ours.named_parameters()).keys()
     for name, parameter in ours.named_parameters():

@@ -63,11 +63,13 @@ class Chat:
             return cls(folder.load(), folder.tokenizer, folder.template)
         import torch
 
-        from zhuzi.model.quantised import quantisation
-
         place = device_of(device)
         dtype = torch.float32 if place.type == "cpu" else folder.dtype
-        quantised = quantisation(bits or 16, dtype)
+        quantised = None
+        if bits is not None:
+            from zhuzi.model.quantised import quantisation  # with bitsandbytes, whose import takes seconds
+
+            quantised = quantisation(bits, dtype)
         template = usable_template(folder.path, folder.tokenizer)
         return cls(folder.load(dtype, place, quantization_config=quantised), folder.tokenizer, template)
 

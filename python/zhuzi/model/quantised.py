@@ -18,6 +18,7 @@ from transformers.integrations.bitsandbytes import Bnb4bitQuantize, Bnb8bitQuant
 from transformers.quantizers import register_quantizer
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
+from transformers.utils.quantization_config import QuantizationMethod
 
 from zhuzi.model.memory import out_of_memory_passes
 
@@ -28,7 +29,7 @@ _PART = 1 << 18  # elements quantised at a time on a CPU: 0.5 MiB in 16 bits, an
 def quantisation(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     """What `from_pretrained` takes as `quantization_config` for 8 or 4 bits; none for 16.
 
-    `dtype`: what is computed in.
+    `dtype`: what is computed in. The loaded model is one that bitsandbytes quantised, to transformers too.
     """
     if bits not in (8, 4):
         return None
@@ -50,7 +51,7 @@ def quantise(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Bit-equal to bitsandbytes' `Int8Params`, which rounds a matrix to fp16 first.
     """
     if matrix.device.type != "cpu":
-        rows, scales, _ = int8_vectorwise_quant(matrix.to(torch.float16))
+        rows, scales, _ = int8_vectorwise_quant(matrix.contiguous().to(torch.float16))
         return rows, scales
     rows = torch.empty(matrix.shape, dtype=torch.int8)
     scales = torch.empty(len(matrix))
@@ -77,13 +78,22 @@ class _ToNf4(Bnb4bitQuantize):  # type: ignore[misc]
             return super().convert(*given, **named)
 
 
+class _Loaded:
+    """What is put before transformers' class of a quantiser."""
+
+    def _process_model_after_weight_loading(self: Any, model: Any, **named: Any) -> Any:
+        # From here it is bitsandbytes' own: to transformers' guards, and in what is saved.
+        model.quantization_method = self.quantization_config.quant_method = QuantizationMethod.BITS_AND_BYTES
+        return super()._process_model_after_weight_loading(model, **named)  # type: ignore[misc]
+
+
 @register_quantizer(_INT8)
-class _Int8Quantiser(Bnb8BitHfQuantizer):  # type: ignore[misc]
+class _Int8Quantiser(_Loaded, Bnb8BitHfQuantizer):  # type: ignore[misc]
     def get_quantize_ops(self) -> _ToInt8:
         return _ToInt8(self)
 
 
 @register_quantizer(_NF4)
-class _Nf4Quantiser(Bnb4BitHfQuantizer):  # type: ignore[misc]
+class _Nf4Quantiser(_Loaded, Bnb4BitHfQuantizer):  # type: ignore[misc]
     def get_quantize_ops(self) -> _ToNf4:
         return _ToNf4(self)

@@ -1,8 +1,8 @@
 """What a run holds in memory, computed from the shape of its model and its recipe: no weights, no torch.
 
 Parameters are exact. Activations are what the layers of transformers, PEFT and this package keep for
-backward, counted tensor by tensor; the peak is that of the fullest of three moments of a step. Compared with
-torch's measured peaks in `tests/training/test_plan.py`.
+backward, counted tensor by tensor; the peak is that of the fullest moment of a step. Compared with torch's
+measured peaks in `tests/training/test_plan.py`, and with what the code holds in `test_plan_simulated.py`.
 """
 
 from __future__ import annotations
@@ -194,11 +194,12 @@ def memory_of(parts: Parts, *, micro: int, accumulated: bool, gpus: int) -> Memo
     # The moments: while the loss is computed, at the start of backward, at its end, and the step where ZeRO
     # copies gradients. Each gives the gradients, the activations and what the loss holds.
     loss = (before + of_head, kept + last + 4 * width * tokens, _logits(parts, tokens))
-    new_head = 0 if accumulated and not divided else of_head  # it is added to what is there, at once
+    tied = parts.shape.tied and of_head > 0  # the head's gradient waits for the embedding's, to the end
+    new_head = 0 if accumulated and not divided and not tied else of_head  # 0: it is added at once
     begin = (before + new_head, kept + _working(parts, tokens, layer), 0)
     embedded = 4 * (parts.shape.rows - parts.old_rows) * width if "embed_tokens" in parts.matrices else 0
-    twice = accumulated or divided or (parts.shape.tied and of_head > 0)  # two gradients of one matrix
-    end = (buckets + gradients + (embedded if twice else 0), 2 * number * width * tokens, 0)
+    more = (accumulated or divided) + tied  # gradients of the embedding beside that in `gradients`
+    end = (buckets + gradients + more * embedded, 2 * number * width * tokens, 0)
     fullest = max((loss, begin, end, (held.stepping, 0, 0)), key=sum)
     return Memory(held.weights, held.adapters, fullest[0], held.optimiser, *fullest[1:])
 
