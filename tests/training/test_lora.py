@@ -100,6 +100,20 @@ def test_what_is_not_plain_stays_pefts(stage2: Recipes, model: Path) -> None:
     assert not any("cast" in name for name in plain.state_dict())
 
 
+def test_what_dora_gives_is_in_16_bits(stage2: Recipes, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its magnitude is fp32: so would be the states that are passed on to all that follows."""
+    monkeypatch.setattr(base, "compute_dtype", lambda: torch.bfloat16)
+    settings = {"rank": 4, "alpha": 16, "dropout": 0.1, "targets": ["o_proj", "down_proj"], "dora": True}
+    trained = loaded(stage2(lora=settings), model)
+    given = []
+    for layer in [m for m in trained.modules() if isinstance(m, LoraLayer)]:
+        layer.register_forward_hook(lambda module, inputs, out: given.append(out.dtype))
+    _, found = gradients(trained, torch.bfloat16)
+    assert given == [torch.bfloat16] * 4
+    magnitudes = [gradient for name, gradient in found.items() if "magnitude" in name]
+    assert magnitudes and all(g.dtype == torch.float32 and g.any() for g in magnitudes)
+
+
 def test_layers_with_casts_share_their_compiled_code(
     stage2: Recipes, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

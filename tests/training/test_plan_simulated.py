@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from zhuzi.train import base
 from zhuzi.train.base import load_for_training, trainable
-from zhuzi.train.memory import Parts, memory_of
+from zhuzi.train.memory import Memory, Parts, memory_of
 from zhuzi.train.recipe import PretrainRecipe
 from zhuzi.train.schedule import make_optimizer
 from zhuzi.train.shape import Shape, known_shape
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 GIB = 2**30
 MICRO, LENGTH, OLD_ROWS = 8, 512, 32_000
 SHAPE = known_shape("llama-7b", 49_953)
-FEW = replace(SHAPE, layers=4)
+FEW = replace(SHAPE, layers=6, rows=36_000)
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 ALL = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
 
@@ -45,14 +45,14 @@ class Peak(TorchDispatchMode):
         self.now = self.most = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        results = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(results):
             if isinstance(tensor, torch.Tensor):
                 self._add(tensor.untyped_storage())
         if self.now > self.most:
             self._drop_freed()
             self.most = max(self.most, self.now)
-        return made
+        return results
 
     def begin(self) -> None:
         """Forget the peak of what came before."""
@@ -78,11 +78,17 @@ def without_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[Peak]:
     # What needs values: the number of labels that count (all but each sequence's last), and swapped modules.
     monkeypatch.setattr(torch.Tensor, "nonzero", lambda t: torch.arange(len(t) - MICRO).unsqueeze(1))
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, *_, **__: module)
+    monkeypatch.setattr(torch.nn.functional, "dropout", _dropout)
     with FakeTensorMode(allow_non_fake_inputs=True), Peak() as peak:
         yield peak
 
 
-def made(shape: Shape, bits: int) -> Any:
+def _dropout(x: torch.Tensor, p: float, training: bool, inplace: bool = False) -> torch.Tensor:
+    """As on a GPU, whose mask is of bytes."""
+    return torch.native_dropout(x, p, training)[0]
+
+
+def llama_of(shape: Shape, bits: int) -> Any:
     """A LLaMA of this shape in bf16, its linear layers in bitsandbytes' int8 if asked for."""
     config = LlamaConfig(
         vocab_size=shape.rows, hidden_size=shape.hidden, intermediate_size=shape.inner,
@@ -115,7 +121,7 @@ def simulated(shape: Shape, recipe: PretrainRecipe, monkeypatch: pytest.MonkeyPa
     with without_data(monkeypatch) as peak:
         folder: Any = SimpleNamespace(
             tied=shape.tied, rows=shape.rows, original_rows=OLD_ROWS, path="7b",
-            load=lambda *_, **__: made(shape, recipe.base_bits),
+            load=lambda *_, **__: llama_of(shape, recipe.base_bits),
             read=lambda name: torch.empty(shape.rows, shape.hidden, dtype=torch.float16),
         )  # fmt: skip
         model: Any = load_for_training(folder, recipe).train()
@@ -132,10 +138,10 @@ def simulated(shape: Shape, recipe: PretrainRecipe, monkeypatch: pytest.MonkeyPa
     return peak.most
 
 
-def planned(shape: Shape, recipe: PretrainRecipe, forwards: int) -> int:
-    """Bytes, by the plan."""
+def memory_planned(shape: Shape, recipe: PretrainRecipe, forwards: int) -> Memory:
+    """The plan, as `zhuzi model plan` makes it for one GPU."""
     parts = Parts(shape, recipe, OLD_ROWS if recipe.vocabulary == "new-rows" else 0, gpu=True)
-    return memory_of(parts, micro=MICRO, accumulated=forwards > 1, gpus=1).peak
+    return memory_of(parts, micro=MICRO, accumulated=forwards > 1, gpus=1)
 
 
 def recipe_of(**changes: Any) -> PretrainRecipe:
@@ -148,18 +154,33 @@ def recipe_of(**changes: Any) -> PretrainRecipe:
     return PretrainRecipe.model_validate({**settings, **changes})
 
 
+def lora(**changes: Any) -> dict[str, Any]:
+    """LoRA with other settings."""
+    return {"lora": {"rank": 8, "dropout": 0.0, "targets": ATTENTION, **changes}}
+
+
 KEPT: dict[str, Any] = {"gradient_checkpointing": False}
 STAGE_1: dict[str, Any] = {"lora": None, "modules_to_save": ["embed_tokens"]}
+ADAPTED_HEAD = {"modules_to_save": ["embed_tokens"], **lora(targets=[*ATTENTION, "lm_head"])}
+TIED = replace(FEW, tied=True)
+#: Of each case the shape, what is changed in the recipe, and how many forwards a step has.
 CASES: dict[str, tuple[Shape, dict[str, Any], int]] = {
     "stage 2": (FEW, {}, 1),
     "accumulated": (FEW, {}, 2),
     "kept": (FEW, KEPT, 1),
     "kept, 16 bits": (FEW, {**KEPT, "base_bits": 16}, 1),
-    "all seven": (FEW, {"lora": {"rank": 64, "dropout": 0.0, "targets": ALL}}, 1),
+    "dropout": (FEW, lora(dropout=0.05), 1),
+    "dropout, kept": (FEW, {**KEPT, **lora(dropout=0.05)}, 1),
+    "all seven": (FEW, lora(targets=ALL, rank=64), 1),
+    "DoRA": (FEW, lora(dora=True), 1),
+    "DoRA, kept": (FEW, {**KEPT, **lora(dora=True)}, 1),
+    "DoRA on all seven with dropout, kept": (FEW, {**KEPT, **lora(dora=True, dropout=0.05, targets=ALL)}, 1),
+    "LoRA on the head": (FEW, ADAPTED_HEAD, 1),
     "stage 1": (FEW, STAGE_1, 1),
     "stage 1, 16 bits, accumulated": (FEW, {**STAGE_1, "base_bits": 16}, 2),
-    "fewer keys": (replace(FEW, kv_heads=8), KEPT, 1),
-    "tied": (replace(FEW, tied=True), {}, 1),
+    "fewer keys, kept": (replace(FEW, kv_heads=8), KEPT, 1),
+    "tied": (TIED, {}, 1),
+    "tied, accumulated": (TIED, {}, 2),
 }
 
 
@@ -168,14 +189,15 @@ CASES: dict[str, tuple[Shape, dict[str, Any], int]] = {
 def test_a_plan_is_what_the_code_holds(case: str, vocabulary: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shape, changes, forwards = CASES[case]
     recipe = recipe_of(vocabulary=vocabulary, **changes)
-    found, plan = simulated(shape, recipe, monkeypatch, forwards), planned(shape, recipe, forwards)
-    # Two gradients of a tied matrix are added out of place here, where a GPU adds them in place.
-    assert found == pytest.approx(plan, rel=0.1 if shape.tied else 0.05)
+    found, plan = simulated(shape, recipe, monkeypatch, forwards), memory_planned(shape, recipe, forwards)
+    assert plan.peak == pytest.approx(found, rel=0.08)
+    # What is there between steps is exact: of the rest, a fifth.
+    assert plan.peak - plan.fixed == pytest.approx(found - plan.fixed, rel=0.2)
 
 
 def test_a_whole_7b_in_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """10.4 GiB were measured on an H200, of a prototype."""
+    """A prototype took 10.4 GiB on an H200."""
     recipe = recipe_of(vocabulary="new-rows")
     found = simulated(SHAPE, recipe, monkeypatch, 1)
-    assert found == pytest.approx(planned(SHAPE, recipe, 1), rel=0.02)
+    assert memory_planned(SHAPE, recipe, 1).peak == pytest.approx(found, rel=0.02)
     assert found == pytest.approx(10.4 * GIB, rel=0.02)

@@ -104,10 +104,18 @@ def use_for_training(model: torch.nn.Module, causal: Any, dtype: torch.dtype) ->
     `causal` itself would not do: PEFT before 0.21 passes them by.) With fp32 for `dtype` each call casts its
     own, if it must: under FSDP they are whole only then.
     """
-    layers: list[Any] = [m for m in model.modules() if type(m) in _CLASSES and not m.lora_variant]
+    adapted: list[Any] = [m for m in model.modules() if type(m) in _CLASSES]
+    layers = [layer for layer in adapted if not layer.lora_variant]
     for layer in layers:
         layer.__class__ = _CLASSES[type(layer)]
-    if dtype == torch.float32 or not layers:
+    if dtype == torch.float32:
+        return
+    for layer in adapted:
+        if (
+            layer.lora_variant
+        ):  # DoRA's magnitude is fp32: what it scales, and all that is added to it, would be
+            layer.register_forward_hook(lambda module, inputs, out: out.to(dtype))
+    if not layers:
         return
     held: list[torch.Tensor] = []
     parameters: list[torch.Tensor] = []

@@ -172,7 +172,8 @@ def use_for_training(model: Any, head: Callable[[], Head | None]) -> None:
         if inputs.get("labels") is not None:
             inputs["use_cache"] = False  # a layer that is computed again would fill it twice
         if matrix is None:
-            return own(self, input_ids=input_ids, **inputs)
+            out = own(self, input_ids=input_ids, **inputs)
+            return out if inputs.get("labels") is None else CausalLMOutput(loss=out.loss)
         labels = inputs.pop("labels")
         count = inputs.pop("num_items_in_batch", None)
         hidden = self.model(input_ids=input_ids, **inputs).last_hidden_state

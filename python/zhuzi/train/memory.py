@@ -224,16 +224,29 @@ def _layer(parts: Parts, tokens: int) -> int:
     each = norms + attention + mlp
     if shape.qk_norm:
         each += 4 * (queries + keys)
+    whole = _masks(parts, tokens)
     if recipe.lora is not None:
         each += _lora_inputs(parts, recipe.lora)
-    return each * tokens + _masks(parts, tokens)
+        if recipe.lora.dora and recipe.lora.dropout:  # its product of the dropped input keeps its matrix
+            whole += sum(number * math.prod(shape.matrices[target]) for target in _targets(parts))
+    return each * tokens + whole
+
+
+def _targets(parts: Parts) -> list[str]:
+    """The matrices of a layer that LoRA adapts."""
+    lora = parts.recipe.lora
+    return [] if lora is None else [target for target in lora.targets if target in parts.shape.matrices]
 
 
 def _lora_inputs(parts: Parts, lora: LoraRecipe) -> int:
     """Bytes per token that the adapters of a layer keep: their inputs, dropped out, and masks."""
     shape, number = parts.shape, parts.number
-    targets = [target for target in lora.targets if target in shape.matrices]
+    targets = _targets(parts)
     inner = sum(number * lora.rank for _ in targets)
+    if lora.dora:  # the products of base and adapter, for the gradient of the magnitude
+        inner += sum(2 * number * shape.matrices[target][0] for target in targets)
+        if not lora.dropout:  # each adapter casts the input for itself
+            return inner + sum(number * shape.matrices[target][1] for target in targets)
     if lora.dropout:
         # A GPU keeps a mask of bytes, a CPU one of numbers.
         mask = 1 if parts.gpu else number
@@ -257,12 +270,18 @@ def _working(parts: Parts, tokens: int, layer: int) -> int:
     again = layer if parts.recipe.gradient_checkpointing else 0
     passing = number * (3 * shape.inner + 2 * shape.hidden) * tokens
     matrix = number * max(map(math.prod, shape.matrices.values())) if parts.recipe.base_bits < 16 else 0
+    lora = parts.recipe.lora
+    if lora is not None and lora.dora:  # products of base and adapter, scaled in fp32, sums and gradients
+        widest = max((shape.matrices[target][0] for target in _targets(parts)), default=0)
+        passing = max(passing, 7 * 4 * widest * tokens)
     return again + passing + matrix
 
 
 def _logits(parts: Parts, tokens: int) -> int:
     """Bytes of the chunk of logits and of what the chunked loss computes with it."""
-    shape, number = parts.shape, parts.number
+    shape, number, lora = parts.shape, parts.number, parts.recipe.lora
+    if lora is not None and "lm_head" in lora.targets:  # all at once: with their softmax and their gradient
+        return 3 * 4 * shape.rows * tokens
     chunk = min(CHUNK_BYTES, 4 * shape.rows * tokens)
     states = number * shape.hidden * tokens
     if not parts.gpu:
