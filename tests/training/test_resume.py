@@ -7,6 +7,7 @@ import math
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from together import TORCHRUN, run, write_recipe
 
 import zhuzi.train.stage
 from zhuzi import pretrain
-from zhuzi.errors import OutputExistsError
+from zhuzi.errors import OutputExistsError, TrainingError
 from zhuzi.train import TrainCallback, TrainState, checkpoint
 from zhuzi.train.checkpoint import checkpoints
 from zhuzi.train.interrupt import Interrupts
@@ -153,6 +154,55 @@ def test_stopped_while_saving(stage1: Recipes, tmp_path: Path, monkeypatch: pyte
     assert resumed.resumed_from == 3
     _same(resumed, whole)
     assert not list(folder.glob(".*"))
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _without_digests(path: Path, damage: Callable[[Path], object]) -> None:
+    """As a version that did not write them down left it."""
+    state = path.with_name("state.json")
+    told = json.loads(state.read_text())
+    del told["sha256"]
+    state.write_text(json.dumps(told))
+    damage(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "why"),
+    [
+        ("trainable.safetensors", _flip, "is not what was written"),
+        ("optimizer.pt", _flip, "is not what was written"),
+        ("random-0.pt", Path.unlink, "is missing"),
+        ("state.json", Path.unlink, "is missing"),
+        ("state.json", lambda path: path.write_text('{"step"'), "is not what was written"),
+        (
+            "optimizer.pt",
+            lambda path: _without_digests(path, lambda p: os.truncate(p, 1000)),
+            "cannot be read",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(
+    stage2: Recipes, name: str, damage: Callable[[Path], object], why: str
+) -> None:
+    recipe = stage2()
+    with pytest.raises(Stop):
+        pretrain(recipe, callbacks=[StopAt(5)])
+    only = recipe.output / "checkpoints" / "checkpoint-3"
+    again = f"{only}: damaged: {name} {why}; remove this folder, and the same command starts from the begin"
+    damage(only / name)
+    with pytest.raises(TrainingError, match=re.escape(again)):
+        pretrain(recipe)
+    shutil.copytree(only, only.with_name("checkpoint-2"))
+    with pytest.raises(TrainingError, match=r"the same command goes on from checkpoint-2$"):
+        pretrain(recipe)
+    shutil.rmtree(only)
+    shutil.rmtree(only.with_name("checkpoint-2"))
+    assert pretrain(recipe).resumed_from is None
 
 
 def test_stopped_while_saving_the_result(

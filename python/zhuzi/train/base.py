@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -123,8 +124,13 @@ def trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
 
 def count_parameters(model: Any) -> tuple[int, int]:
     """Trainable parameters, and all parameters: with LoRA's, without PEFT's frozen copies."""
-    live = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if FROZEN_COPY not in name]
+    live = [(_numel(p), p.requires_grad) for name, p in model.named_parameters() if FROZEN_COPY not in name]
     return sum(n for n, trains in live if trains), sum(n for n, _ in live)
+
+
+def _numel(parameter: torch.nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)  # bitsandbytes packs two weights of 4 bits into a byte
+    return parameter.numel() if state is None else math.prod(state.shape)
 
 
 def digest_tensors(model: Any) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 trainable.safetensors   the trained parameters in fp32, by name
 optimizer.pt            the optimiser's state, by parameter; under fp16 the loss scale
-state.json              the step, tokens, losses so far
 random-R.pt             the random states of process R
+state.json              the step, tokens, losses so far, and the SHA-256 of the other files; written last
 
 A checkpoint is written under another name and renamed, so that a kill leaves the previous one. It does not
 contain the frozen base.
@@ -11,7 +11,9 @@ contain the frozen base.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 import random
 import re
 import shutil
@@ -33,6 +35,8 @@ from zhuzi.train.progress import warn
 from zhuzi.train.state import TrainState
 
 WEIGHTS, OPTIMIZER, STATE = "trainable.safetensors", "optimizer.pt", "state.json"
+_FIRST_STATE = "trainer_state.json"  # of Zhuzi 0.1, which trained with transformers' Trainer
+_DIGESTS = "sha256"  # key of state.json
 
 Named = Sequence[tuple[str, torch.nn.Parameter]]
 
@@ -86,9 +90,10 @@ def save(
             if process == 0:
                 save_file({name: p.contiguous() for name, p in weights.items()}, writing / WEIGHTS)
                 torch.save(dict(optimizer), writing / OPTIMIZER)
-                write_json(writing / STATE, state.to_json())
         wait()
         if process == 0:
+            with naming_full_disk(final, written=writing):
+                write_json(writing / STATE, {**state.to_json(), _DIGESTS: _digests(writing)})
             replace_folder(writing, final)
             for old in checkpoints(folder)[:-keep]:
                 if step_of(old) != also:
@@ -99,6 +104,40 @@ def save(
             remove_partial(folder)  # its bytes may be all that is left
         raise
     return final
+
+
+def require_whole(checkpoint: Path) -> None:
+    """Raise `TrainingError` if a checkpoint's files are not those that were written."""
+    path = checkpoint / STATE
+    if not path.is_file():
+        if (checkpoint / _FIRST_STATE).is_file():
+            return
+        raise _damaged(checkpoint, f"{STATE} is missing")
+    try:
+        wanted = json.loads(path.read_text(encoding="utf-8")).get(_DIGESTS, {})
+    except (ValueError, AttributeError):
+        raise _damaged(checkpoint, f"{STATE} is not what was written") from None
+    found = _digests(checkpoint)
+    for name, digest in wanted.items():
+        if found.get(name) != digest:
+            what = "is not what was written" if name in found else "is missing"
+            raise _damaged(checkpoint, f"{name} {what}")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file but state.json, by name."""
+    made = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != STATE:
+            with path.open("rb") as file:
+                made[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return made
+
+
+def _damaged(checkpoint: Path, why: str) -> TrainingError:
+    before = [other for other in checkpoints(checkpoint.parent) if step_of(other) < step_of(checkpoint)]
+    then = f"goes on from {before[-1].name}" if before else "starts from the beginning"
+    return TrainingError(f"{checkpoint}: damaged: {why}; remove this folder, and the same command {then}")
 
 
 def load_weights(checkpoint: Path, named: Named) -> None:
@@ -122,13 +161,13 @@ def load(
 
     `names` are those of the parameters, in their order. Gives what was kept of the optimiser.
     """
-    held: dict[str, Any] = torch.load(checkpoint / OPTIMIZER, weights_only=True, map_location="cpu")
+    held: dict[str, Any] = _loaded(checkpoint / OPTIMIZER)
     if not (checkpoint / STATE).is_file():
         return _load_first_version(checkpoint, state, names, held)
     state.update(json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
     path = checkpoint / f"random-{process}.pt"
     if path.is_file():
-        _set_random_states(torch.load(path, weights_only=True))
+        _set_random_states(_loaded(path))
     wrote = len(list(checkpoint.glob("random-*.pt")))
     if wrote != processes:
         warn(
@@ -138,11 +177,19 @@ def load(
     return held
 
 
+def _loaded(path: Path) -> Any:
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
+        # Of a version that did not write down what its files are.
+        raise _damaged(path.parent, f"{path.name} cannot be read") from None
+
+
 def _load_first_version(
     checkpoint: Path, state: TrainState, names: Sequence[str], held: dict[str, Any]
 ) -> dict[str, Any]:
     """A checkpoint of transformers' Trainer, which Zhuzi 0.1 trained with: parameters in their order."""
-    told = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    told = json.loads((checkpoint / _FIRST_STATE).read_text(encoding="utf-8"))
     state.step, state.tokens = told["global_step"], told["num_input_tokens_seen"]
     keys = ("step", "loss", "learning_rate")
     state.history = [{key: entry[key] for key in keys} for entry in told["log_history"] if "loss" in entry]

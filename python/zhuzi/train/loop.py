@@ -181,8 +181,11 @@ class Loop:
     def _last_checkpoint(self) -> Path | None:
         if self.processes.process == 0:
             checkpoint.remove_partial(self.run.checkpoints)
+        last = max(checkpoint.checkpoints(self.run.checkpoints), key=checkpoint.step_of, default=None)
+        if last is not None and self.processes.process == 0:
+            checkpoint.require_whole(last)
         self.processes.wait()
-        return max(checkpoint.checkpoints(self.run.checkpoints), key=checkpoint.step_of, default=None)
+        return last
 
     def _resume(self, last: Path) -> int:
         """Put back what a checkpoint holds beside the weights; the step it was written after."""
