@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from zhuzi import extend_model, merge_adapter, pretrain, sft
 from zhuzi.cli import cli
 from zhuzi.errors import InputError, MismatchError
+from zhuzi.model.export.export import export_model
 from zhuzi.model.folder import ModelFolder
 from zhuzi.model.stream import TensorFiles
 from zhuzi.train.recipe import SftRecipe
