@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from zhuzi import Tokenizer, encode_corpus, pretrain, sft
+from zhuzi import Tokenizer, encode_corpus, extend_model, pretrain, sft
 from zhuzi.cli import cli
 from zhuzi.corpus.dataset import Corpus
 from zhuzi.errors import InputError, MismatchError
@@ -109,6 +109,22 @@ def test_what_is_shown_says_something(
     change_json(made / "zhuzi.json", trained_on=[{"path": str(encoded)}])
     shown = CliRunner().invoke(cli, ["model", "info", str(made)]).output
     assert f"{encoded}: corpus, the same bytes since zhuzi 0.1.0" in shown
+
+
+def test_a_run_in_place_of_its_model(road: dict[str, Path], base_model: Path, tmp_path: Path) -> None:
+    """The message names what the run made."""
+    run = road["training run"]
+    merge = f"zhuzi model merge --model {road['trained']} --adapter {run / 'adapter'} --out NEW"
+    with pytest.raises(InputError, match=f"holds no config.json; it is a training run: .*{merge}"):
+        extend_model(run, None, tmp_path / "no", rope="linear:2")
+    first = Path(shutil.copytree(road["trained"].parent, tmp_path / "first"))
+    with pytest.raises(InputError, match=f"it is a training run: name {first / 'model'}$"):
+        extend_model(first, None, tmp_path / "no", rope="linear:2")
+    shutil.rmtree(first / "model")
+    with pytest.raises(InputError, match=f"name {first / 'model'}, which it has not made yet"):
+        extend_model(first, None, tmp_path / "no", rope="linear:2")
+    with pytest.raises(InputError, match=r"holds no config\.json; name the folder of a model"):
+        extend_model(tmp_path, None, tmp_path / "no", rope="linear:2")
 
 
 def change_json(path: Path, **changes: Any) -> None:
