@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,13 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from zhuzi import Tokenizer, pretrain
+from zhuzi import Tokenizer, encode_corpus, extend_model, pretrain, sft
 from zhuzi.cli import cli
 from zhuzi.corpus.dataset import Corpus
 from zhuzi.errors import InputError, MismatchError
 from zhuzi.model import convert_model, merge_adapter, model_info
 from zhuzi.model.folder import ModelFolder
-from zhuzi.train.recipe import PretrainRecipe
+from zhuzi.train.recipe import PretrainRecipe, SftRecipe
 
 Recipes = Callable[..., PretrainRecipe]
 
@@ -82,6 +83,48 @@ def test_every_kind_is_known_and_fits(kind: str, road: dict[str, Path]) -> None:
     assert all(len(line) > 10 and "\n" not in line for line in shown.output.splitlines())
     made = json.loads(CliRunner().invoke(cli, ["model", "info", str(road[kind]), "--json"]).output)
     assert made["kind"] == kind and made["problems"] == []
+
+
+def test_what_is_shown_says_something(
+    model: Path, instructions: Path, road: dict[str, Path], new_tokenizer: Path, tmp_path: Path
+) -> None:
+    """No options that were not given, no Jinja; and of a corpus no version that could be the program's."""
+    recipe = SftRecipe.model_validate({
+        "task": "sft", "model": str(model), "instructions": [str(instructions)], "output": tmp_path / "run",
+        "lora": {"rank": 2, "targets": ["q_proj"], "rslora": True}, "sequence_length": 128, "steps": 1,
+        "batch_size": 2, "learning_rate": 1e-2,
+    })  # fmt: skip
+    adapter = sft(recipe).result
+    change_json(adapter / "zhuzi.json", counts=None)
+    shown = CliRunner().invoke(cli, ["model", "info", str(adapter)]).output
+    assert not re.search("None|False|jinja|default|counts", shown) and "rslora True" in shown
+    assert re.search(r"^  template +name alpaca, end </s>$", shown, re.MULTILINE)
+
+    (tmp_path / "zh.txt").write_text("天地玄黄\n")
+    encoded = tmp_path / "corpus"
+    encode_corpus([tmp_path / "zh.txt"], new_tokenizer, encoded)
+    shown = CliRunner().invoke(cli, ["model", "info", str(encoded)]).output
+    assert re.search(r"^  same bytes since +zhuzi 0\.1\.0$", shown, re.MULTILINE) and "version" not in shown
+    made = shutil.copytree(road["trained"], tmp_path / "made")
+    change_json(made / "zhuzi.json", trained_on=[{"path": str(encoded)}])
+    shown = CliRunner().invoke(cli, ["model", "info", str(made)]).output
+    assert f"{encoded}: corpus, the same bytes since zhuzi 0.1.0" in shown
+
+
+def test_a_run_in_place_of_its_model(road: dict[str, Path], base_model: Path, tmp_path: Path) -> None:
+    """The message names what the run made."""
+    run = road["training run"]
+    merge = f"zhuzi model merge --model {road['trained']} --adapter {run / 'adapter'} --out NEW"
+    with pytest.raises(InputError, match=f"holds no config.json; it is a training run: .*{merge}"):
+        extend_model(run, None, tmp_path / "no", rope="linear:2")
+    first = Path(shutil.copytree(road["trained"].parent, tmp_path / "first"))
+    with pytest.raises(InputError, match=f"it is a training run: name {first / 'model'}$"):
+        extend_model(first, None, tmp_path / "no", rope="linear:2")
+    shutil.rmtree(first / "model")
+    with pytest.raises(InputError, match=f"name {first / 'model'}, which it has not made yet"):
+        extend_model(first, None, tmp_path / "no", rope="linear:2")
+    with pytest.raises(InputError, match=r"holds no config\.json; name the folder of a model"):
+        extend_model(tmp_path, None, tmp_path / "no", rope="linear:2")
 
 
 def change_json(path: Path, **changes: Any) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from zhuzi import extend_model, merge_adapter, pretrain, sft
 from zhuzi.cli import cli
 from zhuzi.errors import InputError, MismatchError
+from zhuzi.model.export.export import export_model
 from zhuzi.model.folder import ModelFolder
 from zhuzi.model.stream import TensorFiles
 from zhuzi.train.recipe import SftRecipe
@@ -144,7 +146,9 @@ def test_several_in_order(model: Path, two: tuple[Path, Path, Path], tmp_path: P
     """The bits of one call after the other; in another order, or one alone, refused by the records."""
     first, second, wanted = two
     arguments = ["model", "merge", "--model", model, "--adapter", first, "--adapter", second]
-    done = CliRunner().invoke(cli, [*map(str, arguments), "--out", str(tmp_path / "out")])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "The PEFT config's")  # of the name under which it was trained
+        done = CliRunner().invoke(cli, [*map(str, arguments), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     made = ModelFolder.open(tmp_path / "out")
     assert made.fingerprint == ModelFolder.open(wanted).fingerprint
@@ -158,9 +162,35 @@ def test_several_in_order(model: Path, two: tuple[Path, Path, Path], tmp_path: P
         merge_adapter(model, [second, first], tmp_path / "no")
     with pytest.raises(MismatchError, match=r"first.* than that of .* with .*first.* merged into it"):
         merge_adapter(model, [first, first], tmp_path / "no")
+    made_on = ModelFolder.open(two[2].parent / "between").fingerprint[:12]
+    with pytest.raises(MismatchError, match=rf"another base model \({made_on}\) than .* \([0-9a-f]{{12}}\)"):
+        merge_adapter(model, second, tmp_path / "no")
     with pytest.raises(ValueError, match="adapter: name at least one"):
         merge_adapter(model, [], tmp_path / "no")
     assert not (tmp_path / "no").exists() and not list(tmp_path.glob(".no*"))
+
+
+def test_the_card_of_several(model: Path, two: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """The rows of one call after the other; without its record, an adapter keeps its row."""
+    first, second, wanted = two
+    merge_adapter(model, [first, second], tmp_path / "out")
+
+    def made(folder: Path, name: str) -> list[str]:
+        card = export_model(folder, tmp_path / name, format="hf").path / "README.md"
+        return card.read_text("utf-8").partition("|---|\n")[2].partition("\n\n")[0].splitlines()
+
+    rows = made(tmp_path / "out", "together")
+    assert rows == made(wanted, "apart")
+    between = ModelFolder.open(tmp_path / "between").fingerprint[:12]
+    assert [row.split(" | ")[0] for row in rows[-2:]] == ["| pre-training", "| instruction tuning"]
+    assert [row.split(" | ")[1] for row in rows[-2:]] == [
+        f"model ({ModelFolder.open(model).fingerprint[:12]})", f"between ({between})"
+    ]  # fmt: skip
+    for folder in (first, second):
+        shutil.rmtree(folder)
+    lost = made(tmp_path / "out", "lost")
+    assert lost[:-2] == rows[:-2] and lost[-2].startswith(f"| merged model | {rows[-2].split(' | ')[1]} |")
+    assert lost[-1].startswith("| merged model | the model of the row above |")
 
 
 def test_progress(model: Path, two: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -93,6 +93,9 @@ def test_recipes_come_with_the_package(name: str, tmp_path: Path, monkeypatch: p
 def test_a_name_of_no_recipe() -> None:
     with pytest.raises(RecipeError, match="llama-7b-stf: no recipe of this name; did you mean llama-7b-sft"):
         shipped_recipe("llama-7b-stf")
+    for name in ("llama-7b-pretrian", "llama-7b-pretrian.yaml"):
+        done = CliRunner().invoke(cli, ["pretrain", name])
+        assert "did you mean llama-7b-pretrain? Else name a recipe's file" in str(done.exception)
     with pytest.raises(RecipeError, match="one of `zhuzi recipes list`"):
         load_recipe("llama-7b-stf")
     with pytest.raises(RecipeError, match="cannot be read"):

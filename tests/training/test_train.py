@@ -158,6 +158,7 @@ def test_refusals_come_before_torch(stage1: Recipes, model: Path, base_model: Pa
         "model": {**good, "model": str(tmp_path / "absent")},
         "tokenizer": {**good, "model": str(base_model)},
         "corpus": {**good, "corpus": str(tmp_path)},
+        "corpus-file": {**good, "corpus": str(tmp_path / "bad.json")},
         "output": {**good, "output": str(tmp_path / "taken")},
         "target": {**good, "lora": {"targets": ["query"]}},
         "sft": tuning,
@@ -172,7 +173,8 @@ def test_refusals_come_before_torch(stage1: Recipes, model: Path, base_model: Pa
     assert ended.returncode == 0, ended.stderr
     messages = [
         "absent.yaml: cannot be read", "unknown key 'stepps'", "absent: no such folder", "encoded by another",
-        "holds no manifest.json", "already holds something", "no matrix 'query'", "has no 'output'",
+        "holds no manifest.json", "bad.json: a file, no encoded corpus; encode it first",
+        "already holds something", "no matrix 'query'", "has no 'output'",
     ]  # fmt: skip
     said = ended.stdout.splitlines()
     assert len(said) == len(messages), said

@@ -202,6 +202,11 @@ def _read_index(path: Path) -> tuple[np.dtype[Any], NDArray[np.int64]]:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    if path.parent.is_file():
+        raise InputError(
+            f"{path.parent}: a file, no encoded corpus; encode it first, with `zhuzi corpus encode`, and "
+            "name the folder that this writes"
+        )
     if not path.is_file():
         raise InputError(
             f"{path.parent}: holds no {path.name}; name the folder that `zhuzi corpus encode` wrote"

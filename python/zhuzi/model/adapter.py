@@ -29,6 +29,7 @@ _FACTOR = re.compile(
 # Rows of a matrix that were trained alone, in the order of the settings' `trainable_token_indices`.
 _ROWS = ".token_adapter.trainable_tokens_delta"
 _PICKLE = "adapter_model.bin"
+_FINGERPRINT = re.compile("[0-9a-f]{64}")  # of which messages show the first 12 digits
 
 
 @dataclass(frozen=True)
@@ -179,9 +180,10 @@ class AdapterFolder:
         self, what: str, theirs: object, ours: object, base: ModelFolder, called: str | None = None
     ) -> None:
         if theirs != ours:
+            shown = [told[:12] if _FINGERPRINT.fullmatch(told) else told for told in map(str, (theirs, ours))]
             raise MismatchError(
-                f"{self.path}: made on another {what} ({theirs}) than that of {called or base.path} "
-                f"({ours}); merge it into {self._recorded('base', 'path')}"
+                f"{self.path}: made on another {what} ({shown[0]}) than that of {called or base.path} "
+                f"({shown[1]}); merge it into {self._recorded('base', 'path')}"
             )
 
     def _recorded(self, *keys: str) -> Any:

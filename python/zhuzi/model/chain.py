@@ -30,7 +30,7 @@ class Link:
     found: str | None  # where it is now; None if it is not there
     kind: str  # "extended model", "trained model", "merged model", "adapter", "model" without a record,
     # "corpus", "instructions", "tokenizer"; "not there"
-    zhuzi: str | None  # the version that wrote it
+    zhuzi: str | None  # the version that wrote it; of a corpus, the first that writes the same bytes
     made_with: Mapping[str, Any]  # what else its record says: recipe, seed, template, versions
     rows: int | None
     tokenizer: str | None  # its fingerprint, as recorded

@@ -17,7 +17,7 @@ from zhuzi.model import stream, weights
 from zhuzi.model.memory import out_of_memory_raised, returned_when_freed
 from zhuzi.model.positions import rope_of
 from zhuzi.model.stream import Blocks, Progress
-from zhuzi.record.json_file import read_object, write_json
+from zhuzi.record.json_file import object_or_empty, read_object, write_json
 from zhuzi.record.provenance import RECORD, read_record
 from zhuzi.record.remembered import remembered
 from zhuzi.tokenizer import Tokenizer
@@ -321,7 +321,22 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return read_object(path, InputError)
     except FileNotFoundError:
-        raise InputError(f"{path.parent}: holds no {path.name}; name the folder of a model") from None
+        raise InputError(f"{path.parent}: holds no {path.name}; {_meant_by(path.parent)}") from None
+
+
+def _meant_by(folder: Path) -> str:
+    """What to name in place of a folder that holds no model; of a training run, what it made."""
+    recipe = object_or_empty(folder / "run.json").get("recipe")
+    if not isinstance(recipe, Mapping):
+        return "name the folder of a model"
+    adapter = folder / "adapter"
+    if adapter.is_dir():
+        return (
+            f"it is a training run: merge its adapter with `zhuzi model merge --model {recipe.get('model')} "
+            f"--adapter {adapter} --out NEW`, and name NEW"
+        )
+    done = (folder / "model").is_dir()
+    return f"it is a training run: name {folder / 'model'}" + ("" if done else ", which it has not made yet")
 
 
 def first_line(error: BaseException) -> str:

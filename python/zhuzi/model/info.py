@@ -274,9 +274,11 @@ def _tokenizer_facts(it: _Inquiry, tokenizer: Tokenizer) -> None:
 
 def _corpus(it: _Inquiry) -> None:
     manifest: dict[str, Any] = it.attempt(lambda: read_json(it.path / "manifest.json")) or {}
-    for key in ("documents", "tokens", "text_bytes", "dtype", "version"):
+    for key in ("documents", "tokens", "text_bytes", "dtype"):
         if key in manifest:
             it.facts[key.replace("_", " ")] = manifest[key]
+    if "version" in manifest:  # the first that writes these bytes, and not that of the program
+        it.facts["same bytes since"] = f"zhuzi {manifest['version']}"
     tokenizer = manifest.get("tokenizer")
     if isinstance(tokenizer, Mapping):
         it.facts["tokenizer"] = tokenizer.get("fingerprint")
@@ -300,17 +302,19 @@ _KINDS: list[tuple[str, str, Callable[[_Inquiry], None]]] = [
 def lines(info: FolderInfo) -> Iterator[str]:
     """The report as text."""
     yield f"{info.path}: {info.kind}"
-    for name, value in info.facts.items():
-        if value not in (None, [], {}, ""):
-            yield f"  {name:<24}{shown(value)}"
-    for name, value in info.made_with.items():
+    for name, value in _given({**info.facts, **info.made_with}):
         yield f"  {name:<24}{shown(value)}"
     for link in info.chain:
         yield f"  {'made from':<24}{_told(link)}"
-        for name, value in link.made_with.items():
+        for name, value in _given(link.made_with):
             yield f"    {name:<22}{shown(value)}"
     for problem in info.problems:
         yield f"  does not fit            {problem}"
+
+
+def _given(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Those with a value."""
+    return ((name, value) for name, value in facts.items() if value not in (None, [], {}, ""))
 
 
 def _told(link: Link) -> str:
@@ -323,17 +327,24 @@ def _told(link: Link) -> str:
         f"{n} {d[:12]}" for n, d in (("fingerprint", link.fingerprint), ("tokenizer", link.tokenizer)) if d
     ]
     if link.zhuzi:
-        parts.append(f"by zhuzi {link.zhuzi}")
+        parts.append(f"{'the same bytes since' if link.kind == 'corpus' else 'by'} zhuzi {link.zhuzi}")
     if link.same is not None:
         parts.append("unchanged" if link.same else "CHANGED SINCE")
     return ", ".join(parts)
 
 
 def shown(value: Any) -> str:
-    """A value on one line; of a recipe or another table, its keys with their values."""
+    """A value on one line; of a recipe or another table, its keys with their values.
+
+    Left out are switches that are off and what is `default`, as a recipe has them if it does not name them;
+    and the Jinja of a template.
+    """
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {shown(held)}" for key, held in value.items() if held not in (None, [], {}))
+        told = [(key, held) for key, held in _given(value) if held is not False and held != "default"]
+        return ", ".join(f"{key} {shown(held)}" for key, held in told if key != "jinja")
     if isinstance(value, list | tuple):
         said = ", ".join(shown(held) for held in value[:8])
         return said + (f" and {len(value) - 8:,} more" if len(value) > 8 else "")
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "\\n".join(str(value).splitlines())

@@ -123,6 +123,7 @@ class AdaptedSkeleton(Skeleton):
         try:
             config = PeftConfig.from_pretrained(adapter.path)
             config.inference_mode = True
+            config.base_model_name_or_path = None  # PEFT warns of any other name than the folder's here
             self.adapted = get_peft_model(self.model, config, low_cpu_mem_usage=True).eval()
             state = self.adapted.state_dict(keep_vars=True)
             found = get_peft_model_state_dict(self.adapted, state_dict=state, save_embedding_layers=False)

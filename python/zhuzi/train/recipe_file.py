@@ -90,8 +90,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         # A SafeLoader, which builds plain values only.
         read = yaml.load(_text_of(path), Loader=_EachKeyOnce)
     except OSError as error:
+        name = Path(path).name.removesuffix(".yaml")
+        near = difflib.get_close_matches(name, shipped_recipes(), n=1) if not Path(path).exists() else []
         raise RecipeError(
-            f"{path}: cannot be read ({error.strerror}); name a recipe's file, or one of `zhuzi recipes list`"
+            f"{path}: cannot be read ({error.strerror}); "
+            + (f"did you mean {near[0]}? Else " if near else "")
+            + "name a recipe's file, or one of `zhuzi recipes list`"
         ) from error
     except _KeyGivenTwiceError as error:
         raise RecipeError(f"{path}, line {error.line}: {error.key!r} is given twice; keep one") from None

@@ -14,6 +14,7 @@ from typing import Any
 from zhuzi._core import __version__
 from zhuzi._show import count
 from zhuzi.errors import InputError
+from zhuzi.model.chain import find
 from zhuzi.model.folder import ModelFolder
 from zhuzi.record.json_file import object_or_empty, read_object
 from zhuzi.record.place import PathLike
@@ -97,20 +98,54 @@ def _steps(folder: ModelFolder) -> Iterator[tuple[str, str, str, str]]:
         base = record.get("base")
         if not isinstance(base, dict) or not isinstance(base.get("path"), str):
             break
-        held, kind = record, str(record.get("kind", "model"))
-        if isinstance(record.get("adapter"), str):
-            adapter = Path(record["adapter"])
-            held = object_or_empty(adapter / RECORD)
-            place = adapter
-        recipe: Any = held.get("recipe")
-        if not isinstance(recipe, dict):
-            recipe = {}
-        report = object_or_empty(place.parent / "report.json")
-        on = f"{Path(base['path']).name} ({str(base.get('fingerprint', ''))[:12]})"
-        found.append((_task(kind, recipe), on, _data(recipe, report), _settings(recipe)))
-        place = Path(base["path"])
+        kind = str(record.get("kind", "model"))
+        merged = _merged(record)
+        if merged:
+            found += reversed(list(_trainings(merged, base, kind, place)))
+        else:
+            found.append(_step(kind, _on(base), record, place))
+        place = find(base["path"], place) or Path(base["path"])
         record = object_or_empty(place / RECORD)
     yield from reversed(found)
+
+
+def _merged(record: Mapping[str, Any]) -> list[str]:
+    """The adapters that one command merged, in order; earlier records name one only."""
+    listed = record.get("adapters")
+    entries = listed if isinstance(listed, list) else [{"path": record.get("adapter")}]
+    paths = [entry.get("path") if isinstance(entry, Mapping) else None for entry in entries]
+    return [path for path in paths if isinstance(path, str)]
+
+
+def _trainings(
+    adapters: Sequence[str], base: Mapping[str, Any], kind: str, place: Path
+) -> Iterator[tuple[str, str, str, str]]:
+    """A step for each adapter, on the base that its own record names.
+
+    One without a record was trained on the base if it is the first, else on what the one before it made.
+    """
+    on = _on(base)
+    for path in adapters:
+        folder = find(path, place) or Path(path)
+        held = object_or_empty(folder / RECORD)
+        theirs = held.get("base")
+        if isinstance(theirs, Mapping) and isinstance(theirs.get("path"), str):
+            on = _on(theirs)
+        yield _step(kind, on, held, folder)
+        on = "the model of the row above"
+
+
+def _on(base: Mapping[str, Any]) -> str:
+    return f"{Path(base['path']).name} ({str(base.get('fingerprint', ''))[:12]})"
+
+
+def _step(kind: str, on: str, record: Mapping[str, Any], place: Path) -> tuple[str, str, str, str]:
+    """The row of a step whose record lies in `place`, beside which a run has its report."""
+    recipe: Any = record.get("recipe")
+    if not isinstance(recipe, dict):
+        recipe = {}
+    report = object_or_empty(place.parent / "report.json")
+    return _task(kind, recipe), on, _data(recipe, report), _settings(recipe)
 
 
 def _task(kind: str, recipe: Mapping[str, Any]) -> str:

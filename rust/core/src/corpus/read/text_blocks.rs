@@ -5,7 +5,7 @@ use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 use super::{
     block::{BLOCK_BYTES, Block, BlockContent, Origin, Stop},
     cut::{first_byte, is_blank, is_space, whole_records},
-    json::elements::Elements,
+    json::{elements::Elements, fields::fault_before_end},
     stream::{Stream, check_unchanged, contradiction, open_unchanged},
 };
 use crate::{
@@ -145,8 +145,7 @@ impl TextBlocks {
             if elements.has_ended() {
                 self.check_after_array(elements)?;
             } else if self.at_end && self.broken.is_none() {
-                self.broken =
-                    Some("the array is not closed: a `]` is missing; is the file truncated?".into());
+                self.broken = Some(self.why_unfinished(elements));
             }
             if let Some(reason) = self.broken.take() {
                 self.carry.clear();
@@ -165,6 +164,16 @@ impl TextBlocks {
                 return Ok(Some(block));
             }
         }
+    }
+
+    /// What is wrong with an array that does not end; the element at its end, if any, is then first in `carry`.
+    fn why_unfinished(&mut self, elements: &Elements) -> String {
+        let blank = self.carry[elements.start()..].iter().take_while(|&&byte| is_space(byte)).count();
+        self.pass(elements.start() + blank);
+        fault_before_end(&self.carry).map_or_else(
+            || "the array is not closed: a `]` is missing; is the file truncated?".into(),
+            |fault| fault.to_string(),
+        )
     }
 
     /// After the array there may only be white space.

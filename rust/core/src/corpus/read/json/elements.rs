@@ -78,6 +78,11 @@ impl Elements {
         None
     }
 
+    /// Where the element starts that has not ended yet.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
     /// Accounts for the removal of the first `passed` bytes of the buffer.
     pub fn shift(&mut self, passed: usize) {
         self.at -= passed;

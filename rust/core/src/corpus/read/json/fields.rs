@@ -45,6 +45,20 @@ pub fn check(record: &str) -> Result<(), Message> {
     scanner.skip().and_then(|()| scanner.end()).map_err(|fault| fault.say(record))
 }
 
+/// What is wrong with a record that does not end, unless it is right as far as it goes: then its end is missing.
+pub fn fault_before_end(record: &[u8]) -> Option<Message> {
+    let record = match std::str::from_utf8(record) {
+        Ok(record) => record,
+        Err(error) => std::str::from_utf8(&record[..error.valid_up_to()]).unwrap_or_default(),
+    };
+    let mut scanner = Scanner::new(record);
+    let fault = scanner.skip().and_then(|()| scanner.end()).err()?;
+    // A word or a number may go on after the end.
+    scanner.at = fault.at.min(record.len());
+    let ends_there = scanner.at + scanner.word().len() == record.len();
+    (!ends_there).then(|| fault.say(record))
+}
+
 /// The message for a record without text in `field`, with the fields that could be meant.
 fn no_text(what: &str, record: &str, field: &str) -> Message {
     let mut names = Vec::new();
