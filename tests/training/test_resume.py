@@ -86,7 +86,7 @@ def test_epochs_are_steps_counted_from_the_data(
 
 
 def test_epochs_that_became_other_steps_are_refused(stage1: Recipes) -> None:
-    recipe = stage1(steps=None, epochs=1)
+    recipe = stage1(steps=None, epochs=1, save_every=1)
     with pytest.raises(Stop):
         pretrain(recipe, callbacks=[StopAt(1)])
     known = recipe.output / "run.json"

@@ -115,12 +115,13 @@ class Loop:
 
     def _require_finite(self, what: str, value: float) -> None:
         if value - value != 0:  # infinite, or not a number
-            raise naming(
-                TrainingError,
+            said = (
                 f"step {self.state.step + 1}: the {what} is {value}; this step changed nothing, and no "
-                "checkpoint holds it. Lower learning_rate or raise warmup, and start again with ",
-                OVERWRITE,
+                "checkpoint holds it. Lower learning_rate or raise warmup, and start again"
             )
+            if not self.run.is_claimed:
+                raise TrainingError(said)
+            raise naming(TrainingError, f"{said} with ", OVERWRITE)
 
     def _log(self, norm: float, rate: float) -> None:
         """Add an entry to the history."""
