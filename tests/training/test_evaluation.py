@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from zhuzi import bits_per_byte, merge_adapter, pretrain
 from zhuzi.cli import cli
@@ -23,6 +25,7 @@ from zhuzi.train.measures import changes, is_over
 from zhuzi.train.recipe import EvaluateRecipe
 
 Recipes = Callable[..., Any]
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_held_out_examples_do_not_train(corpus: Path) -> None:
@@ -116,7 +119,7 @@ def test_evaluating_changes_nothing_and_resumes(stage2: Recipes, tmp_path: Path)
 
 
 def test_the_best_checkpoint_is_kept_and_patience_ends_a_run(
-    stage2: Recipes, model: Path, tmp_path: Path
+    stage2: Recipes, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Harm(TrainCallback):
         """Makes the model worse after step 2."""
@@ -127,13 +130,48 @@ def test_the_best_checkpoint_is_kept_and_patience_ends_a_run(
                 head.weight.data *= -3
 
     recipe = stage2(evaluate={"every": 1, "share": 0.1, "patience": 2}, save_every=1, keep_checkpoints=1)
+    caplog.set_level("INFO", "zhuzi.train")
     report = pretrain(recipe, callbacks=[Harm()])
     assert report.steps == 4 < recipe.steps
+    assert caplog.messages[-1] == (
+        "ended after step 4 of 6: no lower loss in 2 evaluations (patience); the result is that of step 4, "
+        f"the best was at step 2 ({report.output}/checkpoints/checkpoint-2)"
+    )
     assert sorted(p.name for p in (report.output / "checkpoints").iterdir()) == [
         "checkpoint-2",
         "checkpoint-4",
     ]
     merge_adapter(model, report.result, tmp_path / "merged")
+
+
+@pytest.mark.parametrize("vocabulary", ["full", "new-rows"])
+@pytest.mark.parametrize("page", ["training.md", "zh/training.md"])
+def test_a_checkpoint_becomes_an_adapter_as_the_page_says(
+    stage2: Recipes, model: Path, tmp_path: Path, page: str, vocabulary: str
+) -> None:
+    report = pretrain(stage2(vocabulary=vocabulary))
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.S)
+    names: dict[str, Any] = {}
+    exec(next(block for block in blocks if "def adapter_of" in block), names)
+    for step in (3, 6):
+        names["adapter_of"](report.output / f"checkpoints/checkpoint-{step}", model, tmp_path / str(step))
+    folders = [tmp_path / "3", tmp_path / "6", report.result]
+    first, last, result = (load_file(folder / "adapter_model.safetensors") for folder in folders)
+    assert first.keys() == last.keys() == result.keys()
+    assert not any(torch.equal(first[name], result[name]) for name in result)
+    # A matrix that was trained whole is kept in the base's type, to which a merge rounds it.
+    for adapter, out in zip(folders, ("old", "new", "own"), strict=True):
+        merge_adapter(model, adapter, tmp_path / out, unverified=adapter != report.result)
+    old, new, own = (load_file(tmp_path / out / "model.safetensors") for out in ("old", "new", "own"))
+    assert all(torch.equal(new[name], own[name]) for name in own)
+    assert any(not torch.equal(old[name], own[name]) for name in own)
+
+
+def test_patience_that_ends_where_it_began_says_so(stage2: Recipes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "zhuzi.train")
+    pretrain(stage2(evaluate={"every": 1, "share": 0.1, "patience": 1}, steps=50, learning_rate=50.0))
+    assert "no lower loss in 1 evaluation (patience)" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith("the best was at step 0 (the model as it was before)")
 
 
 def test_patience_counts_evaluations_without_a_lower_loss() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi._process import is_main
+from zhuzi._show import count
 from zhuzi.record.disk import naming_full_disk
-from zhuzi.train.measures import changes
+from zhuzi.train.measures import best, changes, since_best
 from zhuzi.train.progress import bar, tell
 from zhuzi.train.state import TrainCallback, TrainState
 
@@ -69,6 +70,20 @@ class LogProgress(TrainCallback):
                 known = f"loss {here:.4f}" if name == "loss" else f"{name} {here:.4f} bits per byte"
                 parts.append(known if start is None else f"{known} ({here - start:+.4f} since the start)")
             tell(f"step {entry['step']:,}, evaluation: {', '.join(parts)}")
+
+    def on_train_end(self, state: TrainState) -> None:
+        lowest = best(state.evaluations)
+        if state.step >= state.steps or lowest is None or not is_main():
+            return
+        step = lowest["step"]
+        where = (
+            "the model as it was before" if step == 0 else self.path.parent / f"checkpoints/checkpoint-{step}"
+        )
+        tell(
+            f"ended after step {state.step:,} of {state.steps:,}: no lower loss in "
+            f"{count(since_best(state.evaluations), 'evaluation')} (patience); the result is that of step "
+            f"{state.step:,}, the best was at step {step:,} ({where})"
+        )
 
     def close(self) -> None:
         """Leave the line of the bar, however training ended."""
