@@ -21,7 +21,7 @@ from zhuzi.model.folder import ModelFolder
 from zhuzi.train import TrainCallback, TrainState
 from zhuzi.train.data import Blocks
 from zhuzi.train.evaluation import split
-from zhuzi.train.measures import changes, is_over
+from zhuzi.train.measures import changes, figures, is_over
 from zhuzi.train.recipe import EvaluateRecipe
 
 Recipes = Callable[..., Any]
@@ -87,6 +87,31 @@ def test_what_is_forgotten_is_shown_from_the_start_to_the_end(
     assert f"{first['en.txt']:.4f} to {last['en.txt']:.4f} ({difference:+.4f})" in report._repr_html_()
 
 
+def test_an_evaluation_that_takes_long_says_how_far_it_is(
+    stage1: Recipes, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most every few seconds; the result has the seconds; nothing else changes."""
+    (tmp_path / "en.txt").write_text("The river rises in the hills.\nA good tool does one thing well.\n")
+    evaluate = {"every": 3, "share": 0.1, "texts": [str(tmp_path / "en.txt")]}
+    caplog.set_level("INFO", "zhuzi.train")
+    short = pretrain(stage1(evaluate=evaluate, output=tmp_path / "short"))
+    assert not any("evaluating" in line for line in caplog.messages)
+    caplog.clear()
+    monkeypatch.setattr("zhuzi.train.log.EVERY", 0.0)
+    long = pretrain(stage1(evaluate=evaluate, output=tmp_path / "long"))
+    assert long.losses == short.losses
+    assert list(map(figures, long.evaluations)) == list(map(figures, short.evaluations))
+    told = [line for line in caplog.messages if "evaluating" in line]
+    assert any(re.fullmatch(r"step 3: evaluating, 2 of \d+ held-out examples", line) for line in told)
+    assert "step 0: evaluating en.txt, 1 of 2 documents" in told
+    lines = [line for line in caplog.messages if "evaluation:" in line]
+    for line, entry in zip(lines, long.evaluations, strict=True):
+        assert line.endswith(f", {entry['seconds']:.1f} s")
+    caplog.clear()
+    pretrain(stage1(evaluate=evaluate, output=tmp_path / "silent"), progress=False)
+    assert not any("evaluation:" in line or "evaluating" in line for line in caplog.messages)
+
+
 def test_changes_need_a_start() -> None:
     entries = [{"step": step, "loss": 3.0 - step, "bits_per_byte": {"en": 1.0 + step}} for step in (0, 1, 2)]
     assert changes(entries) == [("loss", 3.0, 1.0), ("en", 1.0, 3.0)]
@@ -110,12 +135,14 @@ def test_evaluating_changes_nothing_and_resumes(stage2: Recipes, tmp_path: Path)
     evaluate = {"every": 1, "share": 0.1}
     rarely = pretrain(stage2(output=tmp_path / "rarely", evaluate={**evaluate, "every": 6}))
     whole = pretrain(stage2(output=tmp_path / "whole", evaluate=evaluate))
-    assert whole.losses == rarely.losses and whole.evaluations[-1] == rarely.evaluations[-1]
+    assert whole.losses == rarely.losses
+    assert figures(whole.evaluations[-1]) == figures(rarely.evaluations[-1])
     recipe = stage2(output=tmp_path / "stopped", evaluate=evaluate)
     with pytest.raises(Stop):
         pretrain(recipe, callbacks=[StopAt()])
     resumed = pretrain(recipe)
-    assert resumed.losses == whole.losses and resumed.evaluations == whole.evaluations
+    assert resumed.losses == whole.losses
+    assert list(map(figures, resumed.evaluations)) == list(map(figures, whole.evaluations))
 
 
 def test_the_best_checkpoint_is_kept_and_patience_ends_a_run(

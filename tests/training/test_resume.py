@@ -62,6 +62,8 @@ def _log(run: Path) -> list[dict[str, Any]]:
     """What a run logged, but for its speed and memory."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     differ = {"tokens_per_second", "memory_bytes", "seconds_left", "mfu"}
+    for line in lines:
+        line.get("evaluation", {}).pop("seconds", None)
     return [{key: line[key] for key in line if key not in differ} for line in lines]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -143,7 +144,7 @@ class Loop:
         settings = self.recipe.evaluate
         if settings is None or self.evaluation is None or not self._is_due(settings.every):
             return False
-        parts = self.processes
+        parts, begun = self.processes, time.perf_counter()
         entry = self.evaluation.measure(
             self.state.model,
             parts.device,
@@ -151,7 +152,9 @@ class Loop:
             processes=parts.number if parts.shares_evaluation else 1,
             process=parts.process if parts.shares_evaluation else 0,
         )
-        self.state.evaluations.append({"step": self.state.step, **entry})
+        self.state.evaluations.append(
+            {"step": self.state.step, **entry, "seconds": round(time.perf_counter() - begun, 1)}
+        )
         self._tell("on_evaluate")
         return best(self.state.evaluations) is self.state.evaluations[-1]
 

@@ -28,7 +28,8 @@ class TrainState:
     steps), `mfu` (on a GPU), `memory_bytes` (the peak), `seconds_left`."""
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     """An entry per evaluation, the first before step 1: `step`, `loss` (nats per token of the held-out
-    examples) and `bits_per_byte` by name: of `held out`, and of the files of `evaluate.texts`."""
+    examples), `bits_per_byte` by name (of `held out`, and of the files of `evaluate.texts`), and the
+    `seconds` it took."""
     loss_sum: float = 0.0
     loss_steps: int = 0
 
