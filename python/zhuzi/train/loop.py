@@ -17,9 +17,10 @@ from zhuzi.train.batches import Batches
 from zhuzi.train.checks import micro_batch, steps_of
 from zhuzi.train.evaluation import Evaluation
 from zhuzi.train.interrupt import Interrupts
-from zhuzi.train.layers import naming_compile_errors
+from zhuzi.train.layers import are_compiled, naming_compile_errors
 from zhuzi.train.measures import best, is_over
 from zhuzi.train.processes import join
+from zhuzi.train.progress import tell
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run
 from zhuzi.train.schedule import learning_rate_factor, set_learning_rate
@@ -66,6 +67,8 @@ class Loop:
         with Interrupts() as interrupts:
             if self.state.step == 0:
                 self._evaluate()  # what later evaluations are compared with
+            if are_compiled(self.state.model) and not self._is_finished():
+                tell("compiling the layers; the first step waits for it")
             while not self._is_finished():
                 self._tell("on_step_begin")
                 factor = learning_rate_factor(self.recipe, self.state.steps, self.state.step)
