@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from zhuzi import pretrain
 from zhuzi.cli import cli
 from zhuzi.errors import OutputExistsError, TrainingError
+from zhuzi.model.folder import EMBEDDING, ModelFolder
 from zhuzi.train import TrainCallback, TrainState
 from zhuzi.train.run import Run
 
@@ -122,3 +123,26 @@ def test_what_a_killed_overwrite_replaced_is_not_lost_to_a_third(
     with pytest.raises(OutputExistsError, match="seed"):
         pretrain(stage1(seed=8))
     assert (first.output.with_name(".run.replaced") / "report.json").is_file()
+
+
+@pytest.mark.parametrize("length", [{"steps": 1}, {"steps": None, "epochs": 0.00001}], ids=str)
+def test_a_run_in_which_nothing_trains_says_so(
+    stage1: Recipes, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, length: dict[str, Any]
+) -> None:
+    """The first step of the published warm-up has a rate of 0."""
+    said = "the only step is the first of the warm-up, with a learning rate of 0: nothing trains"
+    recipe, path = stage1(**length), tmp_path / "recipe.yaml"
+    path.write_text(recipe.model_dump_json())
+    planned = CliRunner().invoke(cli, ["pretrain", str(path), "--dry-run"])
+    assert planned.exit_code == 0, planned.output
+    assert f"  warning      {said}; write warmup: 0, or more " in planned.stdout
+    assert "1 step, 64 tokens, 0." in planned.stdout and "0.00 epochs" not in planned.stdout
+    report = pretrain(recipe)
+    assert [r.levelname for r in caplog.records if r.message.startswith(said)] == ["WARNING"]
+    assert torch.equal(
+        ModelFolder.open(model).read(EMBEDDING), ModelFolder.open(report.result).read(EMBEDDING)
+    )
+    caplog.clear()
+    pretrain(stage1(**length, warmup=0, output=tmp_path / "without"))
+    pretrain(stage1(steps=2, output=tmp_path / "longer"))
+    assert said not in caplog.text

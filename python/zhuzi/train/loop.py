@@ -14,13 +14,13 @@ from zhuzi.errors import OVERWRITE, TrainingError, TrainingInterrupted, naming
 from zhuzi.train import checkpoint
 from zhuzi.train.base import trainable
 from zhuzi.train.batches import Batches
-from zhuzi.train.checks import micro_batch, steps_of
+from zhuzi.train.checks import micro_batch, steps_of, why_nothing_trains
 from zhuzi.train.evaluation import Evaluation
 from zhuzi.train.interrupt import Interrupts
 from zhuzi.train.layers import are_compiled, naming_compile_errors
 from zhuzi.train.measures import best, is_over
 from zhuzi.train.processes import join
-from zhuzi.train.progress import tell
+from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run
 from zhuzi.train.schedule import learning_rate_factor, set_learning_rate
@@ -44,6 +44,8 @@ class Loop:
         self.processes = join(recipe)
         self.recipe, self.run, self.callbacks, self.evaluation = recipe, run, callbacks, evaluation
         self.state = TrainState(steps=steps_of(recipe, len(dataset)), model=model)
+        if why := why_nothing_trains(recipe, self.state.steps):
+            warn(why)
         last = self._last_checkpoint()
         if last is not None:
             checkpoint.load_weights(last, trainable(model))
