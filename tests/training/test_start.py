@@ -146,3 +146,26 @@ def test_a_run_in_which_nothing_trains_says_so(
     pretrain(stage1(**length, warmup=0, output=tmp_path / "without"))
     pretrain(stage1(steps=2, output=tmp_path / "longer"))
     assert said not in caplog.text
+
+
+def test_what_differs_is_named_with_both_values(
+    stage2: Recipes, make_model: Callable[..., Path], new_tokenizer: Path, tmp_path: Path
+) -> None:
+    other = make_model(tmp_path / "m1", rows=410, tokenizer=new_tokenizer)
+    recipe = stage2(steps=2)
+    with pytest.raises(Stop):
+        pretrain(stage2(steps=2, save_every=1), callbacks=[StopAt(1)])
+    lora = {**recipe.model_dump()["lora"], "rank": 8}
+    for changes, said in (
+        ({"model": str(other)}, f"run whose model ({recipe.model} there, {other} now) differs; "),
+        ({"lora": lora}, "run whose lora.rank (4 there, 8 now) differs; "),
+        ({"lora": None}, ', "dropout": 0.1, '),
+        ({"steps": 4}, "to train longer, let it end and train its result; else "),
+    ):
+        with pytest.raises(OutputExistsError) as refused:
+            pretrain(stage2(**{"steps": 2, **changes}))
+        assert said in str(refused.value)
+    pretrain(recipe)
+    with pytest.raises(OutputExistsError) as refused:
+        pretrain(stage2(steps=4))
+    assert f"merge {recipe.output}/adapter and train the merged model in another run" in str(refused.value)

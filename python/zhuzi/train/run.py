@@ -212,10 +212,18 @@ class Run:
         if key is not None:
             taken = f"{self.path}: holds a run whose {key} differs; "
             if key.startswith(("steps ", "epochs ")):
-                taken += (
-                    "its learning rates depend on it: to train longer, let it end and train its result; else "
-                )
+                taken += f"its learning rates depend on it: to train longer, {self._to_train_longer()}; else "
             raise naming(OutputExistsError, f"{taken}choose another output, or start again with ", OVERWRITE)
+
+    def _to_train_longer(self) -> str:
+        report = self.path / "report.json"
+        if not report.is_file():
+            return "let it end and train its result"
+        result = self.path / read_state(report)["result"]
+        trained = (
+            f"merge {result} and train the merged model" if result.name == "adapter" else f"train {result}"
+        )
+        return f"{trained} in another run, as this one has ended"
 
     def _tell_of_rounding(self) -> None:
         begun = read_state(self.path / "run.json")
@@ -390,10 +398,17 @@ def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | N
             )
         if before == now:
             continue
+        if key in ("model", "tokenizer") and "recipe" in old and "recipe" in new:
+            there, here = (facts["recipe"].get("model") for facts in (old, new))
+            whose, changed = "" if key == "model" else "that of ", " with other files" * (there == here)
+            return f"{key} ({whose}{there} there, {whose}{here}{changed} now)"
         if key == "data" and old.get("trained_on"):
             return f"data ({told(old['trained_on'])} there, {told(new.get('trained_on'))} now)"
         if not isinstance(now, dict) or not isinstance(before, dict):
             return key
-        name = next(name for name in {**now, **before} if now.get(name) != before.get(name))
-        return f"{name} ({json.dumps(before.get(name))} there, {json.dumps(now.get(name))} now)"
+        names = []
+        while isinstance(now, dict) and isinstance(before, dict):  # into `lora` and `evaluate`
+            names.append(next(name for name in {**now, **before} if now.get(name) != before.get(name)))
+            now, before = now.get(names[-1]), before.get(names[-1])
+        return f"{'.'.join(names)} ({json.dumps(before)} there, {json.dumps(now)} now)"
     return None
