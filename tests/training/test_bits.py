@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from tiny import ENGLISH, PROSE
 
 from zhuzi import Chat, bits_per_byte
+from zhuzi.cli import cli
 from zhuzi.errors import InputError
 from zhuzi.eval import compare_bits
 
@@ -95,6 +97,28 @@ def test_two_processes_measure_as_one(model: Path, corpora: list[Path], tmp_path
     for entry, found in zip(json.loads(out.read_text())["measured"], one.measured[0], strict=True):
         assert entry["bits_per_byte"] == pytest.approx(found.per_byte, rel=1e-6)
         assert entry["tokens"] == found.tokens
+
+
+def test_on_a_pipe_its_progress_has_a_unit_and_comes_once(
+    model: Path, corpora: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zhuzi.cli.eval.LOG_SECONDS", 0.0)
+    monkeypatch.setattr("zhuzi.eval.corpora._SECONDS", 0.0)
+    words = ["eval", "bits", "--model", str(model), "--corpus", str(corpora[0]), "--context", "64"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.stderr.splitlines() if " of " in line]
+    size = f"{corpora[0].stat().st_size:,}"
+    assert lines[-1].endswith(f"model, zh: {size} of {size} bytes")
+    assert len(lines) == len(set(lines))
+
+
+def test_texts_are_counted_as_they_are_measured(model: Path) -> None:
+    chat, told = Chat.from_dir(model), []
+    bits_per_byte(
+        chat.model, chat.tokenizer, [PROSE, "天"], context=16, progress=lambda *state: told.append(state)
+    )
+    assert told[0] == (0, 2) and told[-1] == (1, 2) and len(told) > 2
 
 
 def test_what_cannot_be_measured_is_refused(model: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from zhuzi import bits_per_byte, merge_adapter, pretrain
 from zhuzi.cli import cli
@@ -19,10 +21,11 @@ from zhuzi.model.folder import ModelFolder
 from zhuzi.train import TrainCallback, TrainState
 from zhuzi.train.data import Blocks
 from zhuzi.train.evaluation import split
-from zhuzi.train.measures import changes, is_over
+from zhuzi.train.measures import changes, figures, is_over
 from zhuzi.train.recipe import EvaluateRecipe
 
 Recipes = Callable[..., Any]
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_held_out_examples_do_not_train(corpus: Path) -> None:
@@ -84,6 +87,31 @@ def test_what_is_forgotten_is_shown_from_the_start_to_the_end(
     assert f"{first['en.txt']:.4f} to {last['en.txt']:.4f} ({difference:+.4f})" in report._repr_html_()
 
 
+def test_an_evaluation_that_takes_long_says_how_far_it_is(
+    stage1: Recipes, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most every few seconds; the result has the seconds; nothing else changes."""
+    (tmp_path / "en.txt").write_text("The river rises in the hills.\nA good tool does one thing well.\n")
+    evaluate = {"every": 3, "share": 0.1, "texts": [str(tmp_path / "en.txt")]}
+    caplog.set_level("INFO", "zhuzi.train")
+    short = pretrain(stage1(evaluate=evaluate, output=tmp_path / "short"))
+    assert not any("evaluating" in line for line in caplog.messages)
+    caplog.clear()
+    monkeypatch.setattr("zhuzi.train.log.EVERY", 0.0)
+    long = pretrain(stage1(evaluate=evaluate, output=tmp_path / "long"))
+    assert long.losses == short.losses
+    assert list(map(figures, long.evaluations)) == list(map(figures, short.evaluations))
+    told = [line for line in caplog.messages if "evaluating" in line]
+    assert any(re.fullmatch(r"step 3: evaluating, 2 of \d+ held-out examples", line) for line in told)
+    assert "step 0: evaluating en.txt, 1 of 2 documents" in told
+    lines = [line for line in caplog.messages if "evaluation:" in line]
+    for line, entry in zip(lines, long.evaluations, strict=True):
+        assert line.endswith(f", {entry['seconds']:.1f} s")
+    caplog.clear()
+    pretrain(stage1(evaluate=evaluate, output=tmp_path / "silent"), progress=False)
+    assert not any("evaluation:" in line or "evaluating" in line for line in caplog.messages)
+
+
 def test_changes_need_a_start() -> None:
     entries = [{"step": step, "loss": 3.0 - step, "bits_per_byte": {"en": 1.0 + step}} for step in (0, 1, 2)]
     assert changes(entries) == [("loss", 3.0, 1.0), ("en", 1.0, 3.0)]
@@ -107,16 +135,18 @@ def test_evaluating_changes_nothing_and_resumes(stage2: Recipes, tmp_path: Path)
     evaluate = {"every": 1, "share": 0.1}
     rarely = pretrain(stage2(output=tmp_path / "rarely", evaluate={**evaluate, "every": 6}))
     whole = pretrain(stage2(output=tmp_path / "whole", evaluate=evaluate))
-    assert whole.losses == rarely.losses and whole.evaluations[-1] == rarely.evaluations[-1]
+    assert whole.losses == rarely.losses
+    assert figures(whole.evaluations[-1]) == figures(rarely.evaluations[-1])
     recipe = stage2(output=tmp_path / "stopped", evaluate=evaluate)
     with pytest.raises(Stop):
         pretrain(recipe, callbacks=[StopAt()])
     resumed = pretrain(recipe)
-    assert resumed.losses == whole.losses and resumed.evaluations == whole.evaluations
+    assert resumed.losses == whole.losses
+    assert list(map(figures, resumed.evaluations)) == list(map(figures, whole.evaluations))
 
 
 def test_the_best_checkpoint_is_kept_and_patience_ends_a_run(
-    stage2: Recipes, model: Path, tmp_path: Path
+    stage2: Recipes, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Harm(TrainCallback):
         """Makes the model worse after step 2."""
@@ -127,13 +157,48 @@ def test_the_best_checkpoint_is_kept_and_patience_ends_a_run(
                 head.weight.data *= -3
 
     recipe = stage2(evaluate={"every": 1, "share": 0.1, "patience": 2}, save_every=1, keep_checkpoints=1)
+    caplog.set_level("INFO", "zhuzi.train")
     report = pretrain(recipe, callbacks=[Harm()])
     assert report.steps == 4 < recipe.steps
+    assert caplog.messages[-1] == (
+        "ended after step 4 of 6: no lower loss in 2 evaluations (patience); the result is that of step 4, "
+        f"the best was at step 2 ({report.output}/checkpoints/checkpoint-2)"
+    )
     assert sorted(p.name for p in (report.output / "checkpoints").iterdir()) == [
         "checkpoint-2",
         "checkpoint-4",
     ]
     merge_adapter(model, report.result, tmp_path / "merged")
+
+
+@pytest.mark.parametrize("vocabulary", ["full", "new-rows"])
+@pytest.mark.parametrize("page", ["training.md", "zh/training.md"])
+def test_a_checkpoint_becomes_an_adapter_as_the_page_says(
+    stage2: Recipes, model: Path, tmp_path: Path, page: str, vocabulary: str
+) -> None:
+    report = pretrain(stage2(vocabulary=vocabulary))
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.S)
+    names: dict[str, Any] = {}
+    exec(next(block for block in blocks if "def adapter_of" in block), names)
+    for step in (3, 6):
+        names["adapter_of"](report.output / f"checkpoints/checkpoint-{step}", model, tmp_path / str(step))
+    folders = [tmp_path / "3", tmp_path / "6", report.result]
+    first, last, result = (load_file(folder / "adapter_model.safetensors") for folder in folders)
+    assert first.keys() == last.keys() == result.keys()
+    assert not any(torch.equal(first[name], result[name]) for name in result)
+    # A matrix that was trained whole is kept in the base's type, to which a merge rounds it.
+    for adapter, out in zip(folders, ("old", "new", "own"), strict=True):
+        merge_adapter(model, adapter, tmp_path / out, unverified=adapter != report.result)
+    old, new, own = (load_file(tmp_path / out / "model.safetensors") for out in ("old", "new", "own"))
+    assert all(torch.equal(new[name], own[name]) for name in own)
+    assert any(not torch.equal(old[name], own[name]) for name in own)
+
+
+def test_patience_that_ends_where_it_began_says_so(stage2: Recipes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "zhuzi.train")
+    pretrain(stage2(evaluate={"every": 1, "share": 0.1, "patience": 1}, steps=50, learning_rate=50.0))
+    assert "no lower loss in 1 evaluation (patience)" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith("the best was at step 0 (the model as it was before)")
 
 
 def test_patience_counts_evaluations_without_a_lower_loss() -> None:

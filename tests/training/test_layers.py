@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,21 @@ class Stop(TrainCallback):
     def on_step_begin(self, state: TrainState) -> None:
         if state.step == 4:
             raise KeyboardInterrupt
+
+
+def test_a_run_says_that_it_compiles_and_counts_no_time_left_from_that(
+    stage2: Recipes, tmp_path: Any, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "zhuzi.train")
+    said = "compiling the layers; the first step waits for it"
+    for how in ("on", "off"):
+        caplog.clear()
+        recipe = stage2(compile=how, log_every=1, steps=3, output=tmp_path / how)
+        pretrain(recipe)
+        lines = (recipe.output / "log.jsonl").read_text().splitlines()
+        left = [json.loads(line)["seconds_left"] for line in lines]
+        assert (left[0] is None) == (how == "on") and left[1] is not None and left[2] == 0
+        assert caplog.messages.count(said) == (how == "on")
 
 
 @pytest.mark.parametrize("bits", [16, 8, pytest.param(4, marks=pytest.mark.slow)])

@@ -88,4 +88,5 @@ def test_tuning_on_packed_records(recipe: SftRecipe, caplog: pytest.LogCaptureFi
     with caplog.at_level("INFO", "zhuzi.train"):
         report = sft(recipe)
     assert report.losses[-1][1] < report.losses[0][1]
-    assert "records per step" in caplog.text
+    assert "4 records in 1 block of 600 tokens, " in caplog.text
+    assert "% full: about 4 records per step" in caplog.text  # and not 16: there are no more

@@ -57,6 +57,26 @@ def test_lines_and_errors_do_not_follow_the_bar(
     assert "\rstep 1, evaluation: loss 2.0000\n" in shown and shown.endswith("\n")
 
 
+def test_a_bar_shows_an_evaluation_and_then_the_step_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress._log, "hasHandlers", lambda: False)
+    monkeypatch.setattr("zhuzi.train.log.EVERY_OF_A_BAR", 0.0)
+    logs = LogProgress(tmp_path / "log.jsonl", progress=True)
+    figures = {"loss": 1.5, "learning_rate": 0.1, "gradient_norm": 1.0, "tokens_per_second": 9.0}
+    entry = {"step": 1, **figures, "memory_bytes": 1 << 30, "seconds_left": 9.0}
+    state = TrainState(steps=9, step=1, history=[entry], evaluations=[])
+    logs.on_train_begin(state)
+    logs.on_log(state)
+    logs.evaluating("evaluating en.txt, 3 of 64 documents")
+    state.evaluations.append({"step": 1, "loss": 2.0, "bits_per_byte": {}, "seconds": 12.3})
+    logs.on_evaluate(state)
+    logs.close()
+    shown = capsys.readouterr().err
+    assert ", evaluating en.txt, 3 of 64 documents]" in shown and "loss 2.0000, 12.3 s\n" in shown
+    assert "loss 1.5000" in shown[shown.rindex("\r") :]
+
+
 def test_a_step_that_fp16_skips_is_logged_as_json(tmp_path: Path) -> None:
     entry = {"step": 1, "loss": 1.0, "learning_rate": 0.1, "gradient_norm": math.inf}
     LogProgress(tmp_path / "log.jsonl", progress=False).on_train_begin(TrainState(steps=2, history=[entry]))

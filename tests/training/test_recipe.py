@@ -190,6 +190,7 @@ def test_near_key_is_offered(tmp_path: Path) -> None:
         ("evaluate", "true", "want keys of its own, as in {every: 500, share: 0.01} (it is True)"),
         ("epochs", "2", "give steps or epochs, not both"),
         ("steps", "null", "steps is missing; give it, or epochs"),
+        ("weight_decay", "null", "want a number (it is null)"),
         ("samples", "{every: 3}", "samples.prompts is missing"),
         ("rope", "linear:4", "unknown key 'rope'; here it is a setting of the model: `zhuzi model extend"),
         ("load_in_8bit", "true", "unknown key 'load_in_8bit'; here it is `base_bits: 8`"),

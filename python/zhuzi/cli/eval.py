@@ -109,7 +109,7 @@ def compare(
             require_free_file(out, overwrite=overwrite, inputs=[prompts, *map(Path, models)])
     if page is not None:
         import zhuzi.pages  # noqa: F401  # a missing extra is noticed before the work
-    with closing(_Shown()) as shown:
+    with closing(_Shown("answer")) as shown:
         made = compare_models(
             models,
             prompts,
@@ -213,7 +213,7 @@ def bits(
         require_free_file(page, overwrite=overwrite, inputs=[*map(Path, models), *corpora])
         import zhuzi.pages  # noqa: F401  # a missing extra is noticed before the work
     settings["split"] = split or ("line" if separator is None else "separator")
-    with closing(_Shown("B")) as shown:
+    with closing(_Shown("byte")) as shown:
         made = compare_bits(
             models, corpora, out=out, separator=separator, overwrite=overwrite, progress=shown, **settings
         )
@@ -278,7 +278,7 @@ def _exam(name: ExamName, title: str, default: str) -> click.Command:
 
         if submission is not None:
             require_free_file(submission, overwrite=overwrite, inputs=[data])
-        with closing(_Shown()) as shown:
+        with closing(_Shown("question")) as shown:
             made = evaluate_exam(name, model, data, out=out, overwrite=overwrite, progress=shown, **settings)
         if submission is not None:
             made.write_submission(submission, overwrite=overwrite)
@@ -324,10 +324,11 @@ _exam("cmmlu", "CMMLU", "test")
 class _Shown:
     """The progress: a bar on a terminal, else a line every few seconds."""
 
-    def __init__(self, unit: str = "it") -> None:
+    def __init__(self, noun: str) -> None:
+        """`noun` is what is counted."""
         self._bar: tqdm[NoReturn] | None = None
-        self._unit = unit
-        self._what = ""
+        self._noun = noun
+        self._what = self._line = ""
         self._shown = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -335,11 +336,15 @@ class _Shown:
         if sys.stderr.isatty():
             if self._bar is None or what != self._what:
                 self.close()
-                self._bar = tqdm(total=total, desc=what, unit=self._unit, unit_scale=self._unit == "B")
+                unit = "B" if self._noun == "byte" else self._noun
+                self._bar = tqdm(total=total, desc=what, unit=unit, unit_scale=unit == "B")
             self._bar.update(done - self._bar.n)
         elif time.monotonic() - self._shown >= LOG_SECONDS:
             self._shown = time.monotonic()
-            click.echo(f"{what}: {done:,} of {total:,}", err=True)
+            line = f"{what}: {done:,} of {count(total, self._noun)}"
+            if line != self._line:  # all bytes are read before the last documents are measured
+                click.echo(line, err=True)
+            self._line = line
         self._what = what
 
     def close(self) -> None:

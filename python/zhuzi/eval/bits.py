@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -55,6 +55,7 @@ def bits_per_byte(
     context: int = 512,
     stride: int | None = None,
     batch: int = 1,
+    progress: Callable[[int, int], object] | None = None,
 ) -> BitsPerByte:
     """Sum of -log2 p over the tokens of the texts, against their UTF-8 bytes.
 
@@ -70,6 +71,7 @@ def bits_per_byte(
             in the mode it was in.
         stride: 1 to `context` - 1, the default.
         batch: windows in a forward; it does not change the result (beyond rounding).
+        progress: called after each forward with the texts done, and all of them.
 
     Raises:
         InputError: the texts have no character, or the tokenizer has no BOS.
@@ -81,14 +83,22 @@ def bits_per_byte(
     if tokenizer.bos_id is None:
         raise InputError("the tokenizer has no BOS id; bits per byte are measured with BOS in front")
     require_context(positions_of(model), context, stride)
-    windows = (w for text in texts for w in _windows(tokenizer.encode(text), context - 1, stride))
     training = model.training
     model.eval()
-    bits, tokens = 0.0, 0
+    bits, tokens, done = 0.0, 0, 0
+
+    def windows() -> Iterator[_Window]:
+        nonlocal done
+        for text in texts:
+            yield from _windows(tokenizer.encode(text), context - 1, stride)
+            done += 1
+
     try:
-        for group in _groups(windows, batch):
+        for group in _groups(windows(), batch):
             bits += _bits(model, tokenizer, group)
             tokens += sum(len(ids) - first for ids, first in group)
+            if progress is not None:
+                progress(done, len(texts))
     finally:
         model.train(training)
     return BitsPerByte(bits, tokens, sum(map(len, texts)), sum(len(text.encode()) for text in texts))

@@ -153,6 +153,18 @@ def steps_of(recipe: Recipe, examples: int) -> int:
     return max(1, math.ceil(recipe.epochs * examples / recipe.batch_size))
 
 
+def why_nothing_trains(recipe: Recipe, steps: int) -> str | None:
+    """What is wrong with a run whose every step has a learning rate of 0; None if nothing is."""
+    # The warm-up counts from 0, as the published code has it: its first step changes nothing.
+    if steps > 1 or recipe.warmup == 0:
+        return None
+    longer = "steps" if recipe.epochs is None else "epochs"
+    return (
+        "the only step is the first of the warm-up, with a learning rate of 0: nothing trains; write "
+        f"warmup: 0, or more {longer}"
+    )
+
+
 def micro_batch(recipe: Recipe, devices: int | None = None) -> tuple[int, int]:
     """Sequences per forward on one device, and forwards per step; on torchrun's devices if none are given."""
     devices = devices or launched()

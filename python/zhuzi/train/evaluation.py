@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from zhuzi._show import count
 from zhuzi.errors import TrainingError
 from zhuzi.eval.bits import bits_per_byte
 from zhuzi.tokenizer import Tokenizer
@@ -47,8 +48,8 @@ def split(dataset: Any, settings: EvaluateRecipe | None, seed: int) -> tuple[Any
         return dataset, None
     if len(dataset) < 2:
         raise TrainingError("evaluate.share: one example cannot be split; give more data, or share: 0")
-    count = min(max(1, round(settings.share * len(dataset))), settings.max_examples, len(dataset) - 1)
-    held = sorted(Shuffle(len(dataset), seed, "held out")[:count])
+    most = min(max(1, round(settings.share * len(dataset))), settings.max_examples, len(dataset) - 1)
+    held = sorted(Shuffle(len(dataset), seed, "held out")[:most])
     return Subset(dataset, Rest(0, len(dataset), held)), Subset(dataset, held)
 
 
@@ -64,10 +65,12 @@ class Evaluation:
         *,
         micro: int,
         context: int,
+        told: Callable[[str], None] = lambda what: None,
     ) -> None:
+        """`told` is given what is measured, and how far it is, from time to time."""
         self.held_out, self.texts = held_out, texts
         self.collate, self.tokenizer = collate, tokenizer
-        self.micro, self.context = micro, context
+        self.micro, self.context, self.told = micro, context, told
 
     def measure(
         self,
@@ -82,14 +85,20 @@ class Evaluation:
 
         The examples and texts are divided among the processes; `over_processes` sums.
         """
+        self.told("evaluating")
         model.eval()
         sums = torch.zeros(3 + 2 * len(self.texts), dtype=torch.float64)
         with torch.no_grad(), eager():
             sums[:3] = self._held_out_sums(model, device, range(process, len(self.held_out or ()), processes))
-            for i, texts in enumerate(self.texts.values()):
+            for i, (name, texts) in enumerate(self.texts.items()):
                 mine = texts[process::processes]
+
+                def tell(done: int, of_mine: int, name: str = name, total: int = len(texts)) -> None:
+                    done = min(done * processes, total)  # the others are about as far
+                    self.told(f"evaluating {name}, {done:,} of {count(total, 'document')}")
+
                 if mine:
-                    found = bits_per_byte(model, self.tokenizer, mine, context=self.context)
+                    found = bits_per_byte(model, self.tokenizer, mine, context=self.context, progress=tell)
                     sums[3 + 2 * i], sums[4 + 2 * i] = found.bits, found.bytes
         model.train()
         nats, tokens, size, *of_texts = over_processes(sums.float()).tolist()
@@ -106,6 +115,8 @@ class Evaluation:
         for begin in range(0, len(mine), self.micro):
             assert self.held_out is not None
             batch = MicroBatch(self.collate([self.held_out[i] for i in mine[begin : begin + self.micro]]))
+            done = begin * len(self.held_out) // len(mine)  # the other processes are about as far
+            self.told(f"evaluating, {done:,} of {count(len(self.held_out), 'held-out example')}")
             nats += float(model(**batch.to(device), num_items_in_batch=1).loss)
             tokens += batch.labels_that_count
             for labels in batch.inputs["labels"][:, 1:]:

@@ -41,12 +41,19 @@ def use_for_training(model: torch.nn.Module, *, compiled: bool, checkpointed: bo
                     checkpoint, run, use_reentrant=False
                 )  # the other kind wants inputs with gradient
             layer.forward = partial(_forward, layer, own, run)
+            marked: Any = layer
+            marked.trains_compiled = compiled
 
 
 def _forward(
     layer: torch.nn.Module, own: Callable[..., Any], run: Callable[..., Any], *inputs: Any, **named: Any
 ) -> Any:
     return (run if layer.training and torch.is_grad_enabled() else own)(*inputs, **named)
+
+
+def are_compiled(model: torch.nn.Module) -> bool:
+    """Whether the layers of a model train compiled."""
+    return any(getattr(layer, "trains_compiled", False) for layer in model.modules())
 
 
 def is_compiled(wanted: str, device: torch.device, unfit: str | None = None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,13 @@ from zhuzi.errors import OVERWRITE, TrainingError, TrainingInterrupted, naming
 from zhuzi.train import checkpoint
 from zhuzi.train.base import trainable
 from zhuzi.train.batches import Batches
-from zhuzi.train.checks import micro_batch, steps_of
+from zhuzi.train.checks import micro_batch, steps_of, why_nothing_trains
 from zhuzi.train.evaluation import Evaluation
 from zhuzi.train.interrupt import Interrupts
-from zhuzi.train.layers import naming_compile_errors
+from zhuzi.train.layers import are_compiled, naming_compile_errors
 from zhuzi.train.measures import best, is_over
 from zhuzi.train.processes import join
+from zhuzi.train.progress import tell, warn
 from zhuzi.train.recipe import Recipe
 from zhuzi.train.run import Run
 from zhuzi.train.schedule import learning_rate_factor, set_learning_rate
@@ -42,6 +44,8 @@ class Loop:
         self.processes = join(recipe)
         self.recipe, self.run, self.callbacks, self.evaluation = recipe, run, callbacks, evaluation
         self.state = TrainState(steps=steps_of(recipe, len(dataset)), model=model)
+        if why := why_nothing_trains(recipe, self.state.steps):
+            warn(why)
         last = self._last_checkpoint()
         if last is not None:
             checkpoint.load_weights(last, trainable(model))
@@ -65,6 +69,8 @@ class Loop:
         with Interrupts() as interrupts:
             if self.state.step == 0:
                 self._evaluate()  # what later evaluations are compared with
+            if are_compiled(self.state.model) and not self._is_finished():
+                tell("compiling the layers; the first step waits for it")
             while not self._is_finished():
                 self._tell("on_step_begin")
                 factor = learning_rate_factor(self.recipe, self.state.steps, self.state.step)
@@ -115,12 +121,13 @@ class Loop:
 
     def _require_finite(self, what: str, value: float) -> None:
         if value - value != 0:  # infinite, or not a number
-            raise naming(
-                TrainingError,
+            said = (
                 f"step {self.state.step + 1}: the {what} is {value}; this step changed nothing, and no "
-                "checkpoint holds it. Lower learning_rate or raise warmup, and start again with ",
-                OVERWRITE,
+                "checkpoint holds it. Lower learning_rate or raise warmup, and start again"
             )
+            if not self.run.is_claimed:
+                raise TrainingError(said)
+            raise naming(TrainingError, f"{said} with ", OVERWRITE)
 
     def _log(self, norm: float, rate: float) -> None:
         """Add an entry to the history."""
@@ -142,7 +149,7 @@ class Loop:
         settings = self.recipe.evaluate
         if settings is None or self.evaluation is None or not self._is_due(settings.every):
             return False
-        parts = self.processes
+        parts, begun = self.processes, time.perf_counter()
         entry = self.evaluation.measure(
             self.state.model,
             parts.device,
@@ -150,7 +157,9 @@ class Loop:
             processes=parts.number if parts.shares_evaluation else 1,
             process=parts.process if parts.shares_evaluation else 0,
         )
-        self.state.evaluations.append({"step": self.state.step, **entry})
+        self.state.evaluations.append(
+            {"step": self.state.step, **entry, "seconds": round(time.perf_counter() - begun, 1)}
+        )
         self._tell("on_evaluate")
         return best(self.state.evaluations) is self.state.evaluations[-1]
 

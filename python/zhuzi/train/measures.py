@@ -14,10 +14,13 @@ def best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 def is_over(evaluations: Sequence[dict[str, Any]], patience: int | None) -> bool:
     """True if the last `patience` evaluations were no better than one before them."""
+    return patience is not None and since_best(evaluations) >= patience
+
+
+def since_best(evaluations: Sequence[dict[str, Any]]) -> int:
+    """The evaluations after the best; none without a loss."""
     lowest = best(evaluations)
-    if patience is None or lowest is None:
-        return False
-    return len(evaluations) - 1 - evaluations.index(lowest) >= patience
+    return 0 if lowest is None else len(evaluations) - 1 - evaluations.index(lowest)
 
 
 def figures(entry: Mapping[str, Any]) -> dict[str, float]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from zhuzi._show import count
 from zhuzi.train.data import IGNORED
 from zhuzi.train.progress import tell
 
@@ -55,10 +56,10 @@ class PackedRecords:
             if len(room) > _OPEN:
                 room.remove(min(room, key=lambda entry: entry[1]))
         tokens = sum(records.tokens(i) for i in range(len(records)))
+        per_step = min(len(records), round(batch_size * len(records) / len(self)))
         tell(
-            f"{len(records):,} records in {len(self):,} blocks of {length:,} tokens, "
-            f"{tokens / (len(self) * length):.0%} full: about {batch_size * len(records) / len(self):,.0f} "
-            "records per step"
+            f"{count(len(records), 'record')} in {count(len(self), 'block')} of {length:,} tokens, "
+            f"{tokens / (len(self) * length):.0%} full: about {count(per_step, 'record')} per step"
         )
 
     def __len__(self) -> int:

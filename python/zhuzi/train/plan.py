@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from zhuzi._process import has_gpu, launched
-from zhuzi._show import Report
+from zhuzi._show import Report, count
 from zhuzi.errors import InputError, RecipeError
 from zhuzi.model.folder import read_json
 from zhuzi.record.provenance import read_record
-from zhuzi.train.checks import micro_batch, steps_of
+from zhuzi.train.checks import micro_batch, steps_of, why_nothing_trains
 from zhuzi.train.memory import Memory, Parts, memory_of
 from zhuzi.train.recipe import PretrainRecipe, Recipe, SftRecipe
 from zhuzi.train.shape import KNOWN, LLAMA_ROWS, Shape, known_shape, read_shape, with_rows
@@ -93,9 +93,13 @@ class Plan(Report):
             yield f"  {name:<12} {gib(size):>10}"
         yield f"batch          {self._batch()}"
         if self.steps is not None and self.tokens is not None:
-            epochs = "" if self.epochs is None else f", {self.epochs:.2f} epochs"
+            epochs = ""
+            if self.epochs is not None:
+                epochs = f", {self.epochs:{'.2f' if self.epochs >= 0.01 else '.1g'}} epochs"
             most = "at most " if self.recipe.task == "sft" else ""
-            yield f"length         {self.steps:,} steps, {most}{self.tokens:,} tokens{epochs}"
+            yield f"length         {count(self.steps, 'step')}, {most}{count(self.tokens, 'token')}{epochs}"
+            if why := why_nothing_trains(self.recipe, self.steps):
+                yield f"  warning      {why}"
         if self.hours is not None:
             yield f"time           {self.hours:,.1f} hours at {self.tokens_per_second:,.0f} tokens/s"
         if self.fits is not None and self.gpu_memory is not None:
@@ -119,8 +123,8 @@ class Plan(Report):
 
     def _batch(self) -> str:
         return (
-            f"{self.recipe.batch_size:,} sequences of {self.recipe.sequence_length:,} tokens: {self.gpus} x "
-            f"{self.forwards} x {self.micro_batch}"
+            f"{count(self.recipe.batch_size, 'sequence')} of {self.recipe.sequence_length:,} tokens: "
+            f"{self.gpus} x {self.forwards} x {self.micro_batch}"
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -190,7 +190,8 @@ def _reason(detail: Any, kind: type[BaseModel]) -> str:
     reason, value = _in_our_words(detail), detail["input"]
     if not key or (isinstance(value, str) and value and reason.startswith(f"{value}: ")):
         return f"{key}: {reason}" if key else reason
-    return f"{key}: {reason} (it is {reprlib.repr(value)})"
+    given = "null" if value is None else reprlib.repr(value)
+    return f"{key}: {reason} (it is {given})"
 
 
 #: What other trainers call a setting, and what it is here.

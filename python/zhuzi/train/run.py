@@ -10,6 +10,9 @@ OUT/.lock         held (flock) by the process that trains
 
 A run that is replaced by another is kept next to it as .OUT.replaced until the new one has its first
 checkpoint or its report, and is put back if the new one fails before that.
+
+A run that ended before its first checkpoint has nothing to lose: the next start there, of whatever recipe and
+data, begins anew in its folder.
 """
 
 from __future__ import annotations
@@ -134,7 +137,8 @@ class Run:
             **data().facts,
             "order": ORDER,
         }
-        if run._is_begun and not overwrite:
+        goes_on = run._is_begun and run.is_claimed and not overwrite
+        if goes_on:
             run._require_same(facts)
         if overwrite or not (run.path / "report.json").is_file():
             require_room(recipe, folder)
@@ -142,7 +146,7 @@ class Run:
             planned = brief_plan(recipe, folder.path)
             if planned is not None:
                 tell(planned)
-            if run._is_begun and not overwrite:
+            if goes_on:
                 run._tell_of_rounding()
         return facts
 
@@ -179,7 +183,10 @@ class Run:
             if is_run:
                 held.enter_context(locked(run.path, "trains"))
             if is_run and not overwrite:
-                run._require_same(facts)
+                if run.is_claimed:
+                    run._require_same(facts)
+                else:
+                    run._begin_anew(facts)
                 yield run
                 return
             run._begin(facts, held, replace=overwrite and there)
@@ -205,10 +212,18 @@ class Run:
         if key is not None:
             taken = f"{self.path}: holds a run whose {key} differs; "
             if key.startswith(("steps ", "epochs ")):
-                taken += (
-                    "its learning rates depend on it: to train longer, let it end and train its result; else "
-                )
+                taken += f"its learning rates depend on it: to train longer, {self._to_train_longer()}; else "
             raise naming(OutputExistsError, f"{taken}choose another output, or start again with ", OVERWRITE)
+
+    def _to_train_longer(self) -> str:
+        report = self.path / "report.json"
+        if not report.is_file():
+            return "let it end and train its result"
+        result = self.path / read_state(report)["result"]
+        trained = (
+            f"merge {result} and train the merged model" if result.name == "adapter" else f"train {result}"
+        )
+        return f"{trained} in another run, as this one has ended"
 
     def _tell_of_rounding(self) -> None:
         begun = read_state(self.path / "run.json")
@@ -251,6 +266,15 @@ class Run:
             )
         replace_json(known, facts)
 
+    def _begin_anew(self, facts: Mapping[str, Any]) -> None:
+        """Let the folder of a run without a checkpoint, which is locked, be that of this one."""
+        if _first_difference(read_state(self.path / "run.json"), facts) is not None:
+            tell(f"{self.path}: what was started there has no checkpoint; this run takes its place")
+            for name in ("log.jsonl", "samples.jsonl", "trackers.json"):  # of another run
+                (self.path / name).unlink(missing_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+        replace_json(self.path / "run.json", facts)
+
     def _begin(self, facts: Mapping[str, Any], held: ExitStack, *, replace: bool) -> None:
         """Put a new run in place, locked from the start; with `replace`, move what is there aside."""
         place = self.path.resolve()
@@ -291,6 +315,11 @@ class Run:
     def _stands(self) -> bool:
         """Whether the run has something to resume from, or is finished."""
         return (self.path / "report.json").is_file() or any(self.checkpoints.glob("checkpoint-*"))
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether another recipe or other data would lose work: this run's, or that of one it replaced."""
+        return self._stands() or self._replaced.exists()
 
     def settle(self) -> None:
         """Remove the run that this one replaced, now that this one has a checkpoint or its report."""
@@ -369,10 +398,17 @@ def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | N
             )
         if before == now:
             continue
+        if key in ("model", "tokenizer") and "recipe" in old and "recipe" in new:
+            there, here = (facts["recipe"].get("model") for facts in (old, new))
+            whose, changed = "" if key == "model" else "that of ", " with other files" * (there == here)
+            return f"{key} ({whose}{there} there, {whose}{here}{changed} now)"
         if key == "data" and old.get("trained_on"):
             return f"data ({told(old['trained_on'])} there, {told(new.get('trained_on'))} now)"
         if not isinstance(now, dict) or not isinstance(before, dict):
             return key
-        name = next(name for name in {**now, **before} if now.get(name) != before.get(name))
-        return f"{name} ({json.dumps(before.get(name))} there, {json.dumps(now.get(name))} now)"
+        names = []
+        while isinstance(now, dict) and isinstance(before, dict):  # into `lora` and `evaluate`
+            names.append(next(name for name in {**now, **before} if now.get(name) != before.get(name)))
+            now, before = now.get(names[-1]), before.get(names[-1])
+        return f"{'.'.join(names)} ({json.dumps(before)} there, {json.dumps(now)} now)"
     return None

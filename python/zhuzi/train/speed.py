@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from zhuzi.train.checks import FROZEN_COPY, module_of
+from zhuzi.train.layers import are_compiled
 
 # Dense products in bf16 or fp16, accumulated in fp32, in TFLOP/s, without sparsity; the first pattern that
 # the device's name contains counts. Source: NVIDIA's data sheets; for GeForce and RTX the whitepapers of the
@@ -89,7 +90,7 @@ class Speed:
     """Times the steps, and not what happens between them: evaluations, checkpoints, samples."""
 
     def __init__(self, model: torch.nn.Module, length: int, processes: int) -> None:
-        self.flops = flops_per_token(model, length)
+        self.flops, self.compiles = flops_per_token(model, length), are_compiled(model)
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         peak = None if name is None else peak_flops(name)
         self.on_gpu, self.peak = name is not None, None if peak is None else peak * processes
@@ -116,7 +117,8 @@ class Speed:
         """Figures of the steps since the call before, and the time that the `left` steps will take.
 
         `mfu`, the share of the GPU's peak that was needed, is missing on a CPU, and None on a GPU that is not
-        known.
+        known. `seconds_left` is None after a first step that compiled the layers: the others take seconds
+        where that one takes minutes.
         """
         seconds, self._logged_seconds = self._seconds - self._logged_seconds, self._seconds
         rate, self._tokens = self._tokens / max(seconds, 1e-9), 0
@@ -125,4 +127,6 @@ class Speed:
         entry: dict[str, float | int | None] = {"tokens_per_second": round(rate, 1)}
         if self.on_gpu:
             entry["mfu"] = None if self.peak is None else round(rate * self.flops / self.peak, 4)
-        return {**entry, "memory_bytes": peak_memory(), "seconds_left": round(each * left, 1)}
+        known = not self.compiles or self._steps > 1 or left == 0
+        seconds_left = round(each * left, 1) if known else None
+        return {**entry, "memory_bytes": peak_memory(), "seconds_left": seconds_left}

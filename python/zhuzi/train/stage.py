@@ -78,12 +78,13 @@ def train_stage(
     with _advising(run.recipe, folder), naming_lost_processes():
         examples, held_out = held_apart or split(dataset, recipe.evaluate, recipe.seed)
         micro, _ = micro_batch(recipe)
-        evaluation = None
+        logs, evaluation = LogProgress(run.path / "log.jsonl", progress), None
         if recipe.evaluate is not None:
             evaluation = Evaluation(
                 *(held_out, texts_to_measure(recipe), collate, folder.tokenizer),
                 micro=micro,
                 context=recipe.sequence_length,
+                told=logs.evaluating,
             )
         if recipe.epochs is not None:
             run.require_steps(steps_of(recipe, len(examples)), len(examples))
@@ -94,7 +95,7 @@ def train_stage(
         trained, parameters = count_parameters(model)
         before = digest_tensors(model) if recipe.verify_frozen else None
 
-        logs, trackers = LogProgress(run.path / "log.jsonl", progress), Trackers(recipe, run)
+        trackers = Trackers(recipe, run)
         samples = Samples(recipe, run, folder.tokenizer, progress, trackers.send_samples, template)
         told = [logs, trackers, samples, _Settle(run), *callbacks]
         loop = Loop(model, recipe, run, examples, collate, told, evaluation)

@@ -25,10 +25,12 @@ class TrainState:
     history: list[dict[str, Any]] = field(default_factory=list)
     """What was logged, an entry per `log_every` steps: `step`, `loss` (the mean since the entry before, nats
     per token), `learning_rate` (of the step), `gradient_norm` (before clipping), `tokens_per_second` (in
-    steps), `mfu` (on a GPU), `memory_bytes` (the peak), `seconds_left`."""
+    steps), `mfu` (on a GPU), `memory_bytes` (the peak), `seconds_left` (None after a first
+    step that compiled the layers)."""
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     """An entry per evaluation, the first before step 1: `step`, `loss` (nats per token of the held-out
-    examples) and `bits_per_byte` by name: of `held out`, and of the files of `evaluate.texts`."""
+    examples), `bits_per_byte` by name (of `held out`, and of the files of `evaluate.texts`), and the
+    `seconds` it took."""
     loss_sum: float = 0.0
     loss_steps: int = 0
 
