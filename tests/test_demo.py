@@ -345,7 +345,7 @@ def walk(*options):
     try:
         main()
     except SystemExit as end:
-        assert end.code == 1
+        assert end.code == 130
 
 read, road._walk = road.Sample.read, stop
 road.Sample.read = stop
