@@ -28,7 +28,7 @@ from typing import Any, Generic
 
 from pydantic import BaseModel
 
-from zhuzi._process import is_main
+from zhuzi._process import has_gpu, is_main
 from zhuzi.errors import RecipeError
 from zhuzi.train.progress import tell
 from zhuzi.train.recipe import AnyRecipe
@@ -108,7 +108,8 @@ def run_stages(stages: Sequence[Stage[AnyRecipe]], train: Callable[[AnyRecipe], 
         if len(stages) > 1:
             tell(f"stage {number + 1} of {len(stages)}: {stage.name}")
         report = train(stage.recipe)
-        gc.collect()  # the model refers to itself: what comes next would find its memory taken
+        if stage is not stages[-1] or has_gpu():
+            gc.collect()  # the model refers to itself: what comes next would find its memory taken
         if stage is not stages[-1]:
             _hand_over(stage, report)
     return report
