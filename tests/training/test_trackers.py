@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +46,7 @@ def test_tensorboard_holds_what_the_log_does_and_a_resumed_run_continues_it(
     with pytest.raises(Stop):
         pretrain(recipe, callbacks=[StopAt()])
     assert [step for step, _ in _scalars(recipe.output)["train/loss"]] == [1, 2, 3, 4, 5]
+    time.sleep(1)  # TensorBoard reads files in the order of the seconds in which they were begun
     report = pretrain(recipe)
     assert caplog.messages.count(f"TensorBoard: tensorboard --logdir {recipe.output}/tensorboard") == 2
     found = _scalars(recipe.output)
@@ -62,6 +64,7 @@ def test_tensorboard_shows_the_samples(stage1: Recipes) -> None:
     recipe = stage1(samples=samples)
     with pytest.raises(Stop):
         pretrain(recipe, callbacks=[StopAt()])
+    time.sleep(1)
     pretrain(recipe)
     written = [json.loads(line) for line in (recipe.output / "samples.jsonl").read_text().splitlines()]
     events = accumulator.EventAccumulator(str(recipe.output / "tensorboard"))
