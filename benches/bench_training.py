@@ -126,8 +126,8 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def ours(variant: str, args: Any) -> tuple[float, list[float], list[float]]:
-    """Seconds to load, time stamps of the ends of steps, and losses."""
+def ours(variant: str, args: Any) -> tuple[float, int, list[float], list[float]]:
+    """Seconds to load, the most bytes held, time stamps of the ends of steps, and losses."""
     from zhuzi.model.folder import ModelFolder
     from zhuzi.train import TrainCallback, TrainState
     from zhuzi.train.base import load_for_training
@@ -151,7 +151,7 @@ def ours(variant: str, args: Any) -> tuple[float, list[float], list[float]]:
     begin = time.perf_counter()
     model = load_for_training(ModelFolder.open(args.folder), recipe)
     loaded = seconds_since(begin)
-    args.peak_of_loading = peak()  # the loop counts a GPU's peak from its own begin
+    most = peak()  # the loop counts a GPU's from its own begin
     times = []
 
     class Clock(TrainCallback):
@@ -163,10 +163,10 @@ def ours(variant: str, args: Any) -> tuple[float, list[float], list[float]]:
     loop = Loop(model, recipe, run, RandomBlocks(args.length), collate_blocks, [Clock()])
     loop._save = lambda: None  # type: ignore[method-assign]  # a save is not what is measured
     state = loop.train()
-    return loaded, times, [entry["loss"] for entry in state.history]
+    return loaded, max(most, peak()), times, [entry["loss"] for entry in state.history]
 
 
-def stock(variant: str, args: Any) -> tuple[float, list[float], list[float]]:
+def stock(variant: str, args: Any) -> tuple[float, int, list[float], list[float]]:
     """The same with peft, transformers' Trainer and bitsandbytes."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -220,7 +220,8 @@ def stock(variant: str, args: Any) -> tuple[float, list[float], list[float]]:
         callbacks=[Clock()],
     )  # fmt: skip
     trainer.train()
-    return loaded, times, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return loaded, peak(), times, losses
 
 
 def child(args: Any) -> None:
@@ -234,10 +235,9 @@ def child(args: Any) -> None:
     import peft  # noqa: F401
 
     before = 0 if torch.cuda.is_available() else peak()
-    loaded, times, losses = (stock if args.child.startswith("stock") else ours)(args.child, args)
+    loaded, most, times, losses = (stock if args.child.startswith("stock") else ours)(args.child, args)
     steps = [b - a for a, b in zip(times[WARM_UP - 1 :], times[WARM_UP:], strict=False)]
-    most = max(peak(), getattr(args, "peak_of_loading", 0)) - before
-    found = {"loaded": loaded, "seconds": statistics.median(steps), "peak": most, "losses": losses}
+    found = {"loaded": loaded, "seconds": statistics.median(steps), "peak": most - before, "losses": losses}
     sys.stdout.write("\n" + json.dumps(found))
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from stops import Stop, StopAt
 
 from zhuzi import bits_per_byte, merge_adapter, pretrain
 from zhuzi.cli import cli
@@ -119,18 +120,6 @@ def test_changes_need_a_start() -> None:
     assert changes(entries[:1]) == [("loss", None, 3.0), ("en", None, 1.0)] and changes([]) == []
 
 
-class Stop(Exception):  # noqa: N818  # nothing went wrong
-    """What a test raises in the middle."""
-
-
-class StopAt(TrainCallback):
-    """Raises before the step after 4."""
-
-    def on_step_begin(self, state: TrainState) -> None:
-        if state.step == 4:
-            raise Stop
-
-
 def test_evaluating_changes_nothing_and_resumes(stage2: Recipes, tmp_path: Path) -> None:
     evaluate = {"every": 1, "share": 0.1}
     rarely = pretrain(stage2(output=tmp_path / "rarely", evaluate={**evaluate, "every": 6}))
@@ -139,7 +128,7 @@ def test_evaluating_changes_nothing_and_resumes(stage2: Recipes, tmp_path: Path)
     assert figures(whole.evaluations[-1]) == figures(rarely.evaluations[-1])
     recipe = stage2(output=tmp_path / "stopped", evaluate=evaluate)
     with pytest.raises(Stop):
-        pretrain(recipe, callbacks=[StopAt()])
+        pretrain(recipe, callbacks=[StopAt(4)])
     resumed = pretrain(recipe)
     assert resumed.losses == whole.losses
     assert list(map(figures, resumed.evaluations)) == list(map(figures, whole.evaluations))

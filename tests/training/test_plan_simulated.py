@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.nn import Linear8bitLt
+from test_plan import ALL, ATTENTION, GIB, make
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,12 +29,9 @@ pytestmark = pytest.mark.skipif(
     tuple(map(int, torch.__version__.split(".")[:2])) < (2, 15),
     reason="torch 2.8 aborts when it frees tensors without data; 2.15 is known not to",
 )
-GIB = 2**30
 MICRO, LENGTH, OLD_ROWS = 8, 512, 32_000
 SHAPE = known_shape("llama-7b", 49_953)
 FEW = replace(SHAPE, layers=6, rows=36_000)
-ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
-ALL = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
 
 
 class Peak(TorchDispatchMode):
@@ -144,16 +142,6 @@ def memory_planned(shape: Shape, recipe: PretrainRecipe, forwards: int) -> Memor
     return memory_of(parts, micro=MICRO, accumulated=forwards > 1, gpus=1)
 
 
-def recipe_of(**changes: Any) -> PretrainRecipe:
-    """7B, stage 2, in one forward of 8 x 512."""
-    settings = {
-        "task": "pretrain", "model": "7b", "corpus": "zh", "output": "run", "base_bits": 8, "steps": 1,
-        "batch_size": MICRO, "learning_rate": 1e-4, "gradient_checkpointing": True, "compile": "off",
-        "lora": {"rank": 8, "dropout": 0.0, "targets": ATTENTION},
-    }  # fmt: skip
-    return PretrainRecipe.model_validate({**settings, **changes})
-
-
 def lora(**changes: Any) -> dict[str, Any]:
     """LoRA with other settings."""
     return {"lora": {"rank": 8, "dropout": 0.0, "targets": ATTENTION, **changes}}
@@ -188,7 +176,7 @@ CASES: dict[str, tuple[Shape, dict[str, Any], int]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_plan_is_what_the_code_holds(case: str, vocabulary: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shape, changes, forwards = CASES[case]
-    recipe = recipe_of(vocabulary=vocabulary, **changes)
+    recipe = make(vocabulary=vocabulary, compile="off", **changes)
     found, plan = simulated(shape, recipe, monkeypatch, forwards), memory_planned(shape, recipe, forwards)
     assert plan.peak == pytest.approx(found, rel=0.08)
     # What is there between steps is exact: of the rest, a fifth.
@@ -197,7 +185,7 @@ def test_a_plan_is_what_the_code_holds(case: str, vocabulary: str, monkeypatch: 
 
 def test_a_whole_7b_in_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A prototype took 10.4 GiB on an H200."""
-    recipe = recipe_of(vocabulary="new-rows")
+    recipe = make(compile="off")
     found = simulated(SHAPE, recipe, monkeypatch, 1)
     assert memory_planned(SHAPE, recipe, 1).peak == pytest.approx(found, rel=0.02)
     assert found == pytest.approx(10.4 * GIB, rel=0.02)

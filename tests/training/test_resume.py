@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from stops import Stop, StopAt
 from together import TORCHRUN, run, write_recipe
 
 import zhuzi.train.stage
@@ -31,21 +32,6 @@ from zhuzi.train.checkpoint import checkpoints
 from zhuzi.train.interrupt import Interrupts
 
 Recipes = Callable[..., Any]
-
-
-class Stop(Exception):  # noqa: N818  # nothing went wrong
-    """What a test raises in the middle."""
-
-
-class StopAt(TrainCallback):
-    """Raises after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_begin(self, state: TrainState) -> None:
-        if state.step == self.step:
-            raise Stop
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:

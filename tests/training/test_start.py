@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from stops import Stop, StopAt
 
 from zhuzi import pretrain
 from zhuzi.cli import cli
@@ -19,21 +20,6 @@ from zhuzi.train import TrainCallback, TrainState
 from zhuzi.train.run import Run
 
 Recipes = Callable[..., Any]
-
-
-class Stop(Exception):  # noqa: N818  # nothing went wrong
-    """What a test raises in the middle."""
-
-
-class StopAt(TrainCallback):
-    """Raises before the step after some."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_begin(self, state: TrainState) -> None:
-        if state.step == self.step:
-            raise Stop
 
 
 class Spoil(TrainCallback):

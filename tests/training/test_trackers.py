@@ -10,24 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stops import Stop, StopAt
 
 from zhuzi import pretrain
 from zhuzi.errors import RecipeError, TrainingError
-from zhuzi.train import TrainCallback, TrainState, checks, trackers
+from zhuzi.train import checks, trackers
 
 Recipes = Callable[..., Any]
-
-
-class Stop(Exception):  # noqa: N818  # nothing went wrong
-    """What a test raises in the middle."""
-
-
-class StopAt(TrainCallback):
-    """Raises before the step after 5."""
-
-    def on_step_begin(self, state: TrainState) -> None:
-        if state.step == 5:
-            raise Stop
 
 
 def _scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -44,7 +33,7 @@ def test_tensorboard_holds_what_the_log_does_and_a_resumed_run_continues_it(
     caplog.set_level("INFO", "zhuzi.train")
     recipe = stage1(log_every=1, evaluate={"every": 2, "share": 0.1})
     with pytest.raises(Stop):
-        pretrain(recipe, callbacks=[StopAt()])
+        pretrain(recipe, callbacks=[StopAt(5)])
     assert [step for step, _ in _scalars(recipe.output)["train/loss"]] == [1, 2, 3, 4, 5]
     time.sleep(1)  # TensorBoard reads files in the order of the seconds in which they were begun
     report = pretrain(recipe)
@@ -63,7 +52,7 @@ def test_tensorboard_shows_the_samples(stage1: Recipes) -> None:
     samples = {"every": 2, "prompts": ["The river", "你好"], "max_new_tokens": 8, "temperature": 1.0}
     recipe = stage1(samples=samples)
     with pytest.raises(Stop):
-        pretrain(recipe, callbacks=[StopAt()])
+        pretrain(recipe, callbacks=[StopAt(5)])
     time.sleep(1)
     pretrain(recipe)
     written = [json.loads(line) for line in (recipe.output / "samples.jsonl").read_text().splitlines()]
@@ -105,7 +94,7 @@ def test_a_tracker_that_does_not_start_stops_a_new_run_alone(
     with pytest.raises(TrainingError, match=r"tensorboard does not start \(no route to host\); leave it out"):
         pretrain(recipe)
     with pytest.raises(Stop):
-        pretrain(stage1(trackers=[]), callbacks=[StopAt()])
+        pretrain(stage1(trackers=[]), callbacks=[StopAt(5)])
     assert pretrain(recipe).resumed_from == 3
     assert "training goes on without it" in caplog.text
 
@@ -131,7 +120,7 @@ def test_mlflow_continues_its_run(stage1: Recipes, tmp_path: Path, monkeypatch: 
     mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
     recipe = stage1(log_every=1, trackers=["mlflow"], samples={"every": 3, "prompts": "天"})
     with pytest.raises(Stop):
-        pretrain(recipe, callbacks=[StopAt()])
+        pretrain(recipe, callbacks=[StopAt(5)])
     report = pretrain(recipe)
     runs = mlflow.search_runs(experiment_names=["zhuzi"], output_format="list")
     assert len(runs) == 1 and runs[0].data.params["sequence_length"] == "16"
@@ -146,7 +135,7 @@ def test_wandb_offline_continues_its_run(stage1: Recipes, monkeypatch: pytest.Mo
     monkeypatch.setenv("WANDB_MODE", "offline")
     recipe = stage1(log_every=1, trackers=["wandb"], samples={"every": 3, "prompts": "天"})
     with pytest.raises(Stop):
-        pretrain(recipe, callbacks=[StopAt()])
+        pretrain(recipe, callbacks=[StopAt(5)])
     pretrain(recipe)
     run = json.loads((recipe.output / "trackers.json").read_text())["wandb"]
     assert len(list((recipe.output / "wandb").glob(f"offline-run-*-{run}/run-{run}.wandb"))) == 2
@@ -158,7 +147,7 @@ def test_swanlab_offline_continues_its_run(stage1: Recipes, monkeypatch: pytest.
     monkeypatch.setenv("SWANLAB_MODE", "offline")
     recipe = stage1(log_every=1, trackers=["swanlab"], samples={"every": 3, "prompts": "天"})
     with pytest.raises(Stop):
-        pretrain(recipe, callbacks=[StopAt()])
+        pretrain(recipe, callbacks=[StopAt(5)])
     pretrain(recipe)
     run = json.loads((recipe.output / "trackers.json").read_text())["swanlab"]
     assert len(list((recipe.output / "swanlab").glob(f"run-*-{run}"))) == 2

@@ -138,14 +138,17 @@ def _same(fingerprint: Callable[[], str], recorded: object) -> bool:
         return False
 
 
+def merged_adapters(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a record tells of the adapters that one command merged, in order; earlier ones name one only."""
+    listed = record.get("adapters")
+    entries = listed if isinstance(listed, list) else [{"path": record.get("adapter")}]
+    return [entry for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("path"), str)]
+
+
 def _adapters(record: Mapping[str, Any] | None, here: Path, *, verify: bool) -> Iterator[Link]:
     """The adapters that were merged into a model, in order, each with the data it was trained on."""
-    held = record or {}
-    listed = held.get("adapters")
-    for entry in listed if isinstance(listed, list) else [{"path": held.get("adapter")}]:
-        path = entry.get("path") if isinstance(entry, Mapping) else None
-        if not isinstance(path, str):
-            continue
+    for entry in merged_adapters(record or {}):
+        path = entry["path"]
         found = find(path, here)
         theirs = None if found is None else _record(found)
         link = _link({"path": path}, found, {"kind": "adapter", **(theirs or {})}, verify=False)

@@ -111,9 +111,8 @@ def use_for_training(model: torch.nn.Module, causal: Any, dtype: torch.dtype) ->
     if dtype == torch.float32:
         return
     for layer in adapted:
-        if (
-            layer.lora_variant
-        ):  # DoRA's magnitude is fp32: what it scales, and all that is added to it, would be
+        if layer.lora_variant:
+            # DoRA's magnitude is fp32: so would be what it scales, and all that this is added to.
             layer.register_forward_hook(lambda module, inputs, out: out.to(dtype))
     if not layers:
         return

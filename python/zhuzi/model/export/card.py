@@ -14,7 +14,7 @@ from typing import Any
 from zhuzi._core import __version__
 from zhuzi._show import count
 from zhuzi.errors import InputError
-from zhuzi.model.chain import find
+from zhuzi.model.chain import find, merged_adapters
 from zhuzi.model.folder import ModelFolder
 from zhuzi.record.json_file import object_or_empty, read_object
 from zhuzi.record.place import PathLike
@@ -99,7 +99,7 @@ def _steps(folder: ModelFolder) -> Iterator[tuple[str, str, str, str]]:
         if not isinstance(base, dict) or not isinstance(base.get("path"), str):
             break
         kind = str(record.get("kind", "model"))
-        merged = _merged(record)
+        merged = [entry["path"] for entry in merged_adapters(record)]
         if merged:
             found += reversed(list(_trainings(merged, base, kind, place)))
         else:
@@ -107,14 +107,6 @@ def _steps(folder: ModelFolder) -> Iterator[tuple[str, str, str, str]]:
         place = find(base["path"], place) or Path(base["path"])
         record = object_or_empty(place / RECORD)
     yield from reversed(found)
-
-
-def _merged(record: Mapping[str, Any]) -> list[str]:
-    """The adapters that one command merged, in order; earlier records name one only."""
-    listed = record.get("adapters")
-    entries = listed if isinstance(listed, list) else [{"path": record.get("adapter")}]
-    paths = [entry.get("path") if isinstance(entry, Mapping) else None for entry in entries]
-    return [path for path in paths if isinstance(path, str)]
 
 
 def _trainings(
